@@ -1,0 +1,1 @@
+"""Cameras, two-view geometry, warps and trajectories. Knows nothing of networks, messages or files of other modules."""

@@ -1,0 +1,90 @@
+"""Correspondences between two images: the one type that every matcher returns.
+
+Pixel convention everywhere: x to the right, y down, (0, 0) is the centre of the top-left pixel, of the ORIGINAL image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DenseWarp:
+    """Where every reference pixel lies in the query image.
+
+    Attributes:
+        xy: float32 (H, W, 2), query pixel of each reference pixel. H and W may be those of a regular subsampling of
+            the reference image: entry (i, j) belongs to reference pixel ``((j + 0.5) * reference_width / W - 0.5,
+            (i + 0.5) * reference_height / H - 0.5)``.
+        certainty: float32 (H, W) in [0, 1].
+        reference_size: (width, height) of the reference image in pixels.
+        query_size: (width, height) of the query image in pixels.
+    """
+
+    xy: FloatArray
+    certainty: FloatArray
+    reference_size: tuple[int, int]
+    query_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Correspondences:
+    """N point pairs between a reference (keyframe) and a query image.
+
+    Attributes:
+        reference_xy: float32 (N, 2), pixels of the original reference image.
+        query_xy: float32 (N, 2), pixels of the original query image.
+        score: float32 (N,) in [0, 1], larger is better.
+        overlap: mean certainty before sampling, in [0, 1]; low means that the images do not show the same thing.
+        reference_size: (width, height) of the reference image.
+        query_size: (width, height) of the query image.
+        precision: float32 (N, 3), upper triangle (xx, xy, yy) of the 2x2 inverse covariance of ``query_xy`` in px^-2,
+            or None where the matcher has no estimate.
+        warp: the dense warp of dense matchers, or None.
+    """
+
+    reference_xy: FloatArray
+    query_xy: FloatArray
+    score: FloatArray
+    overlap: float
+    reference_size: tuple[int, int]
+    query_size: tuple[int, int]
+    precision: FloatArray | None = None
+    warp: DenseWarp | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.reference_xy)
+        if self.reference_xy.shape != (n, 2) or self.query_xy.shape != (n, 2) or self.score.shape != (n,):
+            raise ValueError(
+                "reference_xy and query_xy must be (N, 2) and score (N,) of one N, got "
+                f"{self.reference_xy.shape}, {self.query_xy.shape} and {self.score.shape}"
+            )
+        if self.precision is not None and self.precision.shape != (n, 3):
+            raise ValueError(f"precision must be (N, 3) = ({n}, 3) or None, got {self.precision.shape}")
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    @staticmethod
+    def empty(reference_size: tuple[int, int], query_size: tuple[int, int]) -> Correspondences:
+        """No matches between images of the given sizes (width, height), with overlap 0."""
+        none = np.zeros((0, 2), np.float32)
+        return Correspondences(none, none.copy(), np.zeros(0, np.float32), 0.0, reference_size, query_size)
+
+    def select(self, index: NDArray[np.bool_] | NDArray[np.intp]) -> Correspondences:
+        """The matches that a boolean mask (N,) or an index array picks; overlap and warp stay."""
+        return Correspondences(
+            self.reference_xy[index],
+            self.query_xy[index],
+            self.score[index],
+            self.overlap,
+            self.reference_size,
+            self.query_size,
+            None if self.precision is None else self.precision[index],
+            self.warp,
+        )

@@ -1,0 +1,102 @@
+"""The contract of every matcher: encode an image once, then match two encodings."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ros2_densematch.geometry.correspondences import Correspondences
+
+Image = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What a matcher keeps of one image.
+
+    Attributes:
+        matcher: name of the matcher that made it; encodings of different matchers do not mix.
+        size: (width, height) of the original image in pixels.
+        data: the matcher's own content (features, key points, a conditioned Gaussian process, ...).
+    """
+
+    matcher: str
+    size: tuple[int, int]
+    data: Any
+
+
+class Matcher(ABC):
+    """Base class of all matchers. A subclass implements `_encode` and `_match`; checks happen here, once."""
+
+    name: str = ""
+    preset: str = "base"
+
+    def encode(self, image: Image, *, reference: bool = False, mask: Mask | None = None) -> Encoding:
+        """All work on one image that can be reused.
+
+        Args:
+            image: uint8, RGB (H, W, 3) or grey (H, W).
+            reference: also do the work that only a keyframe needs, once.
+            mask: bool (H, W), True where pixels may be matched; False (robot body, fisheye rim) gives no match.
+
+        Raises:
+            ValueError: the image or the mask has another type or shape; the message names the remedy.
+        """
+        height, width = _check_image(image)
+        if mask is not None and (mask.shape != (height, width) or mask.dtype != np.bool_):
+            raise ValueError(
+                f"mask must be bool of the image's shape ({height}, {width}), got {mask.dtype} {mask.shape}: "
+                "resize it with nearest neighbour and compare with 0"
+            )
+        return Encoding(self.name, (width, height), self._encode(image, reference=reference, mask=mask))
+
+    def match(
+        self, reference: Encoding, query: Encoding, *, max_matches: int | None = 5000, seed: int = 0
+    ) -> Correspondences:
+        """Correspondences from two encodings of this matcher; deterministic under `seed`.
+
+        Args:
+            reference: encoding of the keyframe.
+            query: encoding of the current frame.
+            max_matches: at most this many matches, the best ones; None keeps all.
+            seed: for whatever is drawn at random.
+
+        Raises:
+            ValueError: an encoding comes from another matcher, or `max_matches` is negative.
+        """
+        for role, encoding in (("reference", reference), ("query", query)):
+            if encoding.matcher != self.name:
+                raise ValueError(
+                    f"the {role} was encoded by matcher {encoding.matcher!r}, this is {self.name!r}: encode it again"
+                )
+        if max_matches is not None and max_matches < 0:
+            raise ValueError(f"max_matches must be None or at least 0, got {max_matches}")
+        return self._match(reference, query, max_matches=max_matches, seed=seed)
+
+    @abstractmethod
+    def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> Any: ...
+
+    @abstractmethod
+    def _match(
+        self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int
+    ) -> Correspondences: ...
+
+
+def _check_image(image: Image) -> tuple[int, int]:
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"image must be a NumPy array, got {type(image).__name__}: convert it with numpy.asarray")
+    if image.dtype != np.uint8:
+        raise ValueError(f"image must be uint8, got {image.dtype}: scale 16-bit or float images to 0..255 first")
+    if image.ndim != 2 and not (image.ndim == 3 and image.shape[2] == 3):
+        raise ValueError(
+            f"image must be RGB (H, W, 3) or grey (H, W), got shape {image.shape}: drop alpha with image[..., :3]"
+        )
+    height, width = image.shape[:2]
+    if min(height, width) < 16:
+        raise ValueError(f"image must be at least 16 x 16 pixels, got {width} x {height}: use a larger image")
+    return height, width

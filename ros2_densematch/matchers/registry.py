@@ -1,0 +1,42 @@
+"""The list of matchers, by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from ros2_densematch.matchers.base import Matcher
+
+# name -> (module, class); modules are imported on use, so that listing costs nothing
+_MATCHERS = {
+    "gcm": ("ros2_densematch.matchers.gcm.matcher", "GcmMatcher"),
+    "sift": ("ros2_densematch.matchers.sift", "SiftMatcher"),
+}
+
+
+def list_matchers() -> list[str]:
+    """Names that `load_matcher` takes, sorted."""
+    return sorted(_MATCHERS)
+
+
+def load_matcher(
+    name: str, *, device: str = "auto", preset: str = "base", weights: str | None = None, **options: Any
+) -> Matcher:
+    """Builds a matcher.
+
+    Args:
+        name: one of `list_matchers()`.
+        device: "auto" (CUDA if usable, else CPU), "cpu", "cuda" or "cuda:N".
+        preset: speed against accuracy; the matcher's page lists its presets.
+        weights: None for the shipped weights, "random" for untrained ones (tests), or a safetensors file.
+        options: further arguments of the matcher's class.
+
+    Raises:
+        ValueError: unknown matcher, preset or device; the message lists the valid ones.
+        FileNotFoundError: `weights` names a file that does not exist.
+    """
+    if name not in _MATCHERS:
+        raise ValueError(f"unknown matcher {name!r}: choose one of {', '.join(list_matchers())}")
+    module, cls = _MATCHERS[name]
+    matcher: Matcher = getattr(import_module(module), cls)(device=device, preset=preset, weights=weights, **options)
+    return matcher
