@@ -1,0 +1,1 @@
+"""The `densematch` command: one file per subcommand, registered by name in `main`."""

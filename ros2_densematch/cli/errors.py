@@ -1,0 +1,62 @@
+"""Exit codes of every command: 0 done, 2 bad input (one line on stderr), 1 our fault (message and a short trace)."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+
+DONE, OUR_FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+# What the file system says about a path that the user named; other OSErrors (disk full, I/O error) are not bad input.
+_PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError)
+
+
+class InputError(ValueError):
+    """The input cannot be used; the message is one line that names the thing, the value and the remedy."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line; its type when it has no message."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def exit_code_of(function: Callable[[], int | None]) -> int:
+    """Runs a command and turns whatever it raises into an exit code and a message on stderr.
+
+    Args:
+        function: the command; an int that it returns is the exit code, None means done.
+
+    Returns:
+        0 done, 2 bad input, 1 our fault, 130 interrupted.
+    """
+    try:
+        return function() or DONE
+    except KeyboardInterrupt:
+        print("densematch: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, *_PATH_ERRORS) as error:
+        print(f"densematch: error: {one_line(error)}", file=sys.stderr)
+        return BAD_INPUT
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("ros2_densematch"):
+            return _our_fault(error)
+        remedy = f"this needs the Python package {error.name!r}: pip install {error.name}"
+        print(f"densematch: error: {remedy}", file=sys.stderr)
+        return OUR_FAULT
+    except Exception as error:  # noqa: BLE001  (the outermost frame: everything unexpected becomes exit code 1)
+        usage = getattr(error, "format_message", None)  # a wrong option or argument, found by the command line parser
+        if usage is not None:
+            print(f"densematch: error: {' '.join(usage().split()).rstrip('.')} (see --help)", file=sys.stderr)
+            return BAD_INPUT
+        return _our_fault(error)
+
+
+def _our_fault(error: BaseException) -> int:
+    print(f"densematch: internal error: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
+    for frame in traceback.extract_tb(error.__traceback__)[-4:]:
+        print(f"  {frame.filename}:{frame.lineno} in {frame.name}: {frame.line}", file=sys.stderr)
+    print("This is a fault of densematch: please report it with the command and the lines above.", file=sys.stderr)
+    return OUR_FAULT

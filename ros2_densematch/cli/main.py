@@ -1,0 +1,94 @@
+"""Entry point of `densematch`. A subcommand's module is imported only when that subcommand runs: help stays fast."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+
+from ros2_densematch import __version__
+from ros2_densematch.cli.errors import exit_code_of
+
+# name -> (module, one line for the list). A module exposes `command` (a function) or `app` (a group of commands).
+COMMANDS = {
+    "demo": ("demo", "Simulate a camera flight with ground truth, replay it and write the report: no download, no ROS."),
+    "replay": ("replay", "Replay a bag, a video or an image folder into correspondences, poses and a report."),
+    "match": ("match", "Match two images, or a list of pairs."),
+    "train": ("train", "Train a matcher from a configuration file; resumes by default."),
+    "weights": ("weights", "List and verify the weights that ship."),
+    "bench": ("bench", "Time encoding, matching and pose per frame beside a baseline."),
+    "doctor": ("doctor", "Say which versions, devices and weights are here, what is missing and what that costs."),
+}
+
+
+def build_app(chosen: str | None = None) -> typer.Typer:
+    """The command line application, with the module of only the chosen subcommand imported.
+
+    Args:
+        chosen: the subcommand that is going to run; None imports none (enough for `--help`).
+    """
+    app = typer.Typer(
+        name="densematch",
+        help="Dense correspondences and relative poses against keyframes, from bags, videos and images.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback()
+    def root(
+        version: Annotated[
+            bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        ] = False,
+    ) -> None: ...
+
+    for name, (module_name, summary) in COMMANDS.items():
+        if name != chosen:
+            app.command(name, help=summary)(_placeholder(name))
+            continue
+        module = import_module(f"ros2_densematch.cli.{module_name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
+        else:
+            app.command(name, help=module.command.__doc__ or summary)(module.command)
+
+    @app.command("version", help="Print the version and exit.")
+    def version_command() -> None:
+        print(f"densematch {__version__}")
+
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `densematch` with the given arguments (default: those of the process) and returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = next((word for word in given if not word.startswith("-")), None)
+
+    def run() -> int | None:
+        if not given:
+            given.append("--help")
+        result: Any = build_app(chosen)(args=given, prog_name="densematch", standalone_mode=False)
+        return result if isinstance(result, int) else None
+
+    return exit_code_of(run)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"densematch {__version__}")
+        raise typer.Exit
+
+
+def _placeholder(name: str) -> Callable[[], None]:
+    def not_imported() -> None:
+        raise RuntimeError(f"the subcommand {name} was not recognised as the first word")
+
+    return not_imported
+
+
+if __name__ == "__main__":
+    sys.exit(main())
