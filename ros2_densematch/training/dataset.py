@@ -1,0 +1,87 @@
+"""A mixture of pair sources as a map-style dataset: sample i depends only on (seed, i), so that training resumes exactly."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ros2_densematch.training.photometric import PhotometricConfig
+from ros2_densematch.training.sample import Pair, PairSource, Sample, TrainingDataError, make_sample
+
+MAX_SKIPS = 20
+
+
+class PairDataset(torch.utils.data.Dataset[Sample]):
+    """Samples drawn from weighted sources.
+
+    Sample i is made from a random generator seeded with (seed, i) and nothing else: any worker, any order and any
+    resumed run give the same sample. A damaged file is skipped and counted in `skipped` (file or message -> times);
+    the sample is then drawn again, still determined by (seed, i).
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[tuple[PairSource, float]],
+        *,
+        length: int = 1 << 31,
+        size: int = 256,
+        max_points: int = 1024,
+        seed: int = 0,
+        photometric: PhotometricConfig | None = None,
+        strict: bool = False,
+    ) -> None:
+        """
+        Args:
+            sources: pair sources with their weights (any positive numbers).
+            length: number of samples; the default is practically endless.
+            size: crops are size x size pixels, a multiple of 32.
+            max_points: points in a sample, padded.
+            seed: decides every sample.
+            photometric: how the images are changed.
+            strict: raise TrainingDataError for a damaged file instead of skipping it.
+
+        Raises:
+            ValueError: no source, a weight that is not positive, or a size that is no multiple of 32.
+        """
+        if not sources:
+            raise ValueError("no source of training pairs: give at least one with a weight")
+        weights = np.array([w for _, w in sources], np.float64)
+        if not (np.isfinite(weights).all() and (weights > 0).all()):
+            raise ValueError(f"weights of training sources must be positive, got {weights.tolist()}")
+        if size <= 0 or size % 32:
+            raise ValueError(f"crop size must be a positive multiple of 32, got {size}")
+        self.sources = [s for s, _ in sources]
+        self._chance = weights / weights.sum()
+        self._length, self.size, self.max_points, self.seed = length, size, max_points, seed
+        self._photometric = photometric or PhotometricConfig()
+        self._strict = strict
+        self.skipped: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self._length:
+            raise IndexError(f"sample {index} of {self._length}")
+        rng = np.random.default_rng((self.seed, index))
+        return make_sample(self._draw(rng), rng, self.max_points, self._photometric)
+
+    def _draw(self, rng: np.random.Generator) -> Pair:
+        for _ in range(MAX_SKIPS):
+            source = self.sources[int(rng.choice(len(self.sources), p=self._chance))]
+            try:
+                return source.draw(rng, self.size)
+            except TrainingDataError as error:
+                if self._strict:
+                    raise
+                self.skipped[str(error)] += 1
+        worst = self.skipped.most_common(1)[0][0]
+        raise TrainingDataError(f"{MAX_SKIPS} training files in a row could not be used, the latest cause: {worst}")
+
+    def files(self) -> list[Path]:
+        """Every file the sources may read, each once, sorted."""
+        return sorted({path for source in self.sources for path in source.files()})

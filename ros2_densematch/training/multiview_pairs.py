@@ -1,0 +1,141 @@
+"""Pairs of real photos of one place, related by the point tracks of a reconstruction."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from ros2_densematch.training.sample import (
+    ImageStore,
+    Pair,
+    TrainingDataError,
+    apply_homography,
+    inside,
+    similarity,
+    warp_crop,
+)
+
+
+class MultiviewConfig(BaseModel):
+    """Which pairs are used and how crops are laid."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_shared: int = Field(40, ge=8, description="a pair of photos needs so many common tracks")
+    rotation_deg: float = Field(20.0, ge=0, le=180, description="largest added in-plane rotation between the crops")
+    any_rotation: float = Field(0.05, ge=0, le=1, description="share of pairs with an added rotation of any angle")
+    min_scale: float = Field(0.45, gt=0, description="smallest scale at which photos are cropped")
+    max_scale: float = Field(1.25, gt=0, description="largest scale at which photos are cropped")
+    relative_scale: float = Field(1.3, ge=1, description="largest added change of scale between the crops")
+    anchors: int = Field(6, ge=1, description="crop places tried; the one with most common tracks is taken")
+
+
+@dataclass(frozen=True)
+class _Shared:
+    images: tuple[Path, Path]
+    xy0: NDArray[np.float32]
+    xy1: NDArray[np.float32]
+
+
+class _TrackSet:
+    """One reconstruction: for each pair of photos the common tracks."""
+
+    def __init__(self, folder: Path, min_shared: int) -> None:
+        cameras, tracks = folder / "cameras.csv", folder / "tracks.npz"
+        try:
+            with cameras.open(newline="") as stream:
+                self.images = [folder / "images" / row["image"] for row in csv.DictReader(stream)]
+        except (OSError, KeyError) as error:
+            raise TrainingDataError(f"cannot read {cameras}: {error}: restore the file or remove its folder") from error
+        try:
+            with np.load(tracks) as data:
+                image, point, xy = data["image"], data["point"], data["xy"].astype(np.float32)
+        except (OSError, ValueError, KeyError) as error:
+            raise TrainingDataError(f"cannot read {tracks}: {error}: restore the file or remove its folder") from error
+        if len(image) and (image.min() < 0 or image.max() >= len(self.images)):
+            raise TrainingDataError(f"{tracks} names photo {image.max()}, {cameras} has only {len(self.images)} rows")
+        self._rows: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
+        for k in range(len(self.images)):
+            of_image = np.flatnonzero(image == k)
+            order = of_image[np.argsort(point[of_image], kind="stable")]
+            self._rows.append((point[order], xy[order]))
+        seen = np.zeros((len(self.images), int(point.max(initial=0)) + 1), np.float32)
+        seen[image, point] = 1
+        shared = seen @ seen.T
+        self.pairs = np.argwhere(np.triu(shared, 1) >= min_shared)
+
+    def shared(self, k0: int, k1: int) -> _Shared:
+        (point0, xy0), (point1, xy1) = self._rows[k0], self._rows[k1]
+        _, i0, i1 = np.intersect1d(point0, point1, return_indices=True)
+        return _Shared((self.images[k0], self.images[k1]), xy0[i0], xy1[i1])
+
+
+class MultiviewPairs:
+    """Draws two photos of a set and crops around their common tracks."""
+
+    name = "multiview"
+
+    def __init__(
+        self, folder: Path | str, *, config: MultiviewConfig | None = None, store: ImageStore | None = None
+    ) -> None:
+        """Args: folder: holds one folder per set with cameras.csv, tracks.npz and images/."""
+        self.config = config or MultiviewConfig()
+        self._store = store or ImageStore()
+        self._folders = sorted(p.parent for p in Path(folder).glob("*/tracks.npz"))
+        if not self._folders:
+            raise TrainingDataError(f"no */tracks.npz in {folder}: point --data to the folder with the training data")
+        sets = [_TrackSet(p, self.config.min_shared) for p in self._folders]
+        self._sets = [s for s in sets if len(s.pairs)]
+        # A set with more photos has more to show, but must not drown the others.
+        weight = np.sqrt([len(s.images) for s in self._sets])
+        self._chance = weight / weight.sum()
+
+    def files(self) -> list[Path]:
+        found = [p for s in self._sets for p in s.images]
+        return sorted(found + [f / n for f in self._folders for n in ("cameras.csv", "tracks.npz")])
+
+    def draw(self, rng: np.random.Generator, size: int) -> Pair:
+        chosen = self._sets[int(rng.choice(len(self._sets), p=self._chance))]
+        k0, k1 = chosen.pairs[int(rng.integers(len(chosen.pairs)))]
+        if rng.random() < 0.5:
+            k0, k1 = k1, k0
+        shared = chosen.shared(int(k0), int(k1))
+        image0, image1 = (self._store.get(p) for p in shared.images)
+        crop0, crop1, keep = self._lay_crops(rng, size, shared)
+        return Pair(
+            warp_crop(image0, crop0, size, cv2.BORDER_REFLECT_101),
+            warp_crop(image1, crop1, size, cv2.BORDER_REFLECT_101),
+            apply_homography(crop0, shared.xy0[keep]).astype(np.float32),
+            apply_homography(crop1, shared.xy1[keep]).astype(np.float32),
+        )
+
+    def _lay_crops(
+        self, rng: np.random.Generator, size: int, shared: _Shared
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+        """Maps from photo to crop pixels around a common track, and which tracks lie in both crops."""
+        config = self.config
+        scale = float(np.exp(rng.uniform(np.log(config.min_scale), np.log(config.max_scale))))
+        relative = config.relative_scale ** float(rng.uniform(-1, 1))
+        if rng.random() < config.any_rotation:
+            turn = float(rng.uniform(-np.pi, np.pi))
+        else:
+            turn = np.radians(config.rotation_deg) * float(rng.uniform(-1, 1))
+        best: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]] | None = None
+        for anchor in rng.integers(len(shared.xy0), size=config.anchors):
+            jitter = rng.uniform(-0.25, 0.25, (2, 2)) * size / scale
+            centre = (size - 1) / 2
+            crop0 = similarity(scale * relative**0.5, 0.0, shared.xy0[anchor] + jitter[0], centre)
+            crop1 = similarity(scale * relative**-0.5, turn, shared.xy1[anchor] + jitter[1], centre)
+            keep = inside(apply_homography(crop0, shared.xy0), size, size) & inside(
+                apply_homography(crop1, shared.xy1), size, size
+            )
+            if best is None or keep.sum() > best[2].sum():
+                best = (crop0, crop1, keep)
+        assert best is not None
+        return best
