@@ -1,0 +1,204 @@
+"""Pictures of correspondences and dense warps, drawn with OpenCV so that a batch or a live topic can afford them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ros2_densematch.geometry.correspondences import Correspondences, DenseWarp
+
+Picture = NDArray[np.uint8]
+
+GAP = 8  # pixels between the two images
+BACKGROUND = 255
+OUTLIER_RGB = (214, 69, 65)
+CAPTION_RGB = (31, 41, 55)
+
+
+def match_picture(
+    reference: Picture,
+    query: Picture,
+    matches: Correspondences,
+    inliers: NDArray[np.bool_] | None = None,
+    *,
+    max_lines: int = 120,
+    width: int = 1280,
+) -> Picture:
+    """Both images side by side with lines between matching points.
+
+    Inliers are coloured by their score (blue is 0, green in between, yellow is 1), outliers are thin and red. Where there are
+    more than `max_lines`, the best-scored match of each cell of a grid over the reference is drawn, so that the lines
+    cover the image instead of piling up on its strongest texture.
+
+    Args:
+        reference: uint8 (H0, W0, 3) RGB or (H0, W0) grey; may be smaller than `matches.reference_size`.
+        query: the same for the query image.
+        matches: pixels of the original images.
+        inliers: bool (N,), or None where there was no estimate: all are then drawn as inliers.
+        max_lines: at most about so many lines.
+        width: width of the picture in pixels.
+
+    Returns:
+        uint8 (H, width, 3) RGB.
+    """
+    left_width = round((width - GAP) * _aspect(reference) / (_aspect(reference) + _aspect(query)))
+    height = max(round(left_width / _aspect(reference)), 1)
+    left = _fit(reference, left_width, height)
+    right = _fit(query, width - GAP - left_width, height)
+    canvas = np.full((height, width, 3), BACKGROUND, np.uint8)
+    canvas[:, :left_width] = left
+    canvas[:, left_width + GAP :] = right
+    if len(matches) == 0:
+        return canvas
+
+    a = _scaled(matches.reference_xy, matches.reference_size, (left_width, height))
+    b = _scaled(matches.query_xy, matches.query_size, (right.shape[1], height)) + np.array([left_width + GAP, 0.0])
+    good = np.ones(len(matches), np.bool_) if inliers is None else inliers
+    lines = canvas.copy()
+    bad_index = _thin(a, matches.score, np.flatnonzero(~good), max_lines // 4, left_width, height)
+    good_index = _thin(a, matches.score, np.flatnonzero(good), max_lines, left_width, height)
+    for i in bad_index:
+        _line(lines, a[i], b[i], OUTLIER_RGB, 1)
+    colours = viridis(0.25 + 0.75 * matches.score)  # the darkest quarter of the map vanishes on dark images
+    for i in good_index[np.argsort(matches.score[good_index], kind="stable")]:
+        _line(lines, a[i], b[i], tuple(int(c) for c in colours[i]), 1)
+    canvas = cv2.addWeighted(lines, 0.65, canvas, 0.35, 0.0).astype(np.uint8)
+    for i in good_index:
+        for point in (a[i], b[i]):
+            _dot(canvas, point, tuple(int(c) for c in colours[i]))
+    return canvas
+
+
+def warp_picture(reference: Picture, query: Picture, warp: DenseWarp, *, width: int = 1280) -> Picture:
+    """Three panels: the reference, the query brought into the reference by the warp, the certainty.
+
+    The middle panel fades to white where the certainty is low; the right panel shows certainty 0 to 1 in viridis.
+
+    Args:
+        reference: uint8 (H0, W0, 3) RGB or (H0, W0) grey; may be smaller than the original image.
+        query: the same for the query image.
+        warp: where each reference pixel lies in the query image.
+        width: width of the picture in pixels.
+
+    Returns:
+        uint8 (H, width, 3) RGB.
+    """
+    panel_width = (width - 2 * GAP) // 3
+    height = max(round(panel_width * warp.reference_size[1] / warp.reference_size[0]), 1)
+    panel = (panel_width, height)
+    xy = cv2.resize(warp.xy, panel, interpolation=cv2.INTER_LINEAR)
+    certainty = np.clip(np.nan_to_num(cv2.resize(warp.certainty, panel, interpolation=cv2.INTER_LINEAR)), 0.0, 1.0)
+    shown = _rgb(query)
+    points = _scaled(xy.reshape(-1, 2), warp.query_size, (shown.shape[1], shown.shape[0])).reshape(xy.shape)
+    warped = cv2.remap(
+        shown,
+        np.nan_to_num(points[..., 0], nan=-1e4).astype(np.float32),
+        np.nan_to_num(points[..., 1], nan=-1e4).astype(np.float32),
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(255, 255, 255),
+    )
+    faded = warped * certainty[..., None] + BACKGROUND * (1.0 - certainty[..., None])
+    canvas = np.full((height, 3 * panel_width + 2 * GAP, 3), BACKGROUND, np.uint8)
+    for i, image in enumerate((_fit(reference, *panel), faded.astype(np.uint8), viridis(certainty))):
+        canvas[:, i * (panel_width + GAP) : i * (panel_width + GAP) + panel_width] = image
+    return canvas
+
+
+def with_caption(picture: Picture, text: str) -> Picture:
+    """The picture with one line of text on a white strip below it.
+
+    Args:
+        picture: uint8 (H, W, 3) RGB.
+        text: cut where it is longer than the picture is wide.
+    """
+    from PIL import Image, ImageDraw
+
+    strip_height, margin = 30, 8
+    strip = Image.new("RGB", (picture.shape[1], strip_height), (BACKGROUND,) * 3)
+    draw, font = ImageDraw.Draw(strip), _font(16)
+    while text and draw.textlength(text, font=font) > picture.shape[1] - 2 * margin:
+        text = text[:-2].rstrip() + "…" if len(text) > 2 else ""
+    draw.text((margin, strip_height // 2), text, fill=CAPTION_RGB, font=font, anchor="lm")
+    return np.concatenate([picture, np.asarray(strip, np.uint8)], 0)
+
+
+def viridis(value: NDArray[np.floating]) -> Picture:
+    """Colours of values in [0, 1]: the same shape with a last axis of 3, uint8 RGB."""
+    level = np.clip(np.nan_to_num(value) * 255.0, 0.0, 255.0).astype(np.uint8)
+    colours = cv2.applyColorMap(level.reshape(-1, 1), cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
+    return np.ascontiguousarray(colours.reshape(*level.shape, 3), np.uint8)
+
+
+def smaller(image: Picture, longest: int = 640) -> Picture:
+    """The image as RGB with its longer side at most `longest` pixels: what is kept in memory for later pictures."""
+    scale = longest / max(image.shape[:2])
+    if scale >= 1.0:
+        return _rgb(image).copy()
+    size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
+    return _rgb(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8))
+
+
+@cache
+def _font(size: int):  # type: ignore[no-untyped-def]  # Pillow's font classes differ by version
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+
+
+def _aspect(image: Picture) -> float:
+    return float(image.shape[1] / image.shape[0])
+
+
+def _rgb(image: Picture) -> Picture:
+    return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+
+
+def _fit(image: Picture, width: int, height: int) -> Picture:
+    shrinking = width < image.shape[1]
+    method = cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
+    return _rgb(np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8))
+
+
+def _scaled(xy: NDArray[np.float32], size: tuple[int, int], shown: tuple[int, int]) -> NDArray[np.float64]:
+    """Pixels of an image of one size (width, height) as pixels of the shown one: half-pixel rule."""
+    scale = np.array(shown, np.float64) / np.array(size, np.float64)
+    return (xy.astype(np.float64) + 0.5) * scale - 0.5
+
+
+def _thin(
+    xy: NDArray[np.float64], score: NDArray[np.float32], index: NDArray[np.intp], most: int, width: int, height: int
+) -> NDArray[np.intp]:
+    """At most about `most` of the indices: the best one of each cell of a grid of that many cells."""
+    if len(index) <= most:
+        return index
+    cell = max(np.sqrt(width * height / most), 1.0)
+    key = (xy[index, 1] // cell).astype(np.int64) * 100_000 + (xy[index, 0] // cell).astype(np.int64)
+    order = np.argsort(-score[index], kind="stable")
+    _, first = np.unique(key[order], return_index=True)
+    return index[order[first]]
+
+
+SUBPIXEL_BITS = 4
+
+
+def _fixed(point: NDArray[np.float64]) -> tuple[int, int]:
+    x, y = np.round(np.clip(point, -1e4, 1e4) * 2**SUBPIXEL_BITS)
+    return int(x), int(y)
+
+
+def _line(
+    canvas: Picture, a: NDArray[np.float64], b: NDArray[np.float64], colour: tuple[int, ...], thickness: int
+) -> None:
+    if np.isfinite(a).all() and np.isfinite(b).all():
+        cv2.line(canvas, _fixed(a), _fixed(b), colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def _dot(canvas: Picture, point: NDArray[np.float64], colour: tuple[int, ...]) -> None:
+    if np.isfinite(point).all():
+        cv2.circle(canvas, _fixed(point), 3 * 2**SUBPIXEL_BITS, (20, 20, 20), -1, cv2.LINE_AA, SUBPIXEL_BITS)
+        cv2.circle(canvas, _fixed(point), 2 * 2**SUBPIXEL_BITS, colour, -1, cv2.LINE_AA, SUBPIXEL_BITS)
