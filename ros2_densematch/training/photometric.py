@@ -87,9 +87,9 @@ def augment(image: Image, rng: np.random.Generator, config: PhotometricConfig | 
 
 def _light(image: FloatImage, rng: np.random.Generator, strength: float) -> FloatImage:
     """Exposure as a gain, then contrast about the mean, then gamma."""
-    gain, contrast, gamma = np.exp(rng.normal(0, [0.30 * strength, 0.25 * strength, 0.28 * strength]))
+    gain, contrast, gamma = np.exp(rng.normal(0, [0.22 * strength, 0.20 * strength, 0.22 * strength]))
     # Clipped at three standard deviations: an all-black or all-white crop teaches nothing.
-    gain, contrast, gamma = np.clip([gain, contrast, gamma], 0.35, 2.8)
+    gain, contrast, gamma = np.clip([gain, contrast, gamma], 0.4, 2.2)
     mean = float(image.mean()) * gain
     scale = np.float32(gain * contrast)
     out: FloatImage = image * scale
