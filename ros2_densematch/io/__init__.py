@@ -1,0 +1,1 @@
+"""Frames in (bags, videos, image folders), results out (bag, TUM trajectory, CSV, NumPy files)."""

@@ -1,0 +1,1 @@
+"""ROS messages without ROS: definitions, one typestore, conversions, image decoding."""

@@ -1,0 +1,19 @@
+"""Errors of the message layer."""
+
+from __future__ import annotations
+
+
+class ImageDecodeError(ValueError):
+    """An image message that cannot be read.
+
+    Attributes:
+        encoding: the encoding or format that the message announces.
+        problem: what is wrong, with the value.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, encoding: str, problem: str, remedy: str):
+        super().__init__(f"image with encoding {encoding!r}: {problem}; {remedy}")
+        self.encoding = encoding
+        self.problem = problem
+        self.remedy = remedy

@@ -1,0 +1,201 @@
+"""The one decoder of ROS images: strict, the same for bags and live topics.
+
+Messages are read by attribute (`encoding`, `data`, ...), so rosbags, rclpy and ROS 1 messages all work. Whatever the
+bytes are, the result is an image of the announced size or an `ImageDecodeError`; nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ros2_densematch.messages.compressed import MAX_PIXELS, MAX_SIDE, decode_compressed, decode_compressed_depth
+from ros2_densematch.messages.errors import ImageDecodeError
+
+__all__ = ["IMAGE_ENCODINGS", "ImageDecodeError", "decode_depth", "decode_image", "is_depth"]
+
+Image = NDArray[np.uint8]
+Depth = NDArray[np.float32]
+
+_DIRECT = {"mono8": 1, "8UC1": 1, "8UC3": 3, "rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4}
+# OpenCV's "BayerRGGB" constants name the 2x2 block from the top-left pixel, as ROS does (its "BayerBG" ones do not).
+_BAYER = {
+    "bayer_rggb8": cv2.COLOR_BayerRGGB2RGB,
+    "bayer_bggr8": cv2.COLOR_BayerBGGR2RGB,
+    "bayer_gbrg8": cv2.COLOR_BayerGBRG2RGB,
+    "bayer_grbg8": cv2.COLOR_BayerGRBG2RGB,
+}
+_YUV422 = {
+    "yuv422": cv2.COLOR_YUV2RGB_UYVY,
+    "uyvy": cv2.COLOR_YUV2RGB_UYVY,
+    "yuv422_yuy2": cv2.COLOR_YUV2RGB_YUY2,
+    "yuyv": cv2.COLOR_YUV2RGB_YUY2,
+}
+_DEPTH = {"16UC1": 2, "32FC1": 4}
+IMAGE_ENCODINGS = (*_DIRECT, "mono16", *_BAYER, *_YUV422, "nv12")
+
+
+def is_depth(msg: Any) -> bool:
+    """True for a depth image (16UC1 or 32FC1, raw or compressedDepth), judged by its encoding."""
+    if hasattr(msg, "encoding"):
+        return str(msg.encoding) in _DEPTH
+    return "compressedDepth" in str(msg.format) or str(msg.format).split(";")[0].strip() in _DEPTH
+
+
+def decode_image(msg: Any) -> Image:
+    """The picture of a sensor_msgs Image or CompressedImage.
+
+    Args:
+        msg: Image with one of `IMAGE_ENCODINGS`, or CompressedImage with jpeg or png.
+
+    Returns:
+        uint8, RGB (H, W, 3) or grey (H, W), always a copy. `8UC3` is taken as BGR, OpenCV's order. Alpha is dropped;
+        16-bit grey is stretched from its 0.5 and 99.5 percentiles to 0..255, so that 10, 12 and 14-bit cameras and
+        thermal imagers keep their contrast.
+
+    Raises:
+        ImageDecodeError: the message breaks its own announcement or its encoding is not supported.
+    """
+    if not hasattr(msg, "encoding"):
+        return _to_uint8_rgb(decode_compressed(msg))
+    encoding = str(msg.encoding)
+    if encoding in _DEPTH:
+        raise ImageDecodeError(
+            encoding, "this is a depth image", "name its topic with --depth-topic, or republish grey values as mono16"
+        )
+    if encoding in _DIRECT:
+        channels = _DIRECT[encoding]
+        rows = _rows(msg, encoding, channels)
+        if channels == 1:
+            return rows.copy()
+        pixels = rows.reshape(rows.shape[0], -1, channels)
+        order = [0, 1, 2] if encoding.startswith("rgb") else [2, 1, 0]
+        return np.ascontiguousarray(pixels[:, :, order])
+    if encoding == "mono16":
+        return _stretch(_rows(msg, encoding, 2).copy().view(_type(msg, "u2")))
+    if encoding in _BAYER:
+        rows = _rows(msg, encoding, 1)
+        _need_even(msg, encoding)
+        return _rgb(cv2.cvtColor(rows.copy(), _BAYER[encoding]))
+    if encoding in _YUV422:
+        rows = _rows(msg, encoding, 2)
+        _need_even(msg, encoding, height=False)
+        return _rgb(cv2.cvtColor(rows.reshape(rows.shape[0], -1, 2), _YUV422[encoding]))
+    if encoding == "nv12":
+        # One plane of luma, then half as many rows of interleaved chroma.
+        rows = _rows(msg, encoding, 1, planes=(3, 2))
+        _need_even(msg, encoding)
+        return _rgb(cv2.cvtColor(rows.copy(), cv2.COLOR_YUV2RGB_NV12))
+    raise ImageDecodeError(
+        encoding, "encoding not supported", f"republish as one of {', '.join(IMAGE_ENCODINGS)}, jpeg or png"
+    )
+
+
+def decode_depth(msg: Any) -> Depth:
+    """The depth map of a sensor_msgs Image or CompressedImage.
+
+    Args:
+        msg: Image 16UC1 (millimetres, REP 118) or 32FC1 (metres), or CompressedImage compressedDepth of these
+            (png or rvl), or png with 16 bits.
+
+    Returns:
+        float32 (H, W), metres along the optical axis; NaN = unknown (0, negative, infinite or NaN in the message).
+
+    Raises:
+        ImageDecodeError: the message breaks its own announcement or is no depth image.
+    """
+    if not hasattr(msg, "encoding"):
+        return _metres(decode_compressed_depth(msg))
+    encoding = str(msg.encoding)
+    if encoding not in _DEPTH:
+        raise ImageDecodeError(encoding, "not a depth image", "name a topic with 16UC1 (mm) or 32FC1 (m) images")
+    rows = _rows(msg, encoding, _DEPTH[encoding]).copy()
+    return _metres(rows.view(_type(msg, "u2" if encoding == "16UC1" else "f4")))
+
+
+def _metres(values: NDArray[Any]) -> Depth:
+    with np.errstate(invalid="ignore", over="ignore"):
+        depth = values.astype(np.float32)
+        if values.dtype.kind == "u":
+            depth *= np.float32(0.001)
+        depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
+    return depth
+
+
+def _type(msg: Any, code: str) -> np.dtype[Any]:
+    if msg.is_bigendian not in (0, 1):
+        raise ImageDecodeError(str(msg.encoding), f"is_bigendian is {msg.is_bigendian}", "it must be 0 or 1")
+    return np.dtype((">" if msg.is_bigendian else "<") + code)
+
+
+def _bytes(data: Any, encoding: str) -> NDArray[np.uint8]:
+    try:
+        array = np.frombuffer(data, np.uint8) if not isinstance(data, np.ndarray) else data
+    except (TypeError, ValueError, BufferError) as error:
+        raise ImageDecodeError(encoding, f"data is no byte buffer ({error})", "check the publisher") from None
+    if array.dtype != np.uint8 or array.ndim != 1:
+        raise ImageDecodeError(encoding, f"data is {array.dtype} {array.shape}", "it must be uint8[]")
+    return array
+
+
+def _rows(msg: Any, encoding: str, bytes_per_pixel: int, planes: tuple[int, int] = (1, 1)) -> NDArray[np.uint8]:
+    """The rows without their padding, (H * planes[0] / planes[1], W * bytes_per_pixel), after all size checks."""
+    try:
+        width, height, step = int(msg.width), int(msg.height), int(msg.step)
+    except (TypeError, ValueError) as error:
+        raise ImageDecodeError(
+            encoding, f"width, height or step is no number ({error})", "check the publisher"
+        ) from None
+    if width <= 0 or height <= 0:
+        raise ImageDecodeError(encoding, f"the size is {width} x {height}", "check the publisher: both must be above 0")
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise ImageDecodeError(
+            encoding,
+            f"the size is {width} x {height}",
+            f"at most {MAX_SIDE} pixels a side and {MAX_PIXELS} in all are read: publish a smaller image",
+        )
+    used = width * bytes_per_pixel
+    if step < used:
+        raise ImageDecodeError(
+            encoding, f"step is {step} for {width} pixels", f"it must be at least {used}: fix the publisher's step"
+        )
+    rows = height * planes[0] // planes[1]
+    data = _bytes(msg.data, encoding)
+    # Some drivers leave the padding of the last row out; every pixel is there, so that is accepted.
+    if data.size < step * (rows - 1) + used:
+        raise ImageDecodeError(
+            encoding,
+            f"data has {data.size} bytes for {rows} rows of {step}",
+            "the message was cut: check the publisher or the recording",
+        )
+    return np.lib.stride_tricks.as_strided(
+        data, (rows, used), (step * data.strides[0], data.strides[0]), writeable=False
+    )
+
+
+def _need_even(msg: Any, encoding: str, *, height: bool = True) -> None:
+    if msg.width % 2 or (height and msg.height % 2):
+        raise ImageDecodeError(
+            encoding, f"the size is {msg.width} x {msg.height}", "this encoding stores blocks of 2: sizes must be even"
+        )
+
+
+def _to_uint8_rgb(image: NDArray[Any]) -> Image:
+    if image.dtype == np.uint16:
+        image = _stretch(image if image.ndim == 2 else image[:, :, :3])
+    if image.ndim == 2:
+        return np.ascontiguousarray(image, dtype=np.uint8)
+    return np.ascontiguousarray(image[:, :, 2::-1], dtype=np.uint8)
+
+
+def _stretch(values: NDArray[Any]) -> Image:
+    low, high = np.percentile(values, (0.5, 99.5))
+    scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255.0 / max(high - low, 1.0))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def _rgb(image: Any) -> Image:
+    return np.ascontiguousarray(image, dtype=np.uint8)
