@@ -1,0 +1,222 @@
+"""Calibrated cameras: projection, normalisation and undistortion for the distortion models of ROS.
+
+Pixel convention: (0, 0) is the centre of the top-left pixel. Camera frame: optical, x right, y down, z forward.
+Reading CameraInfo messages and camera YAML files lies in `camera_info`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ros2_densematch.geometry import distortion
+from ros2_densematch.geometry.distortion import DistortionModel
+
+Float64 = NDArray[np.float64]
+Rectified = Literal["auto"] | bool
+
+
+class UncalibratedCameraError(ValueError):
+    """The camera information says that the camera is not calibrated (K[0] = 0)."""
+
+
+def _no_coefficients() -> Float64:
+    return np.zeros(0, np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """Intrinsics of one camera for images of one size. Immutable.
+
+    Attributes:
+        width, height: image size in pixels.
+        K: float64 (3, 3), pixels; last row 0 0 1.
+        distortion_model: "none", "plumb_bob" (k1 k2 p1 p2 k3), "rational_polynomial" (k1 k2 p1 p2 k3 k4 k5 k6 and,
+            as in OpenCV, optionally s1 s2 s3 s4 and tau_x tau_y) or "equidistant" (fisheye, k1 k2 k3 k4).
+        D: float64 coefficients of that model; empty for "none".
+        frame_id: name of the optical frame, or "".
+        P: float64 (3, 4), the rectified projection as in CameraInfo, or None; it carries the stereo baseline.
+
+    Raises:
+        UncalibratedCameraError: the focal length is 0.
+        ValueError: another field is out of range; the message names it.
+    """
+
+    width: int
+    height: int
+    K: Float64
+    distortion_model: DistortionModel = "none"
+    D: Float64 = field(default_factory=_no_coefficients)
+    frame_id: str = ""
+    P: Float64 | None = None
+
+    def __post_init__(self) -> None:
+        name = f"camera {self.frame_id!r}" if self.frame_id else "camera"
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"{name}: image size must be positive, got {self.width} x {self.height}")
+        K = _matrix(self.K, (3, 3), f"{name}: K")
+        if K[0, 0] == 0 or K[1, 1] == 0:
+            raise UncalibratedCameraError(
+                f"{name} is not calibrated (K[0] = 0): calibrate it, or give the calibration in a camera YAML file"
+            )
+        if K[0, 0] < 0 or K[1, 1] < 0:
+            raise ValueError(f"{name}: focal lengths must be positive, got {K[0, 0]:g} and {K[1, 1]:g}")
+        if K[1, 0] != 0 or not np.array_equal(K[2], [0.0, 0.0, 1.0]):
+            raise ValueError(f"{name}: K must be upper triangular with last row 0 0 1, got {K.tolist()}")
+        object.__setattr__(self, "K", K)
+        model, coefficients = distortion.check(self.distortion_model, self.D, name)
+        object.__setattr__(self, "distortion_model", model)
+        object.__setattr__(self, "D", coefficients)
+        if self.P is not None:
+            object.__setattr__(self, "P", _matrix(self.P, (3, 4), f"{name}: P"))
+
+    @staticmethod
+    def from_matrix(K: ArrayLike, width: int, height: int, *, frame_id: str = "") -> Camera:
+        """A camera without distortion from K (3, 3) in pixels."""
+        return Camera(width, height, np.asarray(K, np.float64), frame_id=frame_id)
+
+    @staticmethod
+    def from_yaml(path: str | Path, rectified: Rectified = "auto") -> Camera:
+        """A camera from a YAML file in ROS' camera_info format; see `camera_info.read_yaml`."""
+        from ros2_densematch.geometry import camera_info
+
+        return camera_info.read_yaml(path, rectified)
+
+    @staticmethod
+    def from_camera_info(msg: Any, rectified: Rectified = "auto", image_topic: str = "") -> Camera:
+        """A camera from a sensor_msgs/CameraInfo message; see `camera_info.read_message`."""
+        from ros2_densematch.geometry import camera_info
+
+        return camera_info.read_message(msg, rectified, image_topic)
+
+    def to_yaml(self, path: str | Path) -> None:
+        """Writes the camera as a YAML file in ROS' camera_info format, atomically."""
+        from ros2_densematch.geometry import camera_info
+
+        camera_info.write_yaml(self, path)
+
+    @property
+    def focal(self) -> float:
+        """Mean of the two focal lengths in pixels."""
+        return float(self.K[0, 0] + self.K[1, 1]) / 2.0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.width, self.height
+
+    @property
+    def baseline(self) -> float | None:
+        """Stereo baseline in metres, -P[0, 3] / P[0, 0]: the position of this camera right of the first one of the
+        rectified pair (0 for the first one itself); None where P is not known."""
+        if self.P is None or self.P[0, 0] == 0:
+            return None
+        return float(-self.P[0, 3] / self.P[0, 0])
+
+    def normalise(self, xy: ArrayLike) -> Float64:
+        """Undistorted normalised coordinates (N, 2), X/Z and Y/Z, of pixels (N, 2).
+
+        A pixel that no ray in front of the camera reaches under this distortion model becomes NaN.
+        """
+        points = np.asarray(xy, np.float64).reshape(-1, 2)
+        y = (points[:, 1] - self.K[1, 2]) / self.K[1, 1]
+        x = (points[:, 0] - self.K[0, 2] - self.K[0, 1] * y) / self.K[0, 0]
+        return distortion.undistort(self.distortion_model, self.D, np.stack([x, y], 1))
+
+    def project(self, xyz: ArrayLike) -> Float64:
+        """Pixels (N, 2) of points (N, 3) in the optical frame; NaN where the camera cannot see the point (behind it, or
+        beyond the range in which the distortion model is monotonic). Points outside the image keep their coordinates.
+        """
+        points = np.asarray(xyz, np.float64).reshape(-1, 3)
+        return self._to_pixels(distortion.distort(self.distortion_model, self.D, points))
+
+    def pixel_jacobian(self, normalised: ArrayLike) -> Float64:
+        """Derivative (N, 2, 2) of the pixel by undistorted normalised coordinates (N, 2), by central differences."""
+        points = np.asarray(normalised, np.float64).reshape(-1, 2)
+        if self.distortion_model == "none":
+            return np.broadcast_to(self.K[:2, :2], (len(points), 2, 2)).copy()
+        step = 1e-6
+        columns = []
+        for axis in (0, 1):
+            offset = np.zeros(2)
+            offset[axis] = step
+            ahead, behind = (
+                self._to_pixels(distortion.distort_unchecked(self.distortion_model, self.D, points + sign * offset))
+                for sign in (1.0, -1.0)
+            )
+            columns.append((ahead - behind) / (2.0 * step))
+        return np.asarray(np.stack(columns, 2), np.float64)
+
+    def undistort_image(self, image: NDArray[Any]) -> NDArray[Any]:
+        """The image as a camera with this K and no distortion would see it; same size, black where nothing is seen.
+
+        Args:
+            image: (height, width) or (height, width, C) of this camera's size, any type that `cv2.remap` takes.
+
+        Raises:
+            ValueError: the image has another size; use `for_image` first.
+        """
+        if image.shape[:2] != (self.height, self.width):
+            raise ValueError(
+                f"the image is {image.shape[1]} x {image.shape[0]}, the camera {self.width} x {self.height}: "
+                "use camera.for_image(width, height)"
+            )
+        if self.distortion_model == "none":
+            return image.copy()
+        if self.distortion_model == "equidistant":
+            maps = cv2.fisheye.initUndistortRectifyMap(self.K, self.D, np.eye(3), self.K, self.size, cv2.CV_32FC1)
+        else:
+            maps = cv2.initUndistortRectifyMap(self.K, self.D, np.eye(3), self.K, self.size, cv2.CV_32FC1)
+        result: NDArray[Any] = cv2.remap(image, maps[0], maps[1], cv2.INTER_LINEAR)
+        return result
+
+    def undistorted(self) -> Camera:
+        """The camera of `undistort_image`: the same K, no distortion."""
+        return replace(self, distortion_model="none", D=_no_coefficients())
+
+    def resized(self, width: int, height: int) -> Camera:
+        """The camera of the same image resized to (width, height): fx' = s fx, cx' = (cx + 0.5) s - 0.5."""
+        sx, sy = width / self.width, height / self.height
+        return self._affine(width, height, sx, sy, 0.5 * sx - 0.5, 0.5 * sy - 0.5)
+
+    def cropped(self, x: int, y: int, width: int, height: int) -> Camera:
+        """The camera of the window with top-left pixel (x, y) and size (width, height)."""
+        return self._affine(width, height, 1.0, 1.0, -x, -y)
+
+    def for_image(self, width: int, height: int) -> Camera:
+        """This camera for an image of the given size: itself, or rescaled where the two aspect ratios agree.
+
+        Raises:
+            ValueError: the aspect ratios differ by more than 1 %: the image is a crop of unknown position.
+        """
+        if (width, height) == self.size:
+            return self
+        if abs(width * self.height / (height * self.width) - 1.0) > 0.01:
+            raise ValueError(
+                f"the image is {width} x {height}, but the camera is calibrated for {self.width} x {self.height} and "
+                "the aspect ratios differ: give the calibration of this image size"
+            )
+        return self.resized(width, height)
+
+    def _affine(self, width: int, height: int, sx: float, sy: float, dx: float, dy: float) -> Camera:
+        A = np.array([[sx, 0.0, dx], [0.0, sy, dy], [0.0, 0.0, 1.0]])
+        return replace(self, width=width, height=height, K=A @ self.K, P=None if self.P is None else A @ self.P)
+
+    def _to_pixels(self, distorted: Float64) -> Float64:
+        return np.asarray(distorted @ self.K[:2, :2].T + self.K[:2, 2], np.float64)
+
+
+def _matrix(value: ArrayLike, shape: tuple[int, int], name: str) -> Float64:
+    matrix = np.array(value, np.float64)
+    if matrix.size != shape[0] * shape[1]:
+        raise ValueError(f"{name} must have {shape[0]} x {shape[1]} entries, got {matrix.size}")
+    if not np.all(np.isfinite(matrix)):
+        raise ValueError(f"{name} has an entry that is not a finite number: {matrix.ravel().tolist()}")
+    matrix = matrix.reshape(shape)
+    matrix.setflags(write=False)
+    return matrix

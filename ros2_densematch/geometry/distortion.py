@@ -1,0 +1,234 @@
+"""Lens distortion models of ROS and OpenCV on normalised coordinates, and their inverses.
+
+Brown-Conrady radial and tangential terms with OpenCV's rational, thin-prism and tilt extensions; Kannala and Brandt,
+"A generic camera model", PAMI 2006, section 2, for the equidistant (fisheye) model.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float64 = NDArray[np.float64]
+DistortionModel = Literal["none", "plumb_bob", "rational_polynomial", "equidistant"]
+
+# Names met in the field for the same model; CameraInfo leaves the string free.
+_ALIASES: dict[str, DistortionModel] = {
+    "": "plumb_bob",
+    "none": "none",
+    "pinhole": "none",
+    "plumb_bob": "plumb_bob",
+    "radtan": "plumb_bob",
+    "brown_conrady": "plumb_bob",
+    "rational_polynomial": "rational_polynomial",
+    "equidistant": "equidistant",
+    "fisheye": "equidistant",
+    "kannala_brandt": "equidistant",
+    "kannala_brandt4": "equidistant",
+}
+_LENGTHS: dict[str, tuple[int, ...]] = {
+    "plumb_bob": (4, 5),
+    "rational_polynomial": (8, 12, 14),
+    "equidistant": (4,),
+}
+_RESIDUAL = 1e-8  # normalised units: a millionth of a pixel at common focal lengths
+_MAX_ANGLE = np.radians(89.5)  # of the optical axis; X/Z grows without bound at 90 degrees
+
+
+def check(model: str, D: ArrayLike, name: str = "camera") -> tuple[DistortionModel, Float64]:
+    """The model's own name and its coefficients (read-only), or "none" where all coefficients are zero.
+
+    Raises:
+        ValueError: unknown model, wrong number of coefficients, or one that is not finite.
+    """
+    coefficients = np.array(D, np.float64).ravel()
+    known = _ALIASES.get(model.strip().lower())
+    if known is None:
+        raise ValueError(
+            f"{name}: distortion model {model!r} is not supported: "
+            "use none, plumb_bob, rational_polynomial or equidistant"
+        )
+    if not np.all(np.isfinite(coefficients)):
+        raise ValueError(f"{name}: a distortion coefficient is not a finite number: {coefficients.tolist()}")
+    zero = not np.any(coefficients)
+    # Zero coefficients mean no distortion for the polynomial models, but an equidistant lens is never a pinhole.
+    if known == "none" or (zero and (known != "equidistant" or coefficients.size == 0)):
+        if not zero:
+            raise ValueError(
+                f"{name}: the distortion model is {model!r}, yet D = {coefficients.tolist()}: name the model"
+            )
+        known, coefficients = "none", np.zeros(0, np.float64)
+    elif known == "plumb_bob" and coefficients.size > 5 and coefficients.size in _LENGTHS["rational_polynomial"]:
+        known = "rational_polynomial"  # several drivers send eight coefficients under the older name
+    elif known == "rational_polynomial" and coefficients.size in _LENGTHS["plumb_bob"]:
+        known = "plumb_bob"
+    elif known == "equidistant" and coefficients.size > 4 and not np.any(coefficients[4:]):
+        coefficients = coefficients[:4]
+    if known != "none" and coefficients.size not in _LENGTHS[known]:
+        allowed = " or ".join(str(n) for n in _LENGTHS[known])
+        raise ValueError(f"{name}: {known} takes {allowed} distortion coefficients, got {coefficients.size}")
+    coefficients.setflags(write=False)
+    return known, coefficients
+
+
+def distort(model: DistortionModel, D: Float64, xyz: Float64) -> Float64:
+    """Distorted normalised coordinates (N, 2) of points (N, 3) in the optical frame; NaN where the model ends."""
+    x, y, z = xyz[:, 0], xyz[:, 1], xyz[:, 2]
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        if model == "equidistant":
+            radius = np.hypot(x, y)
+            theta = np.arctan2(radius, z)
+            result = _equidistant(D, theta, radius, z)[:, None] * xyz[:, :2]
+            result[~(theta < _end_of_range(D)) | ~np.isfinite(radius + z)] = np.nan
+            return result
+        plane = np.where(z > 0, 1.0, np.nan)[:, None] * xyz[:, :2] / z[:, None]
+        result = distort_unchecked(model, D, plane)
+        if model != "none":
+            result[~_invertible(D, plane)] = np.nan
+    return result
+
+
+def distort_unchecked(model: DistortionModel, D: Float64, xy: Float64) -> Float64:
+    """Distorted normalised coordinates (N, 2) of undistorted ones (N, 2), also where the model folds over itself."""
+    if model == "none":
+        return xy.copy()
+    if model == "equidistant":
+        radius = np.hypot(xy[:, 0], xy[:, 1])
+        scale = _equidistant(D, np.arctan(radius), radius, np.ones_like(radius))
+        return np.asarray(scale[:, None] * xy, np.float64)
+    return _polynomial(D, xy)
+
+
+def undistort(model: DistortionModel, D: Float64, distorted: Float64) -> Float64:
+    """Undistorted normalised coordinates (N, 2) of distorted ones (N, 2); NaN where the model has no inverse."""
+    if model == "none":
+        return distorted.copy()
+    finite = np.isfinite(distorted).all(1)
+    result = np.full(distorted.shape, np.nan)
+    if not finite.any():
+        return result
+    solve = _undistort_equidistant if model == "equidistant" else _undistort_polynomial
+    result[finite] = solve(D, distorted[finite])
+    return result
+
+
+def _polynomial(D: Float64, xy: Float64) -> Float64:
+    if D.size > 12 and np.any(D[12:]):
+        points = np.concatenate([xy, np.ones((len(xy), 1))], 1)
+        if len(points) == 0:
+            return xy.copy()
+        zero = np.zeros(3)
+        return np.asarray(cv2.projectPoints(points, zero, zero, np.eye(3), D)[0], np.float64).reshape(-1, 2)
+    k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = np.concatenate([D, np.zeros(12)])[:12]
+    x, y = xy[:, 0], xy[:, 1]
+    r2 = x * x + y * y
+    radial = (1.0 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1.0 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+    return np.stack(
+        [
+            x * radial + 2.0 * p1 * x * y + p2 * (r2 + 2.0 * x * x) + r2 * (s1 + r2 * s2),
+            y * radial + p1 * (r2 + 2.0 * y * y) + 2.0 * p2 * x * y + r2 * (s3 + r2 * s4),
+        ],
+        1,
+    )
+
+
+def _polynomial_jacobian(D: Float64, xy: Float64) -> Float64:
+    step = 1e-6
+    columns = [
+        (_polynomial(D, xy + offset) - _polynomial(D, xy - offset)) / (2.0 * step) for offset in step * np.eye(2)
+    ]
+    return np.stack(columns, 2)
+
+
+def _invertible(D: Float64, xy: Float64) -> NDArray[np.bool_]:
+    """Where (N,) the distortion keeps orientation all the way from the centre to the point: beyond the first fold two
+    rays share one pixel, and only the inner one is what the lens does."""
+    inside = np.hypot(xy[:, 0], xy[:, 1]) < _end_of_radius(D)
+    return np.asarray(inside & (_determinant(_polynomial_jacobian(D, xy)) > 0.0), np.bool_)
+
+
+def _end_of_radius(D: Float64) -> float:
+    """Smallest radius at which r (1 + k1 r^2 + ...) / (1 + k4 r^2 + ...) stops growing; infinite where it never does."""
+    k1, k2, _, _, k3, k4, k5, k6 = np.concatenate([D, np.zeros(8)])[:8]
+    # In u = r^2, with numerator a and denominator b: (a b + 2 u (a' b - a b')) / b^2 changes sign, or b = 0.
+    a, b = np.poly1d([k3, k2, k1, 1.0]), np.poly1d([k6, k5, k4, 1.0])
+    slope = a * b + np.poly1d([2.0, 0.0]) * (a.deriv() * b - a * b.deriv())
+    candidates = np.concatenate([slope.roots, b.roots])
+    ends = [float(np.sqrt(u.real)) for u in candidates if abs(u.imag) < 1e-9 * abs(u) + 1e-12 and u.real > 0]
+    return min(ends, default=float("inf"))
+
+
+def _determinant(matrices: Float64) -> Float64:
+    return np.asarray(matrices[:, 0, 0] * matrices[:, 1, 1] - matrices[:, 0, 1] * matrices[:, 1, 0], np.float64)
+
+
+def _undistort_polynomial(D: Float64, distorted: Float64) -> Float64:
+    """Newton's method with halved steps; OpenCV's fixed-point iteration does not converge for strong distortion."""
+    xy = distorted.copy()
+    with np.errstate(all="ignore"):
+        residual = _polynomial(D, xy) - distorted
+        for _ in range(20):
+            active = np.flatnonzero(np.abs(residual).max(1) > 1e-13)
+            if active.size == 0:
+                break
+            J = _polynomial_jacobian(D, xy[active])
+            determinant, r = _determinant(J), residual[active]
+            step = np.stack([J[:, 1, 1] * r[:, 0] - J[:, 0, 1] * r[:, 1], J[:, 0, 0] * r[:, 1] - J[:, 1, 0] * r[:, 0]])
+            step = (step / np.where(determinant == 0, np.nan, determinant)).T
+            for scale in (1.0, 0.5, 0.25, 0.125):
+                trial = xy[active] - scale * step
+                trial_residual = _polynomial(D, trial) - distorted[active]
+                better = np.abs(trial_residual).max(1) < np.abs(residual[active]).max(1)
+                xy[active[better]], residual[active[better]] = trial[better], trial_residual[better]
+                active, step = active[~better], step[~better]
+                if active.size == 0:
+                    break
+        good = (np.abs(residual).max(1) < _RESIDUAL) & _invertible(D, xy)
+    xy[~good] = np.nan
+    return xy
+
+
+def _equidistant(D: Float64, theta: Float64, radius: Float64, z: Float64) -> Float64:
+    """Factor (N,) from (X, Y) to the distorted normalised point; the limit 1 / z on the optical axis."""
+    t2 = theta * theta
+    distorted = theta * (1.0 + t2 * (D[0] + t2 * (D[1] + t2 * (D[2] + t2 * D[3]))))
+    on_axis = radius < 1e-12
+    return np.asarray(
+        np.where(on_axis, 1.0 / np.where(z == 0, 1.0, z), distorted / np.where(on_axis, 1.0, radius)), np.float64
+    )
+
+
+def _end_of_range(D: Float64) -> float:
+    """Largest angle from the optical axis up to which the equidistant polynomial grows, at most pi."""
+    roots = np.roots([9.0 * D[3], 7.0 * D[2], 5.0 * D[1], 3.0 * D[0], 1.0]) if np.any(D) else np.zeros(0)
+    turning = [float(np.sqrt(r.real)) for r in roots if abs(r.imag) < 1e-12 and r.real > 0]
+    return min([np.pi, *turning])
+
+
+def _undistort_equidistant(D: Float64, distorted: Float64) -> Float64:
+    goal = np.hypot(distorted[:, 0], distorted[:, 1])
+    end = min(_end_of_range(D), float(_MAX_ANGLE))
+    low, high = np.zeros_like(goal), np.full_like(goal, end)
+    theta = np.minimum(goal, end)
+
+    def value(angle: Float64) -> Float64:
+        t2 = angle * angle
+        return np.asarray(angle * (1.0 + t2 * (D[0] + t2 * (D[1] + t2 * (D[2] + t2 * D[3])))), np.float64)
+
+    # Newton's method kept inside a shrinking bracket: the polynomial grows on [0, end], so this always converges.
+    for _ in range(60):
+        residual = value(theta) - goal
+        if np.all(np.abs(residual) < 1e-15):
+            break
+        low, high = np.where(residual < 0, theta, low), np.where(residual > 0, theta, high)
+        t2 = theta * theta
+        slope = 1.0 + t2 * (3.0 * D[0] + t2 * (5.0 * D[1] + t2 * (7.0 * D[2] + t2 * 9.0 * D[3])))
+        newton = theta - residual / np.where(slope > 1e-12, slope, 1e-12)
+        theta = np.where((newton > low) & (newton < high), newton, 0.5 * (low + high))
+    scale = np.where(goal < 1e-12, 1.0, np.tan(theta) / np.where(goal < 1e-12, 1.0, goal))
+    result = np.asarray(distorted * scale[:, None], np.float64)
+    result[np.abs(value(theta) - goal) > _RESIDUAL] = np.nan
+    return result
