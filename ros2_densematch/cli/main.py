@@ -14,7 +14,10 @@ from ros2_densematch.cli.errors import exit_code_of
 
 # name -> (module, one line for the list). A module exposes `command` (a function) or `app` (a group of commands).
 COMMANDS = {
-    "demo": ("demo", "Simulate a camera flight with ground truth, replay it and write the report: no download, no ROS."),
+    "demo": (
+        "demo",
+        "Simulate a camera flight with ground truth, replay it and write the report: no download, no ROS.",
+    ),
     "replay": ("replay", "Replay a bag, a video or an image folder into correspondences, poses and a report."),
     "match": ("match", "Match two images, or a list of pairs."),
     "train": ("train", "Train a matcher from a configuration file; resumes by default."),

@@ -1,0 +1,277 @@
+"""report.html: one self-contained page (inline pictures and style, no network) that says what a replay did and how well."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from ros2_densematch.evaluation import plots
+from ros2_densematch.evaluation.pictures import Picture
+from ros2_densematch.evaluation.summary import STAGES, FrameRecord, write_text
+
+JPEG_QUALITY = 86
+
+
+@dataclass(frozen=True)
+class ReportPicture:
+    """A picture of the report.
+
+    Attributes:
+        image: uint8 (H, W, 3) RGB.
+        caption: what is seen.
+        kind: "matches" or "warp".
+    """
+
+    image: Picture
+    caption: str
+    kind: str = "matches"
+
+
+def write_report(
+    path: Path,
+    summary: Mapping[str, Any],
+    records: Sequence[FrameRecord],
+    *,
+    trajectory: plots.TrajectoryView | None = None,
+    pictures: Sequence[ReportPicture] = (),
+    min_inliers: int | None = None,
+) -> None:
+    """Writes the page in one step.
+
+    Args:
+        path: the HTML file.
+        summary: the content of summary.json.
+        records: all frames, in order.
+        trajectory: what the trajectory and error plots show; None where no frame has a pose.
+        pictures: match and warp pictures, in the order of the page.
+        min_inliers: the tracker's limit, drawn in the curves.
+    """
+    parts = [
+        _header(summary),
+        _notices(summary),
+        _figures(summary),
+        _trajectory_section(summary, trajectory, records),
+    ]
+    if records:
+        svg = plots.curves_plot(records, min_inliers if summary["frames"]["with_pose"] else None)
+        parts.append(
+            _section(
+                "Frame by frame",
+                svg,
+                "Orange ticks are keyframes. Shaded: lost (red), rejected (orange), relocalised (purple). Latency is per "
+                "frame against a keyframe that is already encoded.",
+            )
+        )
+    parts += [_status_section(summary), _picture_section(pictures), _footer(summary)]
+    title = html.escape(f"densematch: {summary['input']['name']}")
+    page = _PAGE.format(title=title, style=_STYLE, body="\n".join(p for p in parts if p))
+    write_text(path, page)
+
+
+def _header(summary: Mapping[str, Any]) -> str:
+    matcher, estimator, source = summary["matcher"], summary["estimator"], summary["input"]
+    pairs = [
+        ("Input", source["path"]),
+        ("Image", source["image"]),
+        ("Length", f"{source['duration_s']:.2f} s, {summary['frames']['total']} frames"),
+        (
+            "Matcher",
+            f"{matcher['name']}, preset {matcher['preset']}, weights {matcher['weights']}, on {matcher['device']}",
+        ),
+        ("Estimator", f"{estimator['name']}, threshold {estimator['max_epipolar_error_px']:g} px"),
+    ]
+    rows = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>" for k, v in pairs)
+    name = html.escape(str(source["name"]))
+    return f'<header><p class="kicker">densematch replay</p><h1>{name}</h1><dl class="facts">{rows}</dl></header>'
+
+
+def _notices(summary: Mapping[str, Any]) -> str:
+    notes = []
+    if summary["stopped_early"]:
+        notes.append(
+            ("error", f"This replay stopped early: {summary['stopped_early']}. What was done so far is shown.")
+        )
+    if summary["trajectory"] is None:
+        notes.append(("info", f"Correspondences only, no poses: {summary['no_pose_reason']}"))
+    notes += [("warning", text) for text in summary["warnings"]]
+    return "".join(f'<p class="notice {kind}">{html.escape(text)}</p>' for kind, text in notes)
+
+
+def _figures(summary: Mapping[str, Any]) -> str:
+    frames, times, accuracy = summary["frames"], summary["timings_ms"], summary["accuracy"]
+    total = frames["total"]
+    lost = frames["status"].get("LOST", {}).get("count", 0)
+    tiles = []
+    if accuracy is not None:
+        ate, rpe = accuracy["ate"], accuracy["rpe"]
+        of_path = f", {ate['percent_of_path']:.2f} % of the path" if ate["percent_of_path"] is not None else ""
+        tiles.append((_number(ate["rmse_m"], "m"), "ATE (RMSE)", f"after {accuracy['alignment']} alignment{of_path}"))
+        tiles.append((_number(rpe["rotation_rmse_deg"], "°"), "rotation RPE (RMSE)", f"over {accuracy['rpe_delta']}"))
+        tiles.append(
+            (_number(rpe["translation_rmse_m"], "m"), "translation RPE (RMSE)", f"over {accuracy['rpe_delta']}")
+        )
+    if summary["trajectory"] is not None:
+        share = 100.0 * frames["with_pose"] / max(total, 1)
+        tiles.append((f"{share:.1f} %", "frames with a pose", f"{frames['with_pose']} of {total}, {lost} lost"))
+    tiles.append((str(frames["keyframes"]), "keyframes", f"of {total} frames"))
+    counts = summary["matches"]
+    tiles.append((_number(counts["median"], ""), "matches a frame (median)", _inlier_words(counts)))
+    if times["total"]["median"] is not None:
+        stages = ", ".join(f"{s} {times[s]['median']:.0f}" for s in STAGES if times[s]["median"] is not None)
+        tiles.append(
+            (f"{times['total']['median']:.0f} ms", "a frame (median)", f"{stages}; p95 {times['total']['p95']:.0f}")
+        )
+    cells = "".join(
+        f'<div class="tile"><b>{html.escape(v)}</b><span>{html.escape(k)}</span><small>{html.escape(n)}</small></div>'
+        for v, k, n in tiles
+    )
+    return f'<section class="tiles">{cells}</section>'
+
+
+def _inlier_words(counts: Mapping[str, Any]) -> str:
+    if counts["median_inliers"] is None:
+        return "no pose, so no inliers"
+    return f"{counts['median_inliers']:.0f} inliers (median)"
+
+
+def _trajectory_section(
+    summary: Mapping[str, Any], view: plots.TrajectoryView | None, records: Sequence[FrameRecord]
+) -> str:
+    if view is None or not len(view.positions):
+        return ""
+    accuracy = summary["accuracy"]
+    if accuracy is not None:
+        note = f"Estimated trajectory after {accuracy['alignment']} alignment with the ground truth ({accuracy['poses']} poses matched in time)."
+    else:
+        scale = summary["trajectory"]["scale"]
+        note = "No ground truth was given. "
+        note += (
+            "Lengths are metres." if scale == "METRIC" else "The scale is arbitrary: one camera alone does not see it."
+        )
+    body = _section("Trajectory", plots.trajectory_plot(view), note)
+    if view.position_error is not None:
+        body += _section(
+            "Error over time", plots.error_plot(view, records), "After alignment; the dotted line is the median."
+        )
+    return body
+
+
+def _status_section(summary: Mapping[str, Any]) -> str:
+    rows = []
+    total = max(summary["frames"]["total"], 1)
+    for status, entry in summary["frames"]["status"].items():
+        colour = plots.STATUS_COLOURS.get(status, "#6b7280")
+        for i, reason in enumerate(entry["reasons"]):
+            first = (
+                f'<td rowspan="{len(entry["reasons"])}"><i style="background:{colour}"></i>{_words(status)}</td>'
+                f'<td class="n" rowspan="{len(entry["reasons"])}">{entry["count"]}'
+                f"<small> {100.0 * entry['count'] / total:.1f} %</small></td>"
+                if i == 0
+                else ""
+            )
+            rows.append(f'<tr>{first}<td class="n">{reason["count"]}</td><td>{html.escape(reason["reason"])}</td></tr>')
+    table = (
+        '<table><thead><tr><th>status</th><th class="n">frames</th><th class="n">of these</th><th>reason (first wording)'
+        f"</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+    return _section("What happened to each frame", table)
+
+
+def _picture_section(pictures: Sequence[ReportPicture]) -> str:
+    if not pictures:
+        return ""
+    notes = {
+        "matches": 'Left the keyframe, right the frame. Inliers by score <span class="ramp"></span> 0 to 1, outliers in '
+        '<span class="red">red</span>. At most about 120 lines are drawn, spread over the image.',
+        "warp": "Left the keyframe, middle the frame brought into the keyframe by the dense warp (white where the certainty "
+        'is low), right the certainty <span class="ramp full"></span> 0 to 1.',
+    }
+    titles = {"matches": "Matches", "warp": "Dense warp"}
+    sections = []
+    for kind, note in notes.items():
+        chosen = [p for p in pictures if p.kind == kind]
+        if chosen:
+            body = "".join(
+                f'<figure><img alt="{html.escape(p.caption)}" src="{_data_url(p.image)}">'
+                f"<figcaption>{html.escape(p.caption)}</figcaption></figure>"
+                for p in chosen
+            )
+            sections.append(f"<section><h2>{titles[kind]}</h2><p>{note}</p>{body}</section>")
+    return "".join(sections)
+
+
+def _footer(summary: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    return (
+        f"<footer>{html.escape(versions)}. Files beside this page: {html.escape(', '.join(summary['files']))}.</footer>"
+    )
+
+
+def _section(title: str, body: str, note: str = "") -> str:
+    text = f"<p>{html.escape(note)}</p>" if note else ""
+    return f'<section><h2>{html.escape(title)}</h2>{text}<div class="wide">{body}</div></section>'
+
+
+def _number(value: float | None, unit: str) -> str:
+    if value is None:
+        return "none"
+    gap = "" if unit in ("", "°") else " "
+    return f"{value:.0f}{gap}{unit}" if abs(value) >= 100 else f"{value:.3g}{gap}{unit}"
+
+
+def _words(status: str) -> str:
+    return html.escape(status.lower().replace("_", " "))
+
+
+def _data_url(image: Picture) -> str:
+    ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not ok:
+        raise RuntimeError(f"OpenCV could not encode a picture of shape {image.shape}")
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style></head>
+<body><main>
+{body}
+</main></body></html>
+"""
+
+_STYLE = """
+:root { color-scheme: light; }
+* { box-sizing: border-box; }
+body { margin: 0; background: #f3f4f6; color: #1f2937; font: 15px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+main { max-width: 1120px; margin: 0 auto; padding: 28px 20px 48px; }
+header { margin-bottom: 18px; }
+.kicker { margin: 0; color: #2563eb; font-weight: 600; letter-spacing: .04em; }
+h1 { margin: 0 0 10px; font-size: 28px; line-height: 1.2; overflow-wrap: anywhere; }
+h2 { margin: 0 0 6px; font-size: 18px; }
+.facts { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 0; }
+.facts dt { color: #6b7280; } .facts dd { margin: 0; overflow-wrap: anywhere; }
+section { background: #fff; border: 1px solid #e5e7eb; border-radius: 10px; padding: 18px 20px; margin: 0 0 16px; }
+section > p { margin: 0 0 10px; color: #4b5563; }
+.tiles { display: flex; flex-wrap: wrap; gap: 12px; padding: 0; background: none; border: 0; }
+.tile { flex: 1 1 150px; background: #fff; border: 1px solid #e5e7eb; border-radius: 10px; padding: 12px 14px; }
+.tile b { display: block; font-size: 24px; line-height: 1.25; } .tile span { display: block; }
+.tile small { color: #6b7280; }
+.notice { margin: 0 0 10px; padding: 10px 14px; border-left: 4px solid #d97706; background: #fffbeb; border-radius: 6px; }
+.notice.error { border-color: #dc2626; background: #fef2f2; } .notice.info { border-color: #2563eb; background: #eff6ff; }
+.wide { overflow-x: auto; } .wide svg { width: 100%; height: auto; display: block; }
+table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: 6px 10px; vertical-align: top; }
+th { color: #6b7280; font-weight: 600; border-bottom: 2px solid #e5e7eb; } td { border-bottom: 1px solid #f0f1f3; }
+.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; } td small { color: #6b7280; }
+td i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 8px; }
+figure { margin: 0 0 16px; } figure:last-child { margin: 0; }
+img { width: 100%; height: auto; display: block; border-radius: 6px; } figcaption { color: #4b5563; font-size: 14px; margin-top: 4px; }
+.ramp { display: inline-block; width: 70px; height: 10px; border-radius: 3px; background: linear-gradient(90deg, #3b528b, #21918c, #5ec962, #fde725); }
+.ramp.full { background: linear-gradient(90deg, #440154, #3b528b, #21918c, #5ec962, #fde725); }
+.red { color: #d64541; font-weight: 600; }
+footer { color: #6b7280; font-size: 13px; margin-top: 18px; }
+"""

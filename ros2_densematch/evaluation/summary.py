@@ -1,0 +1,179 @@
+"""What a replay keeps of every frame, and the summary made from it (the keys of summary.json; see docs/formats.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ros2_densematch import __version__
+
+if TYPE_CHECKING:
+    from ros2_densematch.tracking.tracker import TrackedFrame
+
+STAGES = ("encode", "match", "pose")
+_VERSIONS_OF = ("numpy", "opencv-python-headless", "poselib", "rosbags", "torch")
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """The figures of one frame, without its arrays: what curves, tables and summaries need.
+
+    Attributes:
+        index: number of the frame in its source.
+        stamp_ns: time of the image in nanoseconds.
+        status: name of the tracker's status.
+        reason: why, in words.
+        is_keyframe: whether the frame became a keyframe.
+        keyframe_index: frame that it was matched against, or None.
+        segment: piece of the trajectory; a loss without recovery begins a new one.
+        num_matches: matches before the estimator, or None where nothing was matched.
+        num_inliers: matches that agree with the pose, or None where no pose was estimated.
+        inlier_ratio: share of the two, or None.
+        overlap: the matcher's mean certainty, in [0, 1], or None.
+        geometry: name of the two-view class, or None.
+        scale: NONE, UNIT or METRIC.
+        timings_ms: milliseconds by stage (encode, match, pose).
+        T_world_from_camera: (4, 4) or None.
+    """
+
+    index: int
+    stamp_ns: int
+    status: str
+    reason: str
+    is_keyframe: bool = False
+    keyframe_index: int | None = None
+    segment: int = 0
+    num_matches: int | None = None
+    num_inliers: int | None = None
+    inlier_ratio: float | None = None
+    overlap: float | None = None
+    geometry: str | None = None
+    scale: str = "NONE"
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    T_world_from_camera: NDArray[np.float64] | None = None
+
+    @staticmethod
+    def of(tracked: TrackedFrame) -> FrameRecord:
+        """The record of a tracked frame."""
+        matches, pose = tracked.correspondences, tracked.relative_pose
+        return FrameRecord(
+            index=tracked.index,
+            stamp_ns=tracked.stamp_ns,
+            status=_name(tracked.status),
+            reason=tracked.reason,
+            is_keyframe=tracked.is_keyframe,
+            keyframe_index=tracked.keyframe_index,
+            segment=int(getattr(tracked, "segment", 0)),
+            num_matches=None if matches is None else len(matches),
+            num_inliers=None if pose is None else pose.num_inliers,
+            inlier_ratio=None if pose is None else _finite(pose.inlier_ratio),
+            overlap=None if matches is None else _finite(matches.overlap),
+            geometry=None if pose is None else pose.geometry.name,
+            scale=tracked.scale.name,
+            timings_ms=dict(tracked.timings_ms),
+            T_world_from_camera=tracked.T_world_from_camera,
+        )
+
+
+def frame_counts(records: Sequence[FrameRecord]) -> dict[str, Any]:
+    """Frames by status with the reasons behind each, most frequent first.
+
+    Reasons that differ only in their numbers count as one; the first one's wording is kept.
+    """
+    statuses: dict[str, Any] = {}
+    for status, count in Counter(r.status for r in records).most_common():
+        wording: dict[str, str] = {}
+        kinds: Counter[str] = Counter()
+        for record in records:
+            if record.status == status:
+                kind = re.sub(r"[-+]?\d+(\.\d+)?", "#", record.reason)
+                wording.setdefault(kind, record.reason)
+                kinds[kind] += 1
+        reasons = [{"reason": wording[kind], "count": n} for kind, n in kinds.most_common()]
+        statuses[status] = {"count": count, "reasons": reasons}
+    return {
+        "total": len(records),
+        "keyframes": sum(r.is_keyframe for r in records),
+        "with_pose": sum(r.T_world_from_camera is not None for r in records),
+        "segments": len({r.segment for r in records if r.T_world_from_camera is not None}),
+        "status": statuses,
+    }
+
+
+def stage_times(records: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
+    """Median and 95th percentile of the milliseconds of each stage and of their sum.
+
+    Args:
+        records: milliseconds by stage, one mapping a frame or pair; a stage that did not run is absent from it.
+    """
+    rows: dict[str, list[float]] = {stage: [r[stage] for r in records if stage in r] for stage in STAGES}
+    rows["total"] = [sum(r.get(stage, 0.0) for stage in STAGES) for r in records if r]
+    return {
+        stage: {
+            "median": round(float(np.median(values)), 3) if values else None,
+            "p95": round(float(np.percentile(values, 95)), 3) if values else None,
+        }
+        for stage, values in rows.items()
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python and of the libraries that decide the figures."""
+    found = {"densematch": __version__, "python": platform.python_version()}
+    for name in _VERSIONS_OF:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Writes JSON in one step (a reader never sees half a file); NaN and infinity become null."""
+    write_text(path, json.dumps(_plain(data), indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in one step: a temporary file beside it, then a rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _name(status: Any) -> str:
+    return str(getattr(status, "name", status))
