@@ -1,0 +1,42 @@
+"""All message types that we read or write, as rosbags typestores: no ROS is needed."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from ros2_densematch.messages.definitions import message_definitions
+
+
+@cache
+def ros2_typestore() -> Typestore:
+    """The common ROS 2 types (their layout is the same from Humble on) and our own."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    types: dict[str, Any] = {}
+    for name, text in message_definitions().items():
+        # rosbags files a service's halves under densematch/srv/msg/; ROS 2 calls them densematch/srv/.
+        parsed = get_types_from_msg(text, name)
+        types.update({key.replace("/srv/msg/", "/srv/"): fields for key, fields in parsed.items()})
+    store.register(types)
+    return store
+
+
+@cache
+def ros1_typestore() -> Typestore:
+    """The common ROS 1 types."""
+    store = get_typestore(Stores.ROS1_NOETIC)
+    if "tf/msg/tfMessage" not in store.types:
+        store.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms\n", "tf/msg/tfMessage"))
+    return store
+
+
+def message_class(name: str) -> Any:
+    """The class of a ROS 2 message, as `message_class("densematch/msg/RelativePose")`.
+
+    Raises:
+        KeyError: no such type.
+    """
+    return ros2_typestore().types[name]
