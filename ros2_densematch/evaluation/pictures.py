@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,9 +30,9 @@ def match_picture(
 ) -> Picture:
     """Both images side by side with lines between matching points.
 
-    Inliers are coloured by their score (blue is 0, green in between, yellow is 1), outliers are thin and red. Where there are
-    more than `max_lines`, the best-scored match of each cell of a grid over the reference is drawn, so that the lines
-    cover the image instead of piling up on its strongest texture.
+    Inliers are coloured by their score (blue is 0, green in between, yellow is 1), outliers are thin and red. Where
+    there are more than `max_lines`, the best-scored match of each cell of a grid over the reference is drawn, so that
+    the lines cover the image instead of piling up on its strongest texture.
 
     Args:
         reference: uint8 (H0, W0, 3) RGB or (H0, W0) grey; may be smaller than `matches.reference_size`.
@@ -89,8 +90,9 @@ def warp_picture(reference: Picture, query: Picture, warp: DenseWarp, *, width: 
     panel_width = (width - 2 * GAP) // 3
     height = max(round(panel_width * warp.reference_size[1] / warp.reference_size[0]), 1)
     panel = (panel_width, height)
-    xy = cv2.resize(warp.xy, panel, interpolation=cv2.INTER_LINEAR)
-    certainty = np.clip(np.nan_to_num(cv2.resize(warp.certainty, panel, interpolation=cv2.INTER_LINEAR)), 0.0, 1.0)
+    xy = np.asarray(cv2.resize(warp.xy, panel, interpolation=cv2.INTER_LINEAR), np.float32)
+    sized = np.asarray(cv2.resize(warp.certainty, panel, interpolation=cv2.INTER_LINEAR), np.float32)
+    certainty = np.clip(np.nan_to_num(sized), 0.0, 1.0)
     shown = _rgb(query)
     points = _scaled(xy.reshape(-1, 2), warp.query_size, (shown.shape[1], shown.shape[0])).reshape(xy.shape)
     warped = cv2.remap(
@@ -129,7 +131,7 @@ def with_caption(picture: Picture, text: str) -> Picture:
 def viridis(value: NDArray[np.floating]) -> Picture:
     """Colours of values in [0, 1]: the same shape with a last axis of 3, uint8 RGB."""
     level = np.clip(np.nan_to_num(value) * 255.0, 0.0, 255.0).astype(np.uint8)
-    colours = cv2.applyColorMap(level.reshape(-1, 1), cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
+    colours = np.asarray(cv2.applyColorMap(level.reshape(-1, 1), cv2.COLORMAP_VIRIDIS), np.uint8)[:, 0, ::-1]
     return np.ascontiguousarray(colours.reshape(*level.shape, 3), np.uint8)
 
 
@@ -137,13 +139,13 @@ def smaller(image: Picture, longest: int = 640) -> Picture:
     """The image as RGB with its longer side at most `longest` pixels: what is kept in memory for later pictures."""
     scale = longest / max(image.shape[:2])
     if scale >= 1.0:
-        return _rgb(image).copy()
+        return np.array(_rgb(image), np.uint8)
     size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
     return _rgb(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8))
 
 
 @cache
-def _font(size: int):  # type: ignore[no-untyped-def]  # Pillow's font classes differ by version
+def _font(size: int) -> Any:
     import matplotlib
     from PIL import ImageFont
 
@@ -180,7 +182,8 @@ def _thin(
     key = (xy[index, 1] // cell).astype(np.int64) * 100_000 + (xy[index, 0] // cell).astype(np.int64)
     order = np.argsort(-score[index], kind="stable")
     _, first = np.unique(key[order], return_index=True)
-    return index[order[first]]
+    best: NDArray[np.intp] = index[order[first]]
+    return best
 
 
 SUBPIXEL_BITS = 4

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page (inline pictures and style, no network) that says what a replay did and how well."""
+"""report.html: one self-contained page (inline pictures and style, no network): what a replay did and how well."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 
 from ros2_densematch.evaluation import plots
+from ros2_densematch.evaluation.page import PAGE, STYLE
 from ros2_densematch.evaluation.pictures import Picture
 from ros2_densematch.evaluation.summary import STAGES, FrameRecord, write_text
 
@@ -64,13 +65,13 @@ def write_report(
             _section(
                 "Frame by frame",
                 svg,
-                "Orange ticks are keyframes. Shaded: lost (red), rejected (orange), relocalised (purple). Latency is per "
-                "frame against a keyframe that is already encoded.",
+                "Orange ticks are keyframes. Shaded: lost (red), rejected (orange), relocalised (purple). Latency is "
+                "that of a frame against a keyframe that is already encoded.",
             )
         )
     parts += [_status_section(summary), _picture_section(pictures), _footer(summary)]
     title = html.escape(f"densematch: {summary['input']['name']}")
-    page = _PAGE.format(title=title, style=_STYLE, body="\n".join(p for p in parts if p))
+    page = PAGE.format(title=title, style=STYLE, body="\n".join(p for p in parts if p))
     write_text(path, page)
 
 
@@ -147,7 +148,10 @@ def _trajectory_section(
         return ""
     accuracy = summary["accuracy"]
     if accuracy is not None:
-        note = f"Estimated trajectory after {accuracy['alignment']} alignment with the ground truth ({accuracy['poses']} poses matched in time)."
+        note = (
+            f"Estimated trajectory after {accuracy['alignment']} alignment with the ground truth "
+            f"({accuracy['poses']} poses matched in time)."
+        )
     else:
         scale = summary["trajectory"]["scale"]
         note = "No ground truth was given. "
@@ -177,8 +181,8 @@ def _status_section(summary: Mapping[str, Any]) -> str:
             )
             rows.append(f'<tr>{first}<td class="n">{reason["count"]}</td><td>{html.escape(reason["reason"])}</td></tr>')
     table = (
-        '<table><thead><tr><th>status</th><th class="n">frames</th><th class="n">of these</th><th>reason (first wording)'
-        f"</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        '<table><thead><tr><th>status</th><th class="n">frames</th><th class="n">of these</th>'
+        f"<th>reason (first wording)</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
     return _section("What happened to each frame", table)
 
@@ -187,10 +191,10 @@ def _picture_section(pictures: Sequence[ReportPicture]) -> str:
     if not pictures:
         return ""
     notes = {
-        "matches": 'Left the keyframe, right the frame. Inliers by score <span class="ramp"></span> 0 to 1, outliers in '
-        '<span class="red">red</span>. At most about 120 lines are drawn, spread over the image.',
-        "warp": "Left the keyframe, middle the frame brought into the keyframe by the dense warp (white where the certainty "
-        'is low), right the certainty <span class="ramp full"></span> 0 to 1.',
+        "matches": 'Left the keyframe, right the frame. Inliers by score <span class="ramp"></span> 0 to 1, outliers '
+        'in <span class="red">red</span>. At most about 120 lines are drawn, spread over the image.',
+        "warp": "Left the keyframe, middle the frame brought into the keyframe by the dense warp (white where the "
+        'certainty is low), right the certainty <span class="ramp full"></span> 0 to 1.',
     }
     titles = {"matches": "Matches", "warp": "Dense warp"}
     sections = []
@@ -234,44 +238,3 @@ def _data_url(image: Picture) -> str:
     if not ok:
         raise RuntimeError(f"OpenCV could not encode a picture of shape {image.shape}")
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>{style}</style></head>
-<body><main>
-{body}
-</main></body></html>
-"""
-
-_STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #f3f4f6; color: #1f2937; font: 15px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 28px 20px 48px; }
-header { margin-bottom: 18px; }
-.kicker { margin: 0; color: #2563eb; font-weight: 600; letter-spacing: .04em; }
-h1 { margin: 0 0 10px; font-size: 28px; line-height: 1.2; overflow-wrap: anywhere; }
-h2 { margin: 0 0 6px; font-size: 18px; }
-.facts { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 0; }
-.facts dt { color: #6b7280; } .facts dd { margin: 0; overflow-wrap: anywhere; }
-section { background: #fff; border: 1px solid #e5e7eb; border-radius: 10px; padding: 18px 20px; margin: 0 0 16px; }
-section > p { margin: 0 0 10px; color: #4b5563; }
-.tiles { display: flex; flex-wrap: wrap; gap: 12px; padding: 0; background: none; border: 0; }
-.tile { flex: 1 1 150px; background: #fff; border: 1px solid #e5e7eb; border-radius: 10px; padding: 12px 14px; }
-.tile b { display: block; font-size: 24px; line-height: 1.25; } .tile span { display: block; }
-.tile small { color: #6b7280; }
-.notice { margin: 0 0 10px; padding: 10px 14px; border-left: 4px solid #d97706; background: #fffbeb; border-radius: 6px; }
-.notice.error { border-color: #dc2626; background: #fef2f2; } .notice.info { border-color: #2563eb; background: #eff6ff; }
-.wide { overflow-x: auto; } .wide svg { width: 100%; height: auto; display: block; }
-table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: 6px 10px; vertical-align: top; }
-th { color: #6b7280; font-weight: 600; border-bottom: 2px solid #e5e7eb; } td { border-bottom: 1px solid #f0f1f3; }
-.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; } td small { color: #6b7280; }
-td i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 8px; }
-figure { margin: 0 0 16px; } figure:last-child { margin: 0; }
-img { width: 100%; height: auto; display: block; border-radius: 6px; } figcaption { color: #4b5563; font-size: 14px; margin-top: 4px; }
-.ramp { display: inline-block; width: 70px; height: 10px; border-radius: 3px; background: linear-gradient(90deg, #3b528b, #21918c, #5ec962, #fde725); }
-.ramp.full { background: linear-gradient(90deg, #440154, #3b528b, #21918c, #5ec962, #fde725); }
-.red { color: #d64541; font-weight: 600; }
-footer { color: #6b7280; font-size: 13px; margin-top: 18px; }
-"""

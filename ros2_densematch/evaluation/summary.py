@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ros2_densematch import __version__
 
 if TYPE_CHECKING:
-    from ros2_densematch.tracking.tracker import TrackedFrame
+    from ros2_densematch.tracking.tracked_frame import TrackedFrame
 
 STAGES = ("encode", "match", "pose")
 _VERSIONS_OF = ("numpy", "opencv-python-headless", "poselib", "rosbags", "torch")
@@ -68,18 +68,21 @@ class FrameRecord:
     def of(tracked: TrackedFrame) -> FrameRecord:
         """The record of a tracked frame."""
         matches, pose = tracked.correspondences, tracked.relative_pose
+        posed = tracked.T_world_from_camera is not None and tracked.inliers is not None
+        inliers = tracked.num_inliers if posed else None if pose is None else pose.num_inliers
+        count = None if matches is None else len(matches)
         return FrameRecord(
             index=tracked.index,
             stamp_ns=tracked.stamp_ns,
-            status=_name(tracked.status),
+            status=tracked.status.value,
             reason=tracked.reason,
             is_keyframe=tracked.is_keyframe,
-            keyframe_index=tracked.keyframe_index,
-            segment=int(getattr(tracked, "segment", 0)),
-            num_matches=None if matches is None else len(matches),
-            num_inliers=None if pose is None else pose.num_inliers,
-            inlier_ratio=None if pose is None else _finite(pose.inlier_ratio),
-            overlap=None if matches is None else _finite(matches.overlap),
+            keyframe_index=tracked.keyframe_index if tracked.keyframe_index >= 0 else None,
+            segment=tracked.segment,
+            num_matches=count,
+            num_inliers=inliers,
+            inlier_ratio=inliers / count if count and inliers is not None else None,
+            overlap=None if matches is None or not math.isfinite(matches.overlap) else float(matches.overlap),
             geometry=None if pose is None else pose.geometry.name,
             scale=tracked.scale.name,
             timings_ms=dict(tracked.timings_ms),
@@ -169,11 +172,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _name(status: Any) -> str:
-    return str(getattr(status, "name", status))

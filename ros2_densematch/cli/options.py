@@ -1,0 +1,123 @@
+"""Options and messages that several subcommands share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ros2_densematch.cli.errors import InputError
+
+if TYPE_CHECKING:
+    from ros2_densematch.configuration import Configuration
+    from ros2_densematch.matchers.base import Matcher
+
+OutOption = Annotated[Path, typer.Option("--out", help="Folder for the results; made when it is not there.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="ROS parameter file or plain YAML (default: built-in values).")
+]
+MatcherOption = Annotated[str | None, typer.Option("--matcher", help="Matcher (default gcm, or the one of --weights).")]
+PresetOption = Annotated[str | None, typer.Option("--preset", help="Speed against accuracy (default base).")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N (default auto).")]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Weights file; the matcher that it names is used unless --matcher is given."),
+]
+
+
+def say(message: str) -> None:
+    """One line for the person at the terminal, on stderr: stdout stays free for results."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def configured(
+    config: Path | None, matcher: str | None, preset: str | None, device: str | None, weights: Path | None
+) -> Configuration:
+    """The configuration file (or the defaults) with the command line's options on top.
+
+    Raises:
+        FileNotFoundError: the configuration or weights file does not exist.
+        ValueError: something in the file, or the name of the matcher, is not valid.
+    """
+    from ros2_densematch.configuration import Configuration, read_configuration
+    from ros2_densematch.matchers.registry import list_matchers
+
+    base = Configuration() if config is None else read_configuration(config)
+    given: dict[str, str] = {}
+    if weights is not None:
+        given["weights"] = str(weights)
+        if matcher is None:
+            given["matcher"] = matcher_named_in(weights)
+    if preset is not None:
+        given["preset"] = preset
+    if device is not None:
+        given["device"] = device
+    if matcher is not None:
+        given["matcher"] = matcher
+        if weights is None and matcher != base.matcher:
+            given["weights"] = ""  # the file's weights belong to the file's matcher
+    chosen = Configuration(**{**dict(base), **given})
+    if chosen.matcher not in list_matchers():
+        raise InputError(f"unknown matcher {chosen.matcher!r}: choose one of {', '.join(list_matchers())}")
+    return chosen
+
+
+def matcher_named_in(weights: Path) -> str:
+    """The matcher that a weights file names in its safetensors metadata (key `matcher`).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: not a safetensors file, or it names no matcher.
+    """
+    if not weights.is_file():
+        raise FileNotFoundError(f"there is no weights file {weights}: check --weights")
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(weights), framework="np") as file:
+            name = (file.metadata() or {}).get("matcher")
+    except SafetensorError as error:
+        raise InputError(f"{weights} is not a safetensors file ({error}): check --weights") from error
+    if name is None:
+        raise InputError(f"{weights} does not name its matcher: add --matcher NAME")
+    return str(name)
+
+
+def matcher_of(configuration: Configuration) -> Matcher:
+    """Builds the configured matcher and says once on which device it runs."""
+    from ros2_densematch.matchers.registry import load_matcher
+
+    matcher = load_matcher(
+        configuration.matcher,
+        device=configuration.device,
+        preset=configuration.preset,
+        weights=configuration.weights or None,
+    )
+    say(f"device: {device_of(matcher)}")
+    return matcher
+
+
+def device_of(matcher: Matcher) -> str:
+    """Where a matcher runs: its own word, or cpu for those that know nothing else."""
+    return str(getattr(matcher, "device", "cpu"))
+
+
+def output_folder(out: Path) -> Path:
+    """The folder for results, made when it is not there.
+
+    Raises:
+        InputError: the path is a file, or cannot be made or written.
+    """
+    import os
+
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file: name a folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be made ({error.strerror}): name another folder") from error
+    if not os.access(out, os.W_OK):
+        raise InputError(f"--out {out} cannot be written: name another folder or change its permissions")
+    return out

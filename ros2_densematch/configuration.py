@@ -1,0 +1,155 @@
+"""Settings of the matcher and the tracker: one model for the command line and for ROS parameter files.
+
+A ROS parameter file looks like config/matcher.yaml::
+
+    /**:
+      ros__parameters:
+        matcher: gcm
+        tracker:
+          min_inliers: 20
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ros2_densematch.tracking.config import TrackerConfig
+
+NODE_NAME = "matcher"
+
+
+class Configuration(BaseModel):
+    """Everything that can be set; unknown names and values out of range are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    matcher: str = Field("gcm", description="Name of the matcher (densematch doctor lists them).")
+    preset: str = Field("base", description="Speed against accuracy; the matcher's page lists its presets.")
+    device: str = Field(
+        "auto", description="auto (CUDA if usable, else CPU), cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
+    )
+    weights: str = Field("", description="Weights file; empty = the weights that ship with the matcher.")
+    rectified: Literal["auto", "true", "false"] = Field(
+        "auto",
+        description="Whether the images are rectified: true uses P and no distortion, auto looks at the topic name.",
+    )
+    tracker: TrackerConfig = Field(default_factory=TrackerConfig, description="Keyframes and the estimator.")
+
+    @field_validator("rectified", mode="before")
+    @classmethod
+    def _yaml_bool(cls, value: Any) -> Any:
+        return str(value).lower() if isinstance(value, bool) else value
+
+
+def read_configuration(path: Path) -> Configuration:
+    """Reads a ROS parameter file, or a plain YAML mapping of the same names.
+
+    Sections for all nodes (``/**``) come first, those for the node `matcher` overrule them; sections of other nodes
+    are left alone. Names may be nested or dotted (``tracker.min_inliers``).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not YAML, no parameters for this node, an unknown name or a value out of range.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no configuration file {path}: check --config")
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a YAML file: {error}") from error
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} holds a {type(content).__name__}, not a mapping of names to values: see config/matcher.yaml"
+        )
+    return configuration_from(_parameters(content, path), str(path))
+
+
+def configuration_from(values: Mapping[str, Any], origin: str = "the configuration") -> Configuration:
+    """Checks values (nested or dotted names) and builds the configuration.
+
+    Args:
+        values: name -> value; what is absent keeps its default.
+        origin: file or place that the values come from, for messages.
+
+    Raises:
+        ValueError: an unknown name (the nearest known one is suggested) or a value out of range.
+    """
+    flat = dict(_flatten(values))
+    known = parameter_names()
+    for name in flat:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            remedy = f"did you mean {near[0]!r}?" if near else "see config/matcher.yaml for the names"
+            raise ValueError(f"{origin}: unknown parameter {name!r}: {remedy}")
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *groups, last = name.split(".")
+        level = nested
+        for group in groups:
+            level = level.setdefault(group, {})
+        level[last] = value
+    try:
+        return Configuration(**nested)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ValueError(
+            f"{origin}: {name} = {first['input']!r}: {first['msg'][:1].lower() + first['msg'][1:]}"
+        ) from error
+
+
+def parameter_names() -> list[str]:
+    """All parameter names, dotted, in the order of the model."""
+    return [name for name, _ in _flatten(defaults())]
+
+
+def defaults() -> dict[str, Any]:
+    """The default of every parameter, nested."""
+    return _values(Configuration())
+
+
+def _values(model: Any) -> dict[str, Any]:
+    names = [f.name for f in fields(model)] if is_dataclass(model) else list(type(model).model_fields)
+    found = {}
+    for name in names:
+        value = getattr(model, name)
+        found[name] = _values(value) if is_dataclass(value) or isinstance(value, BaseModel) else value
+    return found
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _parameters(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The parameters of this node from a ROS parameter file, flat; a file without node sections is taken as is."""
+    sections = {key: value for key, value in content.items() if isinstance(value, dict) and "ros__parameters" in value}
+    if not sections:
+        return dict(_flatten(content))
+    ours = sorted((key for key in sections if _is_ours(str(key))), key=lambda key: "*" not in str(key))
+    if not ours:
+        raise ValueError(
+            f"{path} has parameters only for {', '.join(map(str, sections))}: put those of this node under '/**' or "
+            f"'{NODE_NAME}'"
+        )
+    merged: dict[str, Any] = {}
+    for key in ours:
+        merged.update(_flatten(sections[key]["ros__parameters"] or {}))
+    return merged
+
+
+def _is_ours(section: str) -> bool:
+    return section.rsplit("/", 1)[-1] in (NODE_NAME, "**", "*")
