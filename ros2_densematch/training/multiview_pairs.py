@@ -17,6 +17,7 @@ from ros2_densematch.training.sample import (
     TrainingDataError,
     apply_homography,
     inside,
+    kept_inside,
     similarity,
     warp_crop,
 )
@@ -107,7 +108,8 @@ class MultiviewPairs:
             k0, k1 = k1, k0
         shared = chosen.shared(int(k0), int(k1))
         image0, image1 = (self._store.get(p) for p in shared.images)
-        crop0, crop1, keep = self._lay_crops(rng, size, shared)
+        sizes = [(image.shape[1], image.shape[0]) for image in (image0, image1)]
+        crop0, crop1, keep = self._lay_crops(rng, size, shared, sizes)
         return Pair(
             warp_crop(image0, crop0, size, cv2.BORDER_REFLECT_101),
             warp_crop(image1, crop1, size, cv2.BORDER_REFLECT_101),
@@ -116,7 +118,7 @@ class MultiviewPairs:
         )
 
     def _lay_crops(
-        self, rng: np.random.Generator, size: int, shared: _Shared
+        self, rng: np.random.Generator, size: int, shared: _Shared, sizes: list[tuple[int, int]]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
         """Maps from photo to crop pixels around a common track, and which tracks lie in both crops."""
         config = self.config
@@ -130,8 +132,11 @@ class MultiviewPairs:
         for anchor in rng.integers(len(shared.xy0), size=config.anchors):
             jitter = rng.uniform(-0.25, 0.25, (2, 2)) * size / scale
             centre = (size - 1) / 2
-            crop0 = similarity(scale * relative**0.5, 0.0, shared.xy0[anchor] + jitter[0], centre)
-            crop1 = similarity(scale * relative**-0.5, turn, shared.xy1[anchor] + jitter[1], centre)
+            scale0, scale1 = scale * relative**0.5, scale * relative**-0.5
+            at0 = kept_inside(shared.xy0[anchor] + jitter[0], size, scale0, 0.0, *sizes[0])
+            at1 = kept_inside(shared.xy1[anchor] + jitter[1], size, scale1, turn, *sizes[1])
+            crop0 = similarity(scale0, 0.0, at0, centre)
+            crop1 = similarity(scale1, turn, at1, centre)
             keep = inside(apply_homography(crop0, shared.xy0), size, size) & inside(
                 apply_homography(crop1, shared.xy1), size, size
             )

@@ -147,3 +147,20 @@ def similarity(scale: float, angle: float, source: NDArray[np.floating], target:
     c, s = scale * np.cos(angle), scale * np.sin(angle)
     x, y = float(source[0]), float(source[1])
     return np.array([[c, -s, target - c * x + s * y], [s, c, target - s * x - c * y], [0, 0, 1]], np.float64)
+
+
+def kept_inside(
+    centre: NDArray[np.floating], size: int, scale: float, angle: float, width: int, height: int
+) -> NDArray[np.float64]:
+    """The place nearest to `centre` about which a turned, scaled crop stays inside an image, as far as it fits.
+
+    Args:
+        centre: wanted image pixel (x, y) of the crop's centre.
+        size: of the crop, pixels.
+        scale: crop pixels per image pixel.
+        angle: of the crop, radians.
+        width, height: of the image.
+    """
+    half = (abs(np.cos(angle)) + abs(np.sin(angle))) * size / scale / 2
+    limit = np.array([width - 1, height - 1], np.float64)
+    return np.clip(centre, np.minimum(half, limit / 2), np.maximum(limit - half, limit / 2))

@@ -148,12 +148,13 @@ def load_scene(path: Path | str) -> SceneModel:
     if not parts:
         raise TrainingDataError(f"scene {path} holds no mesh: restore or delete the file")
     triangles, uv, texture, colour = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    return _model(path.stem, triangles, uv, texture, colour.astype(np.float32), TextureAtlas(images))
+    return model_of(path.stem, triangles, uv, texture, colour.astype(np.float32), TextureAtlas(images))
 
 
-def _model(
+def model_of(
     name: str, triangles: Floats, uv: Floats, texture: Ints, colour: Floats, atlas: TextureAtlas
 ) -> SceneModel:
+    """A SceneModel from triangles (F, 3, 3), uv (F, 3, 2), texture number (F,) and colour (F, 3); degenerate faces go."""
     cross = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     area = np.linalg.norm(cross, axis=1)
     keep = area > 1e-12  # degenerate faces have no normal and cannot be seen
