@@ -139,7 +139,7 @@ class Camera:
         """Derivative (N, 2, 2) of the pixel by undistorted normalised coordinates (N, 2), by central differences."""
         points = np.asarray(normalised, np.float64).reshape(-1, 2)
         if self.distortion_model == "none":
-            return np.broadcast_to(self.K[:2, :2], (len(points), 2, 2)).copy()
+            return np.array(np.broadcast_to(self.K[:2, :2], (len(points), 2, 2)), np.float64)
         step = 1e-6
         columns = []
         for axis in (0, 1):
@@ -167,7 +167,7 @@ class Camera:
                 "use camera.for_image(width, height)"
             )
         if self.distortion_model == "none":
-            return image.copy()
+            return np.array(image)
         if self.distortion_model == "equidistant":
             maps = cv2.fisheye.initUndistortRectifyMap(self.K, self.D, np.eye(3), self.K, self.size, cv2.CV_32FC1)
         else:

@@ -53,8 +53,8 @@ def read_yaml(path: str | Path, rectified: Rectified = "auto") -> Camera:
     """A camera from a YAML file as ROS' camera calibrator writes it.
 
     Keys: image_width, image_height, camera_matrix, distortion_model, distortion_coefficients and optionally
-    camera_name, projection_matrix, binning_x, binning_y, roi (x_offset, y_offset, width, height). OpenCV's `%YAML:1.0` header and
-    `!!opencv-matrix` tags are read as well.
+    camera_name, projection_matrix, binning_x, binning_y, roi (x_offset, y_offset, width, height). OpenCV's
+    `%YAML:1.0` header and `!!opencv-matrix` tags are read as well.
 
     Args:
         path: the file.

@@ -94,7 +94,7 @@ def distort(model: DistortionModel, D: Float64, xyz: Float64) -> Float64:
 def distort_unchecked(model: DistortionModel, D: Float64, xy: Float64) -> Float64:
     """Distorted normalised coordinates (N, 2) of undistorted ones (N, 2), also where the model folds over itself."""
     if model == "none":
-        return xy.copy()
+        return np.array(xy)
     if model == "equidistant":
         radius = np.hypot(xy[:, 0], xy[:, 1])
         scale = _equidistant(D, np.arctan(radius), radius, np.ones_like(radius))
@@ -105,7 +105,7 @@ def distort_unchecked(model: DistortionModel, D: Float64, xy: Float64) -> Float6
 def undistort(model: DistortionModel, D: Float64, distorted: Float64) -> Float64:
     """Undistorted normalised coordinates (N, 2) of distorted ones (N, 2); NaN where the model has no inverse."""
     if model == "none":
-        return distorted.copy()
+        return np.array(distorted)
     finite = np.isfinite(distorted).all(1)
     result = np.full(distorted.shape, np.nan)
     if not finite.any():
@@ -119,28 +119,38 @@ def _polynomial(D: Float64, xy: Float64) -> Float64:
     if D.size > 12 and np.any(D[12:]):
         points = np.concatenate([xy, np.ones((len(xy), 1))], 1)
         if len(points) == 0:
-            return xy.copy()
+            return np.array(xy)
         zero = np.zeros(3)
         return np.asarray(cv2.projectPoints(points, zero, zero, np.eye(3), D)[0], np.float64).reshape(-1, 2)
     k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = np.concatenate([D, np.zeros(12)])[:12]
     x, y = xy[:, 0], xy[:, 1]
     r2 = x * x + y * y
     radial = (1.0 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1.0 + r2 * (k4 + r2 * (k5 + r2 * k6)))
-    return np.stack(
-        [
-            x * radial + 2.0 * p1 * x * y + p2 * (r2 + 2.0 * x * x) + r2 * (s1 + r2 * s2),
-            y * radial + p1 * (r2 + 2.0 * y * y) + 2.0 * p2 * x * y + r2 * (s3 + r2 * s4),
-        ],
-        1,
-    )
+    result = np.empty_like(xy)
+    result[:, 0] = x * radial + 2.0 * p1 * x * y + p2 * (r2 + 2.0 * x * x) + r2 * (s1 + r2 * s2)
+    result[:, 1] = y * radial + p1 * (r2 + 2.0 * y * y) + 2.0 * p2 * x * y + r2 * (s3 + r2 * s4)
+    return result
 
 
 def _polynomial_jacobian(D: Float64, xy: Float64) -> Float64:
-    step = 1e-6
-    columns = [
-        (_polynomial(D, xy + offset) - _polynomial(D, xy - offset)) / (2.0 * step) for offset in step * np.eye(2)
-    ]
-    return np.stack(columns, 2)
+    J = np.empty((len(xy), 2, 2))
+    if D.size > 12 and np.any(D[12:]):
+        step = 1e-6
+        for axis, offset in enumerate(step * np.eye(2)):
+            J[:, :, axis] = (_polynomial(D, xy + offset) - _polynomial(D, xy - offset)) / (2.0 * step)
+        return J
+    k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = np.concatenate([D, np.zeros(12)])[:12]
+    x, y = xy[:, 0], xy[:, 1]
+    r2 = x * x + y * y
+    above, below = 1.0 + r2 * (k1 + r2 * (k2 + r2 * k3)), 1.0 + r2 * (k4 + r2 * (k5 + r2 * k6))
+    radial = above / below
+    slope = (k1 + r2 * (2.0 * k2 + r2 * 3.0 * k3) - radial * (k4 + r2 * (2.0 * k5 + r2 * 3.0 * k6))) / below
+    mixed = 2.0 * x * y * slope + 2.0 * p1 * x + 2.0 * p2 * y
+    J[:, 0, 0] = radial + 2.0 * x * x * slope + 2.0 * p1 * y + 6.0 * p2 * x + 2.0 * x * (s1 + 2.0 * s2 * r2)
+    J[:, 0, 1] = mixed + 2.0 * y * (s1 + 2.0 * s2 * r2)
+    J[:, 1, 0] = mixed + 2.0 * x * (s3 + 2.0 * s4 * r2)
+    J[:, 1, 1] = radial + 2.0 * y * y * slope + 6.0 * p1 * y + 2.0 * p2 * x + 2.0 * y * (s3 + 2.0 * s4 * r2)
+    return J
 
 
 def _invertible(D: Float64, xy: Float64) -> NDArray[np.bool_]:
@@ -151,7 +161,7 @@ def _invertible(D: Float64, xy: Float64) -> NDArray[np.bool_]:
 
 
 def _end_of_radius(D: Float64) -> float:
-    """Smallest radius at which r (1 + k1 r^2 + ...) / (1 + k4 r^2 + ...) stops growing; infinite where it never does."""
+    """Smallest radius at which r (1 + k1 r^2 + ...) / (1 + k4 r^2 + ...) stops growing, or infinity."""
     k1, k2, _, _, k3, k4, k5, k6 = np.concatenate([D, np.zeros(8)])[:8]
     # In u = r^2, with numerator a and denominator b: (a b + 2 u (a' b - a b')) / b^2 changes sign, or b = 0.
     a, b = np.poly1d([k3, k2, k1, 1.0]), np.poly1d([k6, k5, k4, 1.0])
@@ -167,7 +177,7 @@ def _determinant(matrices: Float64) -> Float64:
 
 def _undistort_polynomial(D: Float64, distorted: Float64) -> Float64:
     """Newton's method with halved steps; OpenCV's fixed-point iteration does not converge for strong distortion."""
-    xy = distorted.copy()
+    xy: Float64 = np.array(distorted)
     with np.errstate(all="ignore"):
         residual = _polynomial(D, xy) - distorted
         for _ in range(20):

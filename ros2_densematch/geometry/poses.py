@@ -3,8 +3,8 @@
 A matrix ``T_a_from_b`` maps points: X_a = T_a_from_b X_b; it is also the pose of frame b expressed in frame a.
 
 Covariances have the order x y z, rotation x y z, and a perturbation on the left about the fixed axes of the frame
-in which the pose is expressed: R = Exp(w) R_estimated, t = t_estimated + d, with (d, w) the 6-vector. This is the convention of
-geometry_msgs/PoseWithCovariance.
+in which the pose is expressed: R = Exp(w) R_estimated, t = t_estimated + d, with (d, w) the 6-vector. This is the
+convention of geometry_msgs/PoseWithCovariance.
 """
 
 from __future__ import annotations
