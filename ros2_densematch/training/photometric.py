@@ -168,6 +168,8 @@ def _noise(image: FloatImage, rng: np.random.Generator, strength: float) -> Floa
     read = float(rng.uniform(0.002, 0.03)) * strength
     shot = float(rng.uniform(0.0, 0.03)) * strength
     channels = 1 if rng.random() < 0.3 else 3
-    noise = rng.standard_normal((*image.shape[:2], channels), dtype=np.float32)
+    # The sum of four uniform bytes is near enough to normal, and five times as fast to draw.
+    drawn = rng.integers(0, 256, (4, *image.shape[:2], channels), dtype=np.uint8)
+    noise = (drawn.sum(0, dtype=np.uint16).astype(np.float32) - np.float32(510)) * np.float32(1 / 147.8)
     sigma = np.sqrt(np.float32(read**2) + np.float32(shot**2) * np.clip(image, 0, 1))
     return image + noise * sigma
