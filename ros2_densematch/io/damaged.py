@@ -162,7 +162,7 @@ def _decompress(data: bytes, compression: str) -> bytes:
 
         return zstandard.ZstdDecompressor().decompressobj().decompress(data)
     if compression == "lz4":
-        import lz4.frame
+        import lz4.frame  # type: ignore[import-untyped]  # it has no stubs
 
         return bytes(lz4.frame.LZ4FrameDecompressor().decompress(data))
     if compression == "bz2":

@@ -12,10 +12,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ros2_densematch.messages.compressed import MAX_PIXELS, MAX_SIDE, decode_compressed, decode_compressed_depth
+from ros2_densematch.messages.compressed import (
+    MAX_PIXELS,
+    MAX_SIDE,
+    decode_compressed,
+    decode_compressed_depth,
+    decode_file,
+)
 from ros2_densematch.messages.errors import ImageDecodeError
 
-__all__ = ["IMAGE_ENCODINGS", "ImageDecodeError", "decode_depth", "decode_image", "is_depth"]
+__all__ = ["IMAGE_ENCODINGS", "ImageDecodeError", "decode_depth", "decode_image", "decode_image_bytes", "is_depth"]
 
 Image = NDArray[np.uint8]
 Depth = NDArray[np.float32]
@@ -70,7 +76,7 @@ def decode_image(msg: Any) -> Image:
         channels = _DIRECT[encoding]
         rows = _rows(msg, encoding, channels)
         if channels == 1:
-            return rows.copy()
+            return np.array(rows)
         pixels = rows.reshape(rows.shape[0], -1, channels)
         order = [0, 1, 2] if encoding.startswith("rgb") else [2, 1, 0]
         return np.ascontiguousarray(pixels[:, :, order])
@@ -92,6 +98,27 @@ def decode_image(msg: Any) -> Image:
     raise ImageDecodeError(
         encoding, "encoding not supported", f"republish as one of {', '.join(IMAGE_ENCODINGS)}, jpeg or png"
     )
+
+
+def decode_image_bytes(data: bytes, name: str) -> Image:
+    """An image file's bytes as `decode_image` gives a message's: jpeg, png, and what else OpenCV reads.
+
+    Args:
+        data: the whole file.
+        name: its name, for errors.
+
+    Raises:
+        ImageDecodeError: the data is damaged or no image.
+    """
+    if data.startswith((b"\xff\xd8", b"\x89PNG")):
+        return _to_uint8_rgb(decode_file(data, name))
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    except cv2.error:
+        image = None
+    if image is None or image.dtype not in (np.uint8, np.uint16) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
+        raise ImageDecodeError(name, "no image with 8 or 16 bits", "give png, jpeg, bmp, tiff, webp or pgm files")
+    return _to_uint8_rgb(np.asarray(image))
 
 
 def decode_depth(msg: Any) -> Depth:
@@ -194,7 +221,7 @@ def _to_uint8_rgb(image: NDArray[Any]) -> Image:
 def _stretch(values: NDArray[Any]) -> Image:
     low, high = np.percentile(values, (0.5, 99.5))
     scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255.0 / max(high - low, 1.0))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
 
 
 def _rgb(image: Any) -> Image:

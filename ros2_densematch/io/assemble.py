@@ -1,0 +1,205 @@
+"""From decoded pictures to frames: what all sources have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ros2_densematch.geometry.camera import Camera
+from ros2_densematch.io.source import SourceOptions
+from ros2_densematch.messages.image import ImageDecodeError, decode_image_bytes
+from ros2_densematch.tracking.frame import Frame
+
+
+class SourceLog:
+    """Warnings and notes of a source. Events that repeat are counted and their first case is named."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.frames_dropped = 0
+        self._warnings: list[str] = []
+        self._events: dict[str, tuple[int, str]] = {}
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        if text not in self._warnings:
+            self._warnings.append(text)
+
+    def count(self, kind: str, detail: str) -> None:
+        """One more event of this kind (a sentence's end, as "frames could not be decoded")."""
+        number, first = self._events.get(kind, (0, detail))
+        self._events[kind] = (number + 1, first)
+
+    def drop_frame(self, kind: str, detail: str) -> None:
+        self.frames_dropped += 1
+        self.count(kind, detail)
+
+    def restart(self) -> None:
+        """Forget the counted events: the source is read again from its start."""
+        self.frames_dropped = 0
+        self._events.clear()
+
+    @property
+    def warnings(self) -> list[str]:
+        return self._warnings + [f"{n} {kind}; the first: {first}" for kind, (n, first) in self._events.items()]
+
+
+class FrameAssembler:
+    """Builds frames in order of time and checks what holds between them."""
+
+    def __init__(
+        self, options: SourceOptions, log: SourceLog, camera: Camera | None, right_camera: Camera | None = None
+    ):
+        self._log = log
+        self._camera = camera
+        self._right_camera = right_camera
+        self._mask = load_mask(options.mask) if options.mask is not None else None
+        self._start_ns = round((options.start_s or 0.0) * 1e9)
+        self._stop_ns = None if options.stop_s is None else round(options.stop_s * 1e9)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin again with the first frame."""
+        self._log.restart()
+        self._first_ns: int | None = None
+        self._last_ns: int | None = None
+        self._size: tuple[int, int] | None = None
+        self._next_index = 0
+
+    def wanted(self, stamp_ns: int) -> bool:
+        """Whether an image of this time lies in the part to be read; the first call sets the origin."""
+        if self._first_ns is None:
+            self._first_ns = stamp_ns
+        offset = stamp_ns - self._first_ns
+        return offset >= self._start_ns and (self._stop_ns is None or offset < self._stop_ns)
+
+    def past_end(self, stamp_ns: int) -> bool:
+        """Whether this time lies behind the part to be read."""
+        return self._stop_ns is not None and self._first_ns is not None and stamp_ns - self._first_ns >= self._stop_ns
+
+    def number(self) -> int:
+        """The index of the next image of the source, also when it is dropped."""
+        self._next_index += 1
+        return self._next_index - 1
+
+    def frame(
+        self,
+        image: NDArray[np.uint8],
+        stamp_ns: int,
+        index: int,
+        source: str,
+        *,
+        depth: NDArray[np.float32] | None = None,
+        right_image: NDArray[np.uint8] | None = None,
+        odometry: NDArray[np.float64] | None = None,
+    ) -> Frame | None:
+        """The frame, or None when it cannot follow the one before it."""
+        if self._last_ns is not None and stamp_ns <= self._last_ns:
+            self._log.drop_frame(
+                "frames do not come later than the frame before them and are left out",
+                f"frame {index} at {stamp_ns / 1e9:.6f} s after one at {self._last_ns / 1e9:.6f} s",
+            )
+            return None
+        self._last_ns = stamp_ns
+        size = (image.shape[1], image.shape[0])
+        if self._size is not None and size != self._size:
+            self._log.count(
+                "times the image size changes",
+                f"from {self._size[0]} x {self._size[1]} to {size[0]} x {size[1]} at frame {index}",
+            )
+        self._size = size
+        return Frame(
+            image=image,
+            stamp_ns=stamp_ns,
+            index=index,
+            camera=self._fit(self._camera, size, "calibration"),
+            depth=self._fit_depth(depth, size, index),
+            right_image=right_image,
+            right_camera=None
+            if right_image is None
+            else self._fit(self._right_camera, (right_image.shape[1], right_image.shape[0]), "right calibration"),
+            odometry=odometry,
+            mask=self._fit_mask(size),
+            source=source,
+        )
+
+    def _fit(self, camera: Camera | None, size: tuple[int, int], what: str) -> Camera | None:
+        if camera is None or (camera.width, camera.height) == size:
+            return camera
+        try:
+            fitted = camera.for_image(*size)
+        except ValueError as error:
+            self._log.count(f"frames have no {what}", str(error))
+            return None
+        self._log.note(
+            f"the {what} is for {camera.width} x {camera.height} and was rescaled to the images' {size[0]} x {size[1]}"
+        )
+        return fitted
+
+    def _fit_depth(
+        self, depth: NDArray[np.float32] | None, size: tuple[int, int], index: int
+    ) -> NDArray[np.float32] | None:
+        if depth is None or (depth.shape[1], depth.shape[0]) == size:
+            return depth
+        shape = f"{depth.shape[1]} x {depth.shape[0]}"
+        if abs(depth.shape[1] * size[1] / (depth.shape[0] * size[0]) - 1.0) > 0.01:
+            self._log.count(
+                "depth images have another shape than the image and are not used",
+                f"{shape} at frame {index}, whose image is {size[0]} x {size[1]}: name a topic with registered depth",
+            )
+            return None
+        self._log.note(f"depth images of {shape} are resized to the images' {size[0]} x {size[1]}")
+        return np.asarray(cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST), np.float32)
+
+    def _fit_mask(self, size: tuple[int, int]) -> NDArray[np.bool_] | None:
+        if self._mask is None:
+            return None
+        if (self._mask.shape[1], self._mask.shape[0]) != size:
+            raise ValueError(
+                f"the mask is {self._mask.shape[1]} x {self._mask.shape[0]}, the images are {size[0]} x {size[1]}: "
+                "make a mask of the images' size"
+            )
+        return self._mask
+
+
+def load_mask(path: Path) -> NDArray[np.bool_]:
+    """Bool (H, W), True where the image file is brighter than 127 of 255.
+
+    Raises:
+        ValueError: the file is no image.
+    """
+    image = read_image(path)
+    return np.asarray(image.max(axis=2) > 127 if image.ndim == 3 else image > 127)
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An image file as uint8 RGB (H, W, 3) or grey (H, W), decoded as messages are.
+
+    Raises:
+        ImageDecodeError: the file cannot be read or is no image.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageDecodeError(path.suffix, f"{path} cannot be read ({error.strerror})", "check the path") from None
+    return decode_image_bytes(data, path.name)
+
+
+def load_camera(path: Path | None, options: SourceOptions) -> Camera | None:
+    """The camera of a YAML file that the user named, or None."""
+    return None if path is None else Camera.from_yaml(path, rectified=options.rectified)
+
+
+def stamp_of(msg: Any, fallback_ns: int) -> int:
+    """Time in the header in nanoseconds; the time of recording where there is none."""
+    stamp = msg.header.stamp
+    seconds = stamp.sec if hasattr(stamp, "sec") else stamp.secs
+    nanoseconds = stamp.nanosec if hasattr(stamp, "nanosec") else stamp.nsecs
+    return (int(seconds) * 10**9 + int(nanoseconds)) or fallback_ns

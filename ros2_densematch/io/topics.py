@@ -1,0 +1,134 @@
+"""Which topic of a bag is what, found by type where the user does not say it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ros2_densematch.geometry.camera import Camera, UncalibratedCameraError
+from ros2_densematch.io.assemble import SourceLog
+from ros2_densematch.io.records import BagError, Records
+from ros2_densematch.io.source import SourceOptions
+from ros2_densematch.messages.image import is_depth
+
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+_TRANSPORTS = ("/compressedDepth", "/compressed")
+_TRUTH = re.compile(r"ground_?truth|(^|[/_])gt([/_]|$)|mocap|vicon|optitrack", re.IGNORECASE)
+
+
+def image_topic(records: Records, options: SourceOptions, log: SourceLog) -> str:
+    """The topic of the images: the named one; otherwise one with CameraInfo first, then in alphabetical order.
+
+    Raises:
+        BagError: there is none; the message lists the bag's topics.
+    """
+    if options.image_topic is not None:
+        return named_topic(records, options.image_topic, IMAGE_TYPES, "--image-topic", log)
+    found = [t.name for t in records.topics.values() if t.type in IMAGE_TYPES and not _holds_depth(records, t.name)]
+    if not found:
+        raise BagError(
+            f"{records.path} has no topic with images (sensor_msgs Image or CompressedImage); "
+            f"its topics: {records.describe_topics()}"
+        )
+    found.sort(key=lambda name: (camera_info_topic(records, name) is None, name))
+    if len(found) > 1:
+        log.note(f"images are read from {found[0]} (name another with --image-topic: {', '.join(found[1:])})")
+    else:
+        log.note(f"images are read from {found[0]}")
+    return found[0]
+
+
+def named_topic(records: Records, name: str, types: tuple[str, ...], option: str, log: SourceLog) -> str:
+    """A topic that the user named, also without its leading slash or its image transport.
+
+    Raises:
+        BagError: the bag has no such topic, or it has another type.
+    """
+    for candidate in (name, f"/{name}", *(f"{name}{transport}" for transport in _TRANSPORTS)):
+        topic = records.topics.get(candidate)
+        if topic is None:
+            continue
+        if topic.type not in types:
+            kinds = " or ".join(types)
+            raise BagError(f"{option} {name}: the topic's type is {topic.type}, it must be {kinds}")
+        if candidate != name:
+            log.note(f"{option} {name} is read from {candidate}")
+        return candidate
+    raise BagError(f"{option} {name}: {records.path} has no such topic; its topics: {records.describe_topics()}")
+
+
+def camera_info_topic(records: Records, image: str) -> str | None:
+    """The CameraInfo that belongs to an image topic by its name: `camera_info` beside it (image_transport's rule)."""
+    base = image
+    for transport in _TRANSPORTS:
+        base = base.removesuffix(transport)
+    for candidate in (f"{base.rpartition('/')[0]}/camera_info", f"{base}/camera_info"):
+        topic = records.topics.get(candidate)
+        if topic is not None and topic.type == CAMERA_INFO and topic.count != 0:
+            return candidate
+    return None
+
+
+def camera(
+    records: Records, image: str, frame_id: str, named: str | None, options: SourceOptions, log: SourceLog
+) -> Camera | None:
+    """The camera of an image topic from its first CameraInfo, or None with a warning that says why."""
+    if named is not None:
+        topic: str | None = named_topic(records, named, (CAMERA_INFO,), "--camera-info-topic", log)
+    else:
+        topic = camera_info_topic(records, image) or _camera_info_of_frame(records, frame_id, log)
+    if topic is None:
+        log.warn(
+            f"{image} has no calibration (no CameraInfo in the bag): correspondences only, no poses; "
+            "give a calibration file or --camera-info-topic"
+        )
+        return None
+    try:
+        record = records.first(topic)
+        if record is None:
+            log.warn(f"{topic} holds no message: {image} has no calibration, correspondences only; give a file")
+            return None
+        return Camera.from_camera_info(records.decode(record), rectified=options.rectified, image_topic=image)
+    except UncalibratedCameraError as error:
+        log.warn(f"{topic}: {error}; correspondences only, no poses")
+    except ValueError as error:
+        log.warn(f"the calibration on {topic} cannot be used ({error}): correspondences only, no poses")
+    return None
+
+
+def ground_truth_topics(records: Records, pose_types: tuple[str, ...]) -> list[str]:
+    """Topics of poses whose name says that they are true, in alphabetical order."""
+    return sorted(t.name for t in records.topics.values() if t.type in pose_types and _TRUTH.search(t.name))
+
+
+def first_message(records: Records, topic: str) -> Any | None:
+    """The first message of a topic that can be read, or None."""
+    for record in records.read([topic]):
+        try:
+            return records.decode(record)
+        except BagError:
+            continue
+    return None
+
+
+def _holds_depth(records: Records, topic: str) -> bool:
+    if topic.endswith("/compressedDepth"):
+        return True
+    msg = first_message(records, topic)
+    return msg is not None and is_depth(msg)
+
+
+def _camera_info_of_frame(records: Records, frame_id: str, log: SourceLog) -> str | None:
+    """Where no name fits: the one CameraInfo of the images' frame."""
+    if not frame_id:
+        return None
+    found = []
+    for topic in sorted(t.name for t in records.topics.values() if t.type == CAMERA_INFO):
+        msg = first_message(records, topic)
+        if msg is not None and str(msg.header.frame_id) == frame_id:
+            found.append(topic)
+    if len(found) == 1:
+        log.note(f"the calibration is read from {found[0]}, whose frame {frame_id} is that of the images")
+        return found[0]
+    return None
