@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -102,6 +102,29 @@ def matcher_of(configuration: Configuration) -> Matcher:
 def device_of(matcher: Matcher) -> str:
     """Where a matcher runs: its own word, or cpu for those that know nothing else."""
     return str(getattr(matcher, "device", "cpu"))
+
+
+def matcher_facts(configuration: Configuration, matcher: Matcher) -> dict[str, str]:
+    """The `matcher` entry of summary.json."""
+    return {
+        "name": matcher.name,
+        "preset": configuration.preset,
+        "weights": weights_of(configuration, matcher),
+        "device": device_of(matcher),
+    }
+
+
+def weights_of(configuration: Configuration, matcher: Matcher) -> str:
+    """Which weights a matcher runs with: the file that was named, "shipped", or "none" for the classical ones."""
+    if configuration.weights:
+        return configuration.weights
+    return "none" if matcher.name == "sift" else "shipped"
+
+
+def estimator_facts(configuration: Configuration) -> dict[str, Any]:
+    """The `estimator` entry of summary.json: no figure stands without its estimator and threshold."""
+    pose = configuration.tracker.pose
+    return {"name": "PoseLib LO-RANSAC", "max_epipolar_error_px": pose.max_epipolar_error_px}
 
 
 def output_folder(out: Path) -> Path:

@@ -1,0 +1,294 @@
+"""`densematch match`: correspondences and relative pose of two images, or of a list of pairs."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ros2_densematch.cli.errors import BAD_INPUT, DONE, INTERRUPTED, InputError, one_line
+from ros2_densematch.cli.interrupt import stop_request
+from ros2_densematch.cli.options import (
+    ConfigOption,
+    DeviceOption,
+    MatcherOption,
+    OutOption,
+    PresetOption,
+    WeightsOption,
+    configured,
+    estimator_facts,
+    matcher_facts,
+    matcher_of,
+    output_folder,
+    say,
+)
+from ros2_densematch.cli.pairs import Pair, read_pairs
+from ros2_densematch.cli.progress import progress_counter
+
+if TYPE_CHECKING:
+    from ros2_densematch.configuration import Configuration
+    from ros2_densematch.evaluation.pictures import Picture
+    from ros2_densematch.geometry.camera import Camera
+    from ros2_densematch.geometry.correspondences import Correspondences
+    from ros2_densematch.geometry.two_view import RelativePose
+    from ros2_densematch.matchers.base import Encoding, Matcher
+
+ENCODINGS_KEPT = 4  # a list often names the same image in neighbouring lines; a dense encoding may take 100 MB
+
+
+def command(
+    reference: Annotated[Path | None, typer.Argument(metavar="REF", help="Reference image.")] = None,
+    query: Annotated[Path | None, typer.Argument(metavar="QUERY", help="Query image.")] = None,
+    *,
+    out: OutOption,
+    pairs: Annotated[
+        Path | None, typer.Option("--pairs", help="List, one pair a line: image0 image1 [K0(9) K1(9) [T_0to1(16)]].")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option("--root", help="Folder of the list's images (default: the list's folder).")
+    ] = None,
+    reference_camera: Annotated[
+        Path | None, typer.Option("--reference-camera", help="Calibration of REF (ROS camera_info YAML).")
+    ] = None,
+    query_camera: Annotated[
+        Path | None, typer.Option("--query-camera", help="Calibration of QUERY (default: that of REF).")
+    ] = None,
+    config: ConfigOption = None,
+    matcher: MatcherOption = None,
+    preset: PresetOption = None,
+    device: DeviceOption = None,
+    weights: WeightsOption = None,
+    max_matches: Annotated[int | None, typer.Option("--max-matches", min=1, help="Most matches a pair.")] = None,
+    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Write a picture of each pair.")] = True,
+) -> int:
+    """Match two images (REF QUERY) or a list of pairs (--pairs), with relative poses where cameras are known."""
+    if pairs is None:
+        if reference is None or query is None:
+            raise InputError("name two images (REF QUERY) or a list of pairs (--pairs FILE)")
+        for file in (reference, query):
+            if not file.is_file():
+                raise FileNotFoundError(f"there is no image {file}: check the path")
+        wanted = [Pair(0, 0, reference, query)]
+    else:
+        if reference is not None:
+            raise InputError(f"both an image ({reference}) and --pairs were given: give one of the two")
+        if reference_camera is not None or query_camera is not None:
+            raise InputError("cameras of a list of pairs are K0 and K1 of its lines: leave --...-camera out")
+        wanted = read_pairs(pairs, root or pairs.parent)
+    cameras = _cameras(reference_camera, query_camera)
+    chosen = configured(config, matcher, preset, device, weights)
+    folder = output_folder(out)
+    job = _Job(chosen, matcher_of(chosen), cameras, max_matches, folder, "matches.png" if pairs is None else None)
+    return job.run(wanted, pictures)
+
+
+@dataclass
+class _Job:
+    configuration: Configuration
+    matcher: Matcher
+    cameras: tuple[Camera, Camera] | None
+    max_matches: int | None
+    folder: Path
+    picture_name: str | None
+
+    def __post_init__(self) -> None:
+        self._encodings: OrderedDict[tuple[Path, bool], tuple[Encoding, Picture]] = OrderedDict()
+
+    def run(self, wanted: list[Pair], pictures: bool) -> int:
+        """Matches all pairs, writes their files and the summary, and returns the exit code."""
+        rows: list[dict[str, Any]] = []
+        skipped: list[dict[str, Any]] = []
+        with stop_request() as stop, progress_counter("match", len(wanted), "pair") as counter:
+            for pair in wanted:
+                if stop:
+                    break
+                try:
+                    if pair.problem:
+                        raise InputError(pair.problem)
+                    rows.append(self._pair(pair, pictures))
+                except (ValueError, OSError) as error:
+                    if not pair.line:  # the only pair: its problem is the command's
+                        raise
+                    reason = one_line(error)
+                    skipped.append({"index": pair.index, "line": pair.line, "reason": reason})
+                    say(f"line {pair.line} skipped: {reason}")
+                counter.advance()
+        self._summary(rows, skipped, len(wanted), stop.reason)
+        for row in rows if len(wanted) == 1 else ():
+            print(_sentence(row))
+        print(f"{len(rows)} of {len(wanted)} pairs matched, {len(skipped)} skipped; results in {self.folder}")
+        return INTERRUPTED if stop else BAD_INPUT if skipped else DONE
+
+    def _pair(self, pair: Pair, pictures: bool) -> dict[str, Any]:
+        from ros2_densematch.evaluation.pictures import match_picture, with_caption
+        from ros2_densematch.geometry.two_view import estimate_relative_pose
+
+        timings: dict[str, float] = {}
+        encoding0, image0 = self._encode(pair.reference, True, timings)
+        encoding1, image1 = self._encode(pair.query, False, timings)
+        start = time.perf_counter()
+        settings = self.configuration.tracker
+        matches = self.matcher.match(
+            encoding0, encoding1, max_matches=self.max_matches or settings.max_matches, seed=settings.seed
+        )
+        timings["match"] = (time.perf_counter() - start) * 1e3
+        cameras = self._cameras_of(pair, image0, image1)
+        pose = None
+        if cameras is not None:
+            start = time.perf_counter()
+            pose = estimate_relative_pose(matches, *cameras, config=settings.pose, seed=settings.seed)
+            timings["pose"] = (time.perf_counter() - start) * 1e3
+        name = f"{pair.index:06d}"
+        _write_npz(self.folder / f"{name}.npz", matches, pose)
+        row = _row(pair, matches, pose, timings)
+        if pictures:
+            picture = match_picture(image0, image1, matches, None if pose is None else pose.inliers)
+            facts = f"{self.matcher.name} ({self.configuration.preset}): {_sentence(row)}"
+            _write_picture(self.folder / (self.picture_name or f"{name}.png"), with_caption(picture, facts))
+        return row
+
+    def _encode(self, path: Path, reference: bool, timings: dict[str, float]) -> tuple[Encoding, Picture]:
+        from ros2_densematch.io.assemble import read_image
+
+        key = (path, reference)
+        if key not in self._encodings:
+            image = read_image(path)
+            start = time.perf_counter()
+            encoding = self.matcher.encode(image, reference=reference)
+            timings["encode"] = timings.get("encode", 0.0) + (time.perf_counter() - start) * 1e3
+            self._encodings[key] = (encoding, image)
+            if len(self._encodings) > ENCODINGS_KEPT:
+                self._encodings.popitem(last=False)
+        return self._encodings[key]
+
+    def _cameras_of(self, pair: Pair, image0: Picture, image1: Picture) -> tuple[Camera, Camera] | None:
+        from ros2_densematch.geometry.camera import Camera
+
+        sizes = [(image.shape[1], image.shape[0]) for image in (image0, image1)]
+        if pair.reference_K is not None and pair.query_K is not None:
+            return Camera.from_matrix(pair.reference_K, *sizes[0]), Camera.from_matrix(pair.query_K, *sizes[1])
+        if self.cameras is None:
+            return None
+        return self.cameras[0].for_image(*sizes[0]), self.cameras[1].for_image(*sizes[1])
+
+    def _summary(self, rows: list[dict[str, Any]], skipped: list[dict[str, Any]], total: int, stop: str | None) -> None:
+        from ros2_densematch.evaluation.summary import stage_times, versions, write_json
+
+        summary = {
+            "command": "match",
+            "versions": versions(),
+            "matcher": matcher_facts(self.configuration, self.matcher),
+            "estimator": estimator_facts(self.configuration),
+            "total": total,
+            "matched": len(rows),
+            "skipped": skipped,
+            "stopped_early": stop,
+            "timings_ms": stage_times([row["timings_ms"] for row in rows]),
+            "pairs": rows,
+        }
+        write_json(self.folder / "summary.json", summary)
+
+
+def _row(pair: Pair, matches: Correspondences, pose: RelativePose | None, timings: dict[str, float]) -> dict[str, Any]:
+    """One entry of `pairs` in summary.json."""
+    row: dict[str, Any] = {
+        "index": pair.index,
+        "reference": str(pair.reference),
+        "query": str(pair.query),
+        "matches": len(matches),
+        "overlap": float(matches.overlap),
+        "inliers": None,
+        "geometry": None,
+        "status": "no camera is known, so no pose was estimated" if pose is None else pose.status,
+        "rotation_error_deg": None,
+        "translation_error_deg": None,
+        "timings_ms": {stage: round(value, 3) for stage, value in timings.items()},
+    }
+    if pose is not None:
+        row["inliers"] = pose.num_inliers
+        row["geometry"] = pose.geometry.name
+        if pair.T_query_from_reference is not None:
+            row |= _errors(pose, pair.T_query_from_reference)
+    return row
+
+
+def _errors(pose: RelativePose, truth: Any) -> dict[str, float | None]:
+    import numpy as np
+
+    from ros2_densematch.geometry.poses import direction_angle_deg, rotation_angle_deg
+
+    T = pose.T_query_from_reference
+    if not pose.ok:
+        return {"rotation_error_deg": None, "translation_error_deg": None}
+    # The sign of the translation is known (points lie in front of both cameras), so the error may reach 180 degrees.
+    known = pose.scale.name != "NONE" and np.linalg.norm(truth[:3, 3]) > 0
+    return {
+        "rotation_error_deg": rotation_angle_deg(T[:3, :3], truth[:3, :3]),
+        "translation_error_deg": direction_angle_deg(T[:3, 3], truth[:3, 3]) if known else None,
+    }
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    counted = f"{row['matches']} matches"
+    if row["inliers"] is not None:
+        counted = f"{row['inliers']} inliers of {counted}, {row['geometry']}"
+    return f"{counted}, overlap {row['overlap']:.2f}"
+
+
+def _cameras(reference: Path | None, query: Path | None) -> tuple[Camera, Camera] | None:
+    if reference is None and query is None:
+        return None
+    if reference is None:
+        raise InputError(f"--query-camera {query} was given without --reference-camera: give both")
+    from ros2_densematch.geometry.camera import Camera
+
+    first = Camera.from_yaml(reference)
+    return first, first if query is None else Camera.from_yaml(query)
+
+
+def _write_picture(path: Path, picture: Picture) -> None:
+    import cv2
+
+    from ros2_densematch.evaluation.summary import write_bytes
+
+    ok, data = cv2.imencode(".png", picture[..., ::-1])
+    if not ok:
+        raise RuntimeError(f"OpenCV could not encode {path}")
+    write_bytes(path, data.tobytes())
+
+
+def _write_npz(path: Path, matches: Correspondences, pose: RelativePose | None) -> None:
+    """The arrays of a pair (docs/formats.md), written in one step."""
+    import io
+
+    import numpy as np
+
+    from ros2_densematch.evaluation.summary import write_bytes
+
+    arrays: dict[str, Any] = {
+        "reference_xy": matches.reference_xy,
+        "query_xy": matches.query_xy,
+        "score": matches.score,
+        "overlap": np.float32(matches.overlap),
+        "reference_size": np.array(matches.reference_size, np.int32),
+        "query_size": np.array(matches.query_size, np.int32),
+    }
+    if matches.precision is not None:
+        arrays["precision"] = matches.precision
+    if pose is not None:
+        arrays["T_query_from_reference"] = pose.T_query_from_reference
+        arrays["covariance"] = pose.covariance
+        arrays["inliers"] = pose.inliers
+        arrays["geometry"] = np.array(pose.geometry.name)
+        arrays["scale"] = np.array(pose.scale.name)
+        arrays["scale_std"] = np.float64(pose.scale_std)
+        arrays["median_epipolar_px"] = np.float64(pose.median_epipolar_px)
+        arrays["median_triangulation_deg"] = np.float64(pose.median_triangulation_deg)
+        arrays["status"] = np.array(pose.status)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())
