@@ -21,13 +21,13 @@ DEFAULT_FRAMES = 240
 # (yaw about z, to the left; pitch downwards). Equal neighbours stand still: the interpolation does not overshoot.
 _KEY_POSES: tuple[tuple[str, float, tuple[float, float, float], tuple[float, float, float]], ...] = (
     ("start", 0.00, (1.00, -1.00, 1.35), (0.0, 6.0, 0.0)),
-    ("lateral", 0.19, (1.05, 0.55, 1.45), (-6.0, 6.0, 1.5)),
-    ("forward", 0.37, (2.60, 0.95, 1.40), (-12.0, 5.0, -1.0)),
-    ("rotation", 0.46, (2.60, 0.95, 1.40), (-38.0, 4.0, 0.0)),
-    ("rotation", 0.53, (2.60, 0.95, 1.40), (-12.0, 5.0, -1.0)),
-    ("turn to the blank wall", 0.63, (2.75, 0.80, 1.45), (70.0, 1.0, 0.0)),
-    ("blank wall", 0.665, (2.85, 0.75, 1.48), (92.0, 0.0, 0.0)),
-    ("blank wall", 0.70, (2.80, 0.72, 1.50), (72.0, 1.0, 0.0)),
+    ("lateral", 0.17, (1.05, 0.55, 1.45), (-6.0, 6.0, 1.5)),
+    ("forward", 0.33, (2.60, 0.95, 1.40), (-12.0, 5.0, -1.0)),
+    ("rotation", 0.41, (2.60, 0.95, 1.40), (-38.0, 4.0, 0.0)),
+    ("rotation", 0.49, (2.60, 0.95, 1.40), (-12.0, 5.0, -1.0)),
+    ("turn to the blank wall", 0.62, (2.75, 0.81, 1.45), (70.0, 1.0, 0.0)),
+    ("blank wall", 0.655, (2.85, 0.75, 1.48), (92.0, 0.0, 0.0)),
+    ("blank wall", 0.69, (2.80, 0.72, 1.50), (72.0, 1.0, 0.0)),
     ("return", 0.80, (2.45, 0.60, 1.45), (-10.0, 5.0, 0.5)),
     ("forward again", 0.90, (3.05, 1.00, 1.30), (-22.0, 7.0, -1.5)),
     ("climb", 1.00, (2.70, 0.10, 1.75), (-10.0, 12.0, 0.0)),
@@ -59,7 +59,9 @@ class Flight:
         return float(np.linalg.norm(np.diff(self.T_world_from_camera[:, :3, 3], axis=0), axis=1).sum())
 
 
-def demo_flight(frames: int = DEFAULT_FRAMES, *, rate_hz: float = 20.0, start_ns: int = 1_700_000_000_000_000_000) -> Flight:
+def demo_flight(
+    frames: int = DEFAULT_FRAMES, *, rate_hz: float = 20.0, start_ns: int = 1_700_000_000_000_000_000
+) -> Flight:
     """The flight of the demo through `worlds.workshop`.
 
     Sideways past foreground objects, forward between them, a pure rotation there and back, a turn to a wall without

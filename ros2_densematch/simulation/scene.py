@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ros2_densematch.simulation.textures import Image, Texture
 
@@ -15,8 +15,9 @@ Vector = NDArray[np.float64]
 
 LEVELS = 6  # mip levels; texture sides are multiples of 2 ** (LEVELS - 1), so that every level halves exactly
 BORDER = 4  # texels of repeated border around each level: linear interpolation never reaches a neighbour
-_ATLAS_WIDTH = 16384  # cv2.remap takes sources up to 32767 texels a side
-_ATLAS_HEIGHT = 32767
+# Not a multiple of a power of two: rows would fall into the same cache lines.
+_ATLAS_WIDTH = 6151
+_ATLAS_HEIGHT = 32767  # cv2.remap takes sources of at most this many texels a side
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Surface:
     Attributes:
         origin: (3,) corner of texel (0, 0), world frame, metres.
         edge_u: (3,) from the origin along the texture's x, metres; perpendicular to `edge_v`.
-        edge_v: (3,) from the origin along the texture's y, metres. The visible side is the one where `edge_v` appears
-            clockwise from `edge_u`, as y from x in an image: the normal towards the viewer is edge_v x edge_u.
+        edge_v: (3,) from the origin along the texture's y, metres. The visible side is the one from which the texture
+            is not mirrored: its normal is the cross product of edge_v and edge_u.
         texture: paints the surface.
         density: texels per metre.
     """
@@ -137,12 +138,12 @@ def _lit(texture: Image, surface: Surface, light: Light) -> Image:
     gain = light.ambient + (1 - light.ambient) * 1.6 * cosine / (1 + (distance / light.reach) ** 2)
     size = (texture.shape[1], texture.shape[0])
     field = cv2.resize(gain.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    return np.clip(texture * field[..., None], 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(texture * field[..., None], 0, 255), np.uint8)
 
 
 def box(
-    centre: Sequence[float],
-    size: Sequence[float],
+    centre: ArrayLike,
+    size: ArrayLike,
     textures: Texture | Sequence[Texture],
     *,
     yaw: float = 0.0,
@@ -188,9 +189,7 @@ def box(
     return result
 
 
-def room(
-    lower: Sequence[float], upper: Sequence[float], textures: Sequence[Texture], *, density: float = 170.0
-) -> list[Surface]:
+def room(lower: ArrayLike, upper: ArrayLike, textures: Sequence[Texture], *, density: float = 170.0) -> list[Surface]:
     """The six walls of a room between two corners, seen from inside.
 
     Args:

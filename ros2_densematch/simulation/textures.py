@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 Field = NDArray[np.float32]
+Colours = NDArray[np.float64]
 Texture = Callable[[int, int, float, np.random.Generator], Image]
 
 
@@ -48,13 +49,25 @@ def _tint(base: Any, field: Field, strength: float, chroma: Field | None = None)
     colour = np.broadcast_to(np.asarray(base, np.float32), (*field.shape, 3)) + np.float32(strength) * field[..., None]
     if chroma is not None:
         colour = colour + chroma[..., None] * np.array([7.0, 1.0, -7.0], np.float32)
-    return np.clip(colour, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(colour, 0, 255), np.uint8)
+
+
+def _palette(count: int, brightness: tuple[float, float], rng: np.random.Generator, chroma: float = 38.0) -> Colours:
+    """Muted colours (count, 3): a grey level each and a moderate shift of hue."""
+    hue = rng.uniform(0, 2 * np.pi, (count, 1)) + np.array([0.0, 2.1, 4.2])
+    return np.asarray(rng.uniform(*brightness, (count, 1)) + chroma * np.cos(hue), np.float64)
+
+
+def _varied(base: tuple[float, float, float], shape: tuple[int, ...], rng: np.random.Generator) -> Colours:
+    """Colours (*shape, 3) of one material: brightness varies by a sixth, hue a little."""
+    light = 1.0 + 0.17 * rng.standard_normal((*shape, 1))
+    return np.asarray(np.array(base) * light + rng.normal(0, 7, (*shape, 3)), np.float64)
 
 
 def plaster(height: int, width: int, density: float, rng: np.random.Generator) -> Image:
     """Rough stone-like plaster with stains, pits and cracks."""
     field = noise(height, width, 0.6 * density, rng, persistence=0.75)
-    colour = _tint(rng.uniform(120, 190, 3), field, 24.0, noise(height, width, 0.3 * density, rng))
+    colour = _tint(_palette(1, (160, 195), rng, 8.0)[0], field, 22.0, noise(height, width, 0.3 * density, rng))
     for _ in range(int(height * width / (0.15 * density) ** 2)):  # pits: dark dots of a few centimetres
         centre = (int(rng.integers(width)), int(rng.integers(height)))
         shade = tuple(float(v) for v in rng.uniform(30, 110, 3))
@@ -73,7 +86,7 @@ def brick(height: int, width: int, density: float, rng: np.random.Generator) -> 
     row = y.astype(np.int64)
     shifted = x[None, :] + np.where(row % 2 == 0, 0.0, 0.5)[:, None].astype(np.float32)
     column = shifted.astype(np.int64)
-    colours = rng.normal((150, 84, 62), (26, 20, 16), (rows, columns, 3)).astype(np.float32)
+    colours = _varied((156, 88, 66), (rows, columns), rng).astype(np.float32)
     wall = colours[row[:, None], column]
     gap_y = np.minimum(y - row, 1 - (y - row))[:, None] * brick_h
     gap_x = np.minimum(shifted - column, 1 - (shifted - column)) * brick_w
@@ -86,7 +99,7 @@ def brick(height: int, width: int, density: float, rng: np.random.Generator) -> 
 def tiles(height: int, width: int, density: float, rng: np.random.Generator) -> Image:
     """Square tiles, a part of them with a random ornament."""
     side = max(int(0.30 * density), 8)
-    palette = rng.uniform(70, 225, (5, 3))
+    palette = _palette(5, (95, 215), rng, 26.0)
     canvas = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, side):
         for left in range(0, width, side):
@@ -101,7 +114,7 @@ def tiles(height: int, width: int, density: float, rng: np.random.Generator) -> 
     return _tint(canvas, noise(height, width, 0.2 * density, rng, persistence=0.85), 12.0)
 
 
-def _ornament(cell: Image, palette: NDArray[np.float64], rng: np.random.Generator) -> None:
+def _ornament(cell: Image, palette: Colours, rng: np.random.Generator) -> None:
     side = cell.shape[0]
     for _ in range(int(rng.integers(1, 4))):
         colour = tuple(float(v) for v in palette[rng.integers(5)])
@@ -122,7 +135,7 @@ def boards(height: int, width: int, density: float, rng: np.random.Generator) ->
         while left < width:
             length = int(rng.uniform(0.7, 1.9) * density)
             part = canvas[top : top + board_h, max(left, 0) : left + length]
-            part[:] = rng.normal((166, 120, 76), (20, 16, 13))
+            part[:] = _varied((172, 128, 84), (), rng)
             part[:1] *= 0.35
             part[:, :2] *= 0.35
             left += length
@@ -168,7 +181,9 @@ def crate(height: int, width: int, density: float, rng: np.random.Generator) -> 
 
 def _bar(canvas: Image, start: tuple[int, int], stop: tuple[int, int], rng: np.random.Generator) -> None:
     part = canvas[start[1] : stop[1], start[0] : stop[0]]
-    part[:] = _tint(rng.normal((140, 98, 60), 12), noise(part.shape[0], part.shape[1], 12, rng, persistence=0.9), 20.0)
+    part[:] = _tint(
+        _varied((142, 102, 64), (), rng), noise(part.shape[0], part.shape[1], 12, rng, persistence=0.9), 20.0
+    )
     cv2.rectangle(canvas, start, (stop[0] - 1, stop[1] - 1), (62, 42, 28), 1)
 
 
@@ -197,10 +212,10 @@ def glyphs(
 
 def poster(height: int, width: int, density: float, rng: np.random.Generator) -> Image:
     """A poster: shapes in strong colours, a headline and lines of letter-like glyphs."""
-    ground = rng.uniform(150, 245, 3) if rng.random() < 0.6 else rng.uniform(20, 90, 3)
+    ground = _palette(1, (185, 225) if rng.random() < 0.65 else (40, 75), rng, 22.0)[0]
     canvas = _tint(ground, noise(height, width, 0.5 * min(height, width), rng), 9.0)
     for _ in range(int(rng.integers(7, 14))):
-        colour = tuple(float(v) for v in rng.uniform(15, 240, 3))
+        colour = tuple(float(v) for v in _palette(1, (70, 190), rng, 70.0)[0])
         centre = (int(rng.uniform(0.1, 0.9) * width), int(rng.uniform(0.25, 0.75) * height))
         extent = int(min(height, width) * rng.uniform(0.05, 0.22))
         kind = rng.integers(3)
