@@ -35,6 +35,8 @@ class Matcher(ABC):
 
     name: str = ""
     preset: str = "base"
+    # True where `encode(image, reference=True)` differs from `encode(image)`: a tracker then encodes keyframes again.
+    reference_encoding_differs: bool = False
 
     def encode(self, image: Image, *, reference: bool = False, mask: Mask | None = None) -> Encoding:
         """All work on one image that can be reused.

@@ -1,0 +1,245 @@
+"""Pose of a frame against one keyframe: two-view geometry and the keyframe's points in one estimate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import poselib
+from numpy.typing import NDArray
+
+from ros2_densematch.geometry import poses
+from ros2_densematch.geometry.camera import Camera
+from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.geometry.two_view import Geometry, PoseConfig, RelativePose, estimate_relative_pose
+from ros2_densematch.tracking.refinement import Float, PointPriors, chi_squared, refine, solve_rho
+from ros2_densematch.tracking.structure import Structure
+
+_MIN_SIGMA_PX, _MAX_SIGMA_PX = 0.15, 2.0  # bounds of the noise that is estimated from the residuals
+_INLIER_CHI2 = 9.21  # 99 % of a chi-squared variable with 2 degrees of freedom
+_MIN_KNOWN = 8  # known points that a length of the translation needs
+_PNP_PX = 3.0
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """Where a frame is relative to a keyframe.
+
+    Attributes:
+        ok: the frame is tracked; otherwise `reason` says why not and nothing but `two_view` counts.
+        T_frame_from_keyframe: (4, 4). In map units where `has_length`; otherwise the translation is the two-view
+            direction with unit length where there is one, else zero.
+        has_length: the translation's length is known from the keyframe's points.
+        inliers: bool (N,) of the matches.
+        index: (N,) point of the keyframe for each match, -1 = none.
+        xy, weight: (N, 2) normalised query coordinates, (N,) relative weights.
+        parallax_deg: median angle between the two rays of the inliers after the rotation is taken out.
+        two_view: the two-view estimate from the matches alone.
+        reason: what happened, in words.
+    """
+
+    ok: bool
+    T_frame_from_keyframe: Float
+    has_length: bool
+    inliers: NDArray[np.bool_]
+    index: NDArray[np.intp]
+    xy: Float
+    weight: Float
+    parallax_deg: float
+    two_view: RelativePose
+    reason: str
+
+
+def localise(
+    matches: Correspondences,
+    structure: Structure,
+    camera: Camera,
+    *,
+    min_inliers: int,
+    predictions: list[Float],
+    config: PoseConfig,
+    seed: int,
+) -> Localisation:
+    """Estimates the pose of a frame from its matches with a keyframe.
+
+    The rotation and the epipolar geometry come from all matches, the length of the translation from those at points of
+    known depth; both are refined together (`refinement.refine`). Start values: the predictions, the two-view rotation
+    with the translation that the known points give linearly, and, when these explain too little, PoseLib's LO-RANSAC
+    absolute pose. New points are added to `structure` for the matches that the two-view geometry accepts.
+
+    Args:
+        matches: reference = keyframe, query = frame.
+        structure: points of the keyframe.
+        camera: of the frame.
+        min_inliers: fewer consistent matches are a failure.
+        predictions: (4, 4) guesses of T_frame_from_keyframe in map units.
+        config, seed: of the two-view estimator.
+    """
+    two_view = estimate_relative_pose(matches, structure.camera, camera, config=config, seed=seed)
+    xy = camera.normalise(matches.query_xy)
+    bearing_ok = np.isfinite(structure.camera.normalise(matches.reference_xy)).all(1) & np.isfinite(xy).all(1)
+    weight = relative_weight(matches) * bearing_ok
+    xy = np.where(bearing_ok[:, None], xy, 0.0)
+    known = structure.known()
+    index = structure.find(matches.reference_xy)
+    usable = np.flatnonzero((index >= 0) & bearing_ok)
+    usable = usable[known[index[usable]]]
+    index, usable = _unique(index, usable)
+    if two_view.num_inliers >= min_inliers:
+        accepted = two_view.inliers & bearing_ok & (index < 0)
+        index[accepted] = structure.find_or_add(matches.reference_xy[accepted])
+        known = structure.known()
+        usable = np.flatnonzero((index >= 0) & bearing_ok)
+        index, usable = _unique(index, usable)
+        usable = usable[known[index[usable]]]
+    failed = _rotation_only(two_view, index, xy, weight, structure, matches, min_inliers)
+    if len(usable) < _MIN_KNOWN:
+        return failed
+    T = _start(structure, index, xy, weight, usable, two_view, predictions, camera.focal, seed)
+    chosen = np.flatnonzero((index >= 0) & (weight > 0))
+    # the bearing of the point may differ from this match's reference pixel by a fraction of a pixel: both move together
+    shift = (structure.xy[index[chosen]] - matches.reference_xy[chosen]) / structure.camera.focal
+    observed = xy[chosen] + shift
+    xy = xy.copy()
+    xy[chosen] = observed
+    priors = structure.priors(index[chosen])
+    refined = refine(
+        T[None],
+        priors,
+        observed[None],
+        weight[chosen][None],
+        min_sigma=_MIN_SIGMA_PX / camera.focal,
+        max_sigma=_MAX_SIGMA_PX / camera.focal,
+    )
+    T = refined.poses[0]
+    _, prior_chi2 = chi_squared(refined.poses, priors, observed[None], weight[chosen][None], refined.rho)
+    consistent = refined.chi2[0] + prior_chi2 < _INLIER_CHI2
+    inliers = np.zeros(len(matches), np.bool_)
+    inliers[chosen[consistent]] = True
+    known_inliers = int(np.count_nonzero(known[index[chosen[consistent]]]))
+    count = int(inliers.sum())
+    if count < min_inliers or known_inliers < max(_MIN_KNOWN, 0.25 * len(usable)):
+        return failed
+    reason = f"{count} of {len(matches)} matches agree, {known_inliers} at points of known depth"
+    parallax = _parallax_deg(T, structure.bearing[index[inliers]], xy[inliers])
+    return Localisation(True, T, True, inliers, index, xy, weight, parallax, two_view, reason)
+
+
+def relative_weight(matches: Correspondences) -> Float:
+    """Weight (N,) of each match relative to the typical one, from the matcher's precision; 1 without it."""
+    if matches.precision is None or len(matches) == 0:
+        return np.ones(len(matches))
+    mean = 0.5 * (matches.precision[:, 0] + matches.precision[:, 2]).astype(np.float64)
+    good = np.isfinite(mean) & (mean > 0)
+    if not good.any():
+        return np.ones(len(matches))
+    return np.where(good, np.clip(mean / np.median(mean[good]), 0.1, 4.0), 0.0)
+
+
+def _unique(index: NDArray[np.intp], usable: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Keeps the first match of each point; later ones lose their point (-1)."""
+    _, first = np.unique(index[usable], return_index=True)
+    kept = usable[np.sort(first)]
+    cleaned = np.full_like(index, -1)
+    cleaned[kept] = index[kept]
+    return cleaned, kept
+
+
+def _rotation_only(
+    two_view: RelativePose,
+    index: NDArray[np.intp],
+    xy: Float,
+    weight: Float,
+    structure: Structure,
+    matches: Correspondences,
+    min_inliers: int,
+) -> Localisation:
+    """What the two-view estimate alone can say: rotation, perhaps a direction, never a length."""
+    T = np.array(two_view.T_query_from_reference, np.float64)
+    enough = two_view.num_inliers >= min_inliers and np.isfinite(T).all()
+    # identical images and pure rotations are fine; DEGENERATE and UNDEFINED have no trustworthy rotation
+    ok = bool(enough and two_view.geometry not in (Geometry.UNDEFINED, Geometry.DEGENERATE))
+    inliers = two_view.inliers & (index >= 0) if ok else np.zeros(len(matches), np.bool_)
+    parallax = 0.0
+    if ok:
+        parallax = _parallax_deg(T, structure.bearing[index[inliers]], xy[inliers])
+        length = float(np.linalg.norm(T[:3, 3]))
+        if two_view.geometry not in (Geometry.CALIBRATED, Geometry.PLANAR) or length < 1e-9:
+            T[:3, 3] = 0.0
+        else:
+            T[:3, 3] /= length
+    reason = f"{two_view.num_inliers} of {len(matches)} matches agree: {two_view.status}"
+    return Localisation(ok, T, False, inliers, index, xy, weight, parallax, two_view, reason)
+
+
+def _start(
+    structure: Structure,
+    index: NDArray[np.intp],
+    xy: Float,
+    weight: Float,
+    usable: NDArray[np.intp],
+    two_view: RelativePose,
+    predictions: list[Float],
+    focal: float,
+    seed: int,
+) -> Float:
+    """The best start value, by the share of known points that it explains."""
+    known = structure.priors(index[usable])
+    candidates = list(predictions)
+    if two_view.num_inliers >= _MIN_KNOWN and np.isfinite(two_view.T_query_from_reference).all():
+        candidates.append(_translation_given_rotation(two_view.T_query_from_reference[:3, :3], known, xy[usable]))
+    scores = [_support(T, known, xy[usable], weight[usable], focal) for T in candidates]
+    if not scores or max(scores) < 0.7:
+        pnp = _absolute_pose(known, xy[usable], focal, seed)
+        candidates.append(pnp)
+        scores.append(_support(pnp, known, xy[usable], weight[usable], focal))
+    return candidates[int(np.argmax(scores))]
+
+
+def _support(T: Float, known: PointPriors, xy: Float, weight: Float, focal: float) -> float:
+    """Share of known points that fit, softly counted, so that the better of two good candidates wins."""
+    w = weight[None] / (1.5 / focal) ** 2
+    rho, _ = solve_rho(T[None], known, xy[None], w, known.rho, steps=3)
+    chi2, prior = chi_squared(T[None], known, xy[None], w, rho)
+    return float(np.mean(1.0 / (1.0 + (np.nan_to_num(chi2[0], nan=1e6) + prior[0]) / 4.0)))
+
+
+def _translation_given_rotation(R: Float, known: PointPriors, xy: Float) -> Float:
+    """Translation (in map units) that images known points best under a rotation: linear, re-weighted for outliers.
+
+    x (r3 + rho t3) = r1 + rho t1 and likewise for y, with r = R b.
+    """
+    r = known.bearing @ R.T
+    rho = known.rho
+    rows = np.zeros((len(rho), 2, 3))
+    rows[:, 0, 0] = rows[:, 1, 1] = rho
+    rows[:, :, 2] = -rho[:, None] * xy
+    right = xy * r[:, 2:] - r[:, :2]
+    w = np.ones(len(rho))
+    t = np.zeros(3)
+    for _ in range(6):
+        A = (rows * w[:, None, None]).reshape(-1, 3)
+        t = np.linalg.lstsq(A.T @ A + 1e-12 * np.eye(3), A.T @ (right * w[:, None]).reshape(-1), rcond=None)[0]
+        residual = np.linalg.norm(rows @ t - right, axis=1)
+        scale = max(1.4826 * float(np.median(residual)), 1e-5)
+        w = 1.0 / (1.0 + (residual / (2.0 * scale)) ** 2)
+    return poses.make_pose(R, t)
+
+
+def _absolute_pose(known: PointPriors, xy: Float, focal: float, seed: int) -> Float:
+    """LO-RANSAC absolute pose of PoseLib from known points."""
+    points = known.bearing / np.maximum(known.rho, 1e-6)[:, None]
+    camera = {"model": "SIMPLE_PINHOLE", "width": 1, "height": 1, "params": [focal, 0.0, 0.0]}
+    options = {"max_reproj_error": _PNP_PX, "max_iterations": 2000, "min_iterations": 50, "seed": seed}
+    pose, _ = poselib.estimate_absolute_pose(xy * focal, points, camera, options, {})
+    return poses.make_pose(pose.R, pose.t)
+
+
+def _parallax_deg(T: Float, bearing: Float, xy: Float) -> float:
+    """Median angle between the keyframe's rays, turned by the rotation, and the frame's rays; 0 without points."""
+    if len(xy) == 0:
+        return 0.0
+    a = bearing @ T[:3, :3].T
+    b = np.column_stack([xy, np.ones(len(xy))])
+    sine = np.linalg.norm(np.cross(a, b), axis=1)
+    return float(np.degrees(np.median(np.arctan2(sine, np.sum(a * b, 1)))))

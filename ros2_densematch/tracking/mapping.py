@@ -1,0 +1,229 @@
+"""Building and refining the points of keyframes, and the decision when a keyframe is replaced."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ros2_densematch.geometry import poses
+from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.tracking.config import TrackerConfig
+from ros2_densematch.tracking.keyframe import Keyframe, Sight
+from ros2_densematch.tracking.localisation import Localisation
+from ros2_densematch.tracking.metric import rho_from_depth
+from ros2_densematch.tracking.refinement import Float, PointPriors, project, refine, solve_rho
+from ros2_densematch.tracking.structure import Structure
+
+_OUTLIER_CHI2 = 9.21  # 99 % of a chi-squared variable with 2 degrees of freedom
+_MIN_SIGMA_PX, _MAX_SIGMA_PX = 0.15, 2.0
+_NEW_SIGHT_RAD = 0.008  # a frame joins the window when its centre moved by this share of the median depth
+_CELLS_X, _CELLS_Y = 10, 8
+
+
+def triangulate(T_frame_from_keyframe: Float, bearing: Float, xy: Float) -> Float:
+    """Inverse depths (N,) of points seen in two images, by linear least squares on x (r3 + rho t3) = r1 + rho t1.
+
+    Args:
+        T_frame_from_keyframe: (4, 4).
+        bearing: (N, 3) keyframe rays with third component 1.
+        xy: (N, 2) normalised coordinates in the frame.
+    """
+    r = bearing @ T_frame_from_keyframe[:3, :3].T
+    t = T_frame_from_keyframe[:3, 3]
+    a = t[:2] - xy * t[2]
+    b = xy * r[:, 2:] - r[:, :2]
+    return np.asarray(np.sum(a * b, 1) / np.maximum(np.sum(a * a, 1), 1e-12))
+
+
+def initialise_structure(keyframe: Keyframe, found: Localisation, focal: float, length: float | None) -> Float | None:
+    """Triangulates a keyframe's points from scratch with the first frame of enough parallax.
+
+    Args:
+        keyframe: without known points.
+        found: `T_frame_from_keyframe` has a translation of unit length.
+        focal: of the frame, pixels.
+        length: true length of the translation where odometry knows it; None makes the median depth the unit.
+
+    Returns:
+        T_frame_from_keyframe (4, 4) in map units, or None when the points do not lie in front of both cameras.
+    """
+    structure = keyframe.structure
+    assert structure is not None
+    chosen = np.flatnonzero(found.inliers)
+    index, T = found.index[chosen], found.T_frame_from_keyframe.copy()
+    rho = triangulate(T, structure.bearing[index], found.xy[chosen])
+    _, X, d = project(T[None], structure.bearing[index], rho)
+    front = (rho > 0) & (X[0, :, 2] > 0)
+    if np.count_nonzero(front) < 0.7 * len(chosen) or not front.any():
+        return None
+    # unit translation means rho = baseline / depth: scale so that the median depth is 1, or the baseline its length
+    unit = length if length is not None else float(np.median(rho[front]))
+    T[:3, 3] *= unit
+    index, rho, d = index[front], rho[front] / unit, d[0, front] * unit
+    structure.rho[index] = rho
+    structure.info[index] = np.sum(d**2, 1) * (focal / 0.5) ** 2
+    return T
+
+
+def add_sight(keyframe: Keyframe, found: Localisation, T: Float, config: TrackerConfig) -> bool:
+    """Keeps a frame with its keyframe when it sees the points from a new place; drops the least telling one when full.
+
+    Returns:
+        Whether the frame was kept.
+    """
+    structure = keyframe.structure
+    assert structure is not None
+    depth = 1.0 / max(structure.median_rho(), 1e-9)
+    if not np.isfinite(depth):
+        return False
+    centre = poses.inverse(T)[:3, 3]
+    centres = [np.zeros(3), *(poses.inverse(s.T_frame_from_keyframe)[:3, 3] for s in keyframe.window)]
+    if min(float(np.linalg.norm(centre - c)) for c in centres) < _NEW_SIGHT_RAD * depth:
+        return False
+    chosen = np.flatnonzero(found.inliers)
+    keyframe.window.append(Sight(T.copy(), found.index[chosen], found.xy[chosen], found.weight[chosen]))
+    if len(keyframe.window) > config.max_window:
+        centres.append(centre)
+        gaps = []
+        for i, sight in enumerate(keyframe.window[:-1]):
+            others = [c for j, c in enumerate(centres) if j != i + 1]
+            gap = min(float(np.linalg.norm(centres[i + 1] - c)) for c in others)
+            gaps.append(np.inf if sight.fixed else gap)
+        del keyframe.window[int(np.argmin(gaps))]
+    return True
+
+
+def refine_window(keyframe: Keyframe) -> None:
+    """Refines the points of a keyframe and the poses of its window together; outlying observations are dropped."""
+    structure = keyframe.structure
+    assert structure is not None
+    if not keyframe.window:
+        return
+    points = np.unique(np.concatenate([s.index for s in keyframe.window]))
+    row = np.full(len(structure), -1, np.intp)
+    row[points] = np.arange(len(points))
+    frames = len(keyframe.window)
+    xy, weight = np.zeros((frames, len(points), 2)), np.zeros((frames, len(points)))
+    for k, sight in enumerate(keyframe.window):
+        xy[k, row[sight.index]], weight[k, row[sight.index]] = sight.xy, sight.weight
+    focal = structure.camera.focal
+    start = np.stack([s.T_frame_from_keyframe for s in keyframe.window])
+    fixed = np.array([s.fixed for s in keyframe.window])
+    result = refine(
+        start,
+        structure.initial_priors(points),
+        xy,
+        weight,
+        fixed=fixed,
+        iterations=8,
+        min_sigma=_MIN_SIGMA_PX / focal,
+        max_sigma=_MAX_SIGMA_PX / focal,
+    )
+    good = np.nan_to_num(result.chi2, nan=np.inf) < _OUTLIER_CHI2
+    _, X, d = project(result.poses, structure.bearing[points], result.rho)
+    good &= X[..., 2] > 0
+    info = np.einsum("mn,mnk,mnk->n", good * weight / result.sigma**2, d, d) + structure.prior_info[points]
+    supported = good.any(0)
+    structure.rho[points] = result.rho
+    structure.info[points] = np.where(supported, info, 0.0)
+    structure.prior_info[points] = np.where(supported, structure.prior_info[points], 0.0)
+    for k, sight in enumerate(keyframe.window):
+        sight.T_frame_from_keyframe = result.poses[k]
+        kept = good[k, row[sight.index]]
+        sight.index, sight.xy, sight.weight = sight.index[kept], sight.xy[kept], sight.weight[kept]
+
+
+def anchor_to_previous(
+    new: Keyframe, previous: Keyframe, matches: Correspondences, T_previous_from_new: Float, weight: Float
+) -> None:
+    """Gives a new keyframe its first points from matches back to the keyframe before, whose relative pose is known.
+
+    Args:
+        new, previous: keyframes with cameras.
+        matches: reference = new, query = previous.
+        T_previous_from_new: (4, 4) in map units; it holds the scale and is not refined.
+        weight: (N,) relative weights of the matches.
+    """
+    structure = new.structure
+    assert structure is not None and previous.camera is not None
+    xy = previous.camera.normalise(matches.query_xy)
+    finite = np.isfinite(xy).all(1) & np.isfinite(structure.camera.normalise(matches.reference_xy)).all(1)
+    xy, reference, weight = xy[finite], matches.reference_xy[finite], weight[finite]
+    bearing = np.column_stack([structure.camera.normalise(reference), np.ones(len(reference))])
+    sigma = 1.0 / previous.camera.focal
+    nothing = np.zeros(len(xy))
+    rho = np.maximum(triangulate(T_previous_from_new, bearing, xy), 0.0)
+    T = T_previous_from_new[None]
+    rho, _ = solve_rho(T, PointPriors(bearing, rho, nothing), xy[None], np.ones((1, len(xy))) / sigma**2, rho)
+    predicted, X, _ = project(T, bearing, rho)
+    agree = (np.sum((predicted[0] - xy) ** 2, 1) < _OUTLIER_CHI2 * sigma**2) & (X[0, :, 2] > 0) & (weight > 0)
+    index = structure.find_or_add(reference[agree])
+    _, first = np.unique(index, return_index=True)
+    first = first[index[first] >= 0]
+    shift = (structure.xy[index[first]] - reference[agree][first]) / structure.camera.focal
+    sight = Sight(T_previous_from_new, index[first], xy[agree][first] + shift, weight[agree][first], fixed=True)
+    new.window.append(sight)
+    unknown = structure.info[sight.index] <= 0
+    structure.rho[sight.index[unknown]] = rho[agree][first][unknown]
+    refine_window(new)
+
+
+def add_query_depth(keyframe: Keyframe, found: Localisation, T: Float, depth: NDArray[np.float32], query_xy: Float) -> None:
+    """Takes metric depth measured in a frame as knowledge about the keyframe's points (both in metres).
+
+    Args:
+        T: (4, 4) T_frame_from_keyframe, metres.
+        depth: float32 (H, W) metres of the frame.
+        query_xy: (N, 2) pixels of the frame for the matches of `found`.
+    """
+    structure = keyframe.structure
+    assert structure is not None
+    chosen = np.flatnonzero(found.inliers)
+    index = found.index[chosen]
+    measured, info = rho_from_depth(depth, query_xy[chosen])
+    turned_z = structure.bearing[index] @ T[2, :3]
+    # depth in the frame z = (turned_z + rho t_z) / rho, so rho = turned_z / (z - t_z)
+    z = 1.0 / np.maximum(measured, 1e-9)
+    rho = turned_z / np.where(np.abs(z - T[2, 3]) < 1e-6, 1e-6, z - T[2, 3])
+    good = (info > 0) & (rho > 0) & (turned_z > 0)
+    slope = rho**2 / np.maximum(turned_z, 1e-6) * z**2  # d rho / d measured
+    structure.set_prior(index[good], rho[good], info[good] / np.maximum(slope[good] ** 2, 1e-9))
+
+
+def metric_ratio(structure: Structure, found: Localisation, depth: NDArray[np.float32], query_xy: Float) -> float:
+    """Metres per map unit from a frame's depth image: median over known points; NaN with fewer than 20 of them."""
+    chosen = np.flatnonzero(found.inliers)
+    chosen = chosen[structure.known()[found.index[chosen]]]
+    index = found.index[chosen]
+    measured, info = rho_from_depth(depth, query_xy[chosen])
+    _, X, _ = project(found.T_frame_from_keyframe[None], structure.bearing[index], structure.rho[index])
+    good = (info > 0) & (X[0, :, 2] > 0) & (structure.rho[index] > 0)
+    if np.count_nonzero(good) < 20:
+        return float("nan")
+    return float(np.median(structure.rho[index][good] / X[0, good, 2] / measured[good]))
+
+
+def covered_cells(xy: NDArray[np.floating], size: tuple[int, int]) -> int:
+    """Number of cells of a 10 x 8 grid over an image of `size` (width, height) that hold at least one of `xy` (N, 2)."""
+    column = np.clip((np.asarray(xy)[:, 0] + 0.5) * _CELLS_X / size[0], 0, _CELLS_X - 1).astype(int)
+    row = np.clip((np.asarray(xy)[:, 1] + 0.5) * _CELLS_Y / size[1], 0, _CELLS_Y - 1).astype(int)
+    return len(np.unique(row * _CELLS_X + column))
+
+
+def keyframe_reason(
+    keyframe: Keyframe, inliers: int, cells: int, parallax_deg: float, rotation_deg: float, config: TrackerConfig
+) -> str:
+    """Why the keyframe should be replaced, in words; empty when it should stay. Also remembers the best counts."""
+    keyframe.best_inliers = max(keyframe.best_inliers, inliers)
+    keyframe.best_cells = max(keyframe.best_cells, cells)
+    if cells < config.keyframe_overlap * keyframe.best_cells:
+        return f"matches cover {100 * cells / keyframe.best_cells:.0f} % of the area they covered at best"
+    if inliers < config.keyframe_inliers * keyframe.best_inliers:
+        return f"{inliers} matches agree, {keyframe.best_inliers} did at best"
+    if inliers < 2 * config.min_inliers:
+        return f"only {inliers} matches agree"
+    if parallax_deg > config.keyframe_parallax_deg:
+        return f"the parallax is {parallax_deg:.1f} degrees"
+    if rotation_deg > config.keyframe_rotation_deg:
+        return f"the camera has turned by {rotation_deg:.0f} degrees"
+    return ""

@@ -1,0 +1,492 @@
+"""The tracker: frame by frame from images to correspondences, relative poses and a trajectory.
+
+Pure and deterministic: no input or output, no clock but for the timings, the same frames give the same answers.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ros2_densematch.geometry import poses
+from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.geometry.two_view import RelativePose, Scale
+from ros2_densematch.matchers.base import Encoding, Matcher
+from ros2_densematch.tracking import mapping
+from ros2_densematch.tracking.config import TrackerConfig
+from ros2_densematch.tracking.frame import Frame, frame_problem
+from ros2_densematch.tracking.keyframe import Keyframe, KeyframeStore
+from ros2_densematch.tracking.localisation import Localisation, localise, relative_weight
+from ros2_densematch.tracking.metric import rho_from_stereo
+from ros2_densematch.tracking.structure import Structure, transfer
+from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
+
+__all__ = ["Status", "TrackedFrame", "Tracker", "TrackerConfig"]
+
+Float = NDArray[np.float64]
+
+
+@dataclass
+class _Seen:
+    """A frame in work, or the last one that was tracked."""
+
+    frame: Frame
+    encoding: Encoding
+    timings: dict[str, float]
+    matches: Correspondences | None = None
+    found: Localisation | None = None
+    T_from_keyframe: Float | None = None  # T_frame_from_keyframe, map units
+
+
+class Tracker:
+    """Tracks a sequence of frames against keyframes.
+
+    The world frame is the optical frame of the first camera. Lengths are metres where a depth image, a stereo pair or
+    odometry gives them; otherwise one arbitrary unit (the median depth of the first keyframe), carried from keyframe to
+    keyframe by the points that both see; and no length at all while the camera has only turned or hardly moved.
+
+    Args:
+        matcher: any matcher.
+        config: settings; None = the defaults.
+    """
+
+    def __init__(self, matcher: Matcher, config: TrackerConfig | None = None) -> None:
+        self.matcher = matcher
+        self.config = config if config is not None else TrackerConfig()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything; the next frame becomes the first keyframe."""
+        self._store = KeyframeStore(self.config.max_keyframes)
+        self._keyframe: Keyframe | None = None
+        self._last: _Seen | None = None  # the previous frame, when it was tracked against the current keyframe
+        self._tentative: _Seen | None = None  # a lost frame that may begin a new segment
+        self._last_T_world = np.eye(4)
+        self._last_stamp_ns: int | None = None
+        self._lost_frames = 0
+        self._next_id = 0
+        self._segment = 0
+        self._segments = 1
+        self._scale = Scale.NONE
+        self._scales: dict[int, tuple[Scale, float]] = {}
+        self._scale_std = float("nan")
+        self._turn = 0  # which older keyframe is tried next
+
+    @property
+    def keyframes(self) -> tuple[Keyframe, ...]:
+        """The keyframes in memory, oldest first."""
+        return tuple(self._store)
+
+    def process(self, frame: Frame) -> TrackedFrame:
+        """Tracks the next frame; never raises for what is in the frame: a frame that cannot be used is REJECTED."""
+        problem = frame_problem(frame)
+        if not problem and self._last_stamp_ns is not None and frame.stamp_ns <= self._last_stamp_ns:
+            problem = (
+                f"its time {frame.stamp_ns} ns is not after the previous frame's {self._last_stamp_ns} ns: sort the "
+                "frames, or reset the tracker when the clock was set back"
+            )
+        if problem:
+            where = f"{frame.source}: " if frame.source else ""
+            return TrackedFrame(frame.index, frame.stamp_ns, Status.REJECTED, where + problem, segment=self._segment)
+        self._last_stamp_ns = frame.stamp_ns
+        timings = {"encode": 0.0, "match": 0.0, "pose": 0.0}
+        start = time.perf_counter()
+        encoding = self.matcher.encode(frame.image, mask=frame.mask)
+        timings["encode"] = _milliseconds(start)
+        start = time.perf_counter()
+        before = timings["encode"]
+        seen = _Seen(frame, encoding, timings)
+        answer = self._track(seen)
+        timings["pose"] = _milliseconds(start) - timings["match"] - (timings["encode"] - before)
+        if answer.T_world_from_camera is not None:
+            self._last_T_world = answer.T_world_from_camera
+        return answer
+
+    def _track(self, seen: _Seen) -> TrackedFrame:
+        if self._keyframe is None:
+            self._begin(seen, np.eye(4))
+            return self._answer(seen, Status.INITIALISED, "first frame: it is the first keyframe", is_keyframe=True)
+        keyframe = self._keyframe
+        if seen.frame.camera is None or keyframe.camera is None:
+            return self._track_uncalibrated(seen, keyframe)
+        found = self._localise(seen, keyframe, self._predictions())
+        if found.ok:
+            return self._accept(seen, keyframe, found, Status.TRACKED)
+        if self._last is not None and self._last.T_from_keyframe is not None:
+            # The keyframe is out of sight, the previous frame hardly is: make that one the keyframe, a frame late.
+            previous = self._last
+            promoted = self._promote(previous, keyframe)
+            again = self._localise(seen, promoted, [np.eye(4)])
+            if again.ok:
+                return self._accept(
+                    seen, promoted, again, Status.TRACKED, f"frame {previous.frame.index} became a keyframe first: "
+                )
+            found = again
+        return self._lost(seen, found)
+
+    # ---- poses against keyframes
+
+    def _match(self, seen: _Seen, reference: Encoding, query: Encoding) -> Correspondences:
+        start = time.perf_counter()
+        matches = self.matcher.match(
+            reference, query, max_matches=self.config.max_matches, seed=self.config.seed
+        )
+        seen.timings["match"] += _milliseconds(start)
+        return matches
+
+    def _localise(self, seen: _Seen, keyframe: Keyframe, predictions: list[Float]) -> Localisation:
+        assert keyframe.structure is not None and seen.frame.camera is not None
+        seen.matches = self._match(seen, keyframe.reference, seen.encoding)
+        seen.found = localise(
+            seen.matches,
+            keyframe.structure,
+            seen.frame.camera,
+            min_inliers=self.config.min_inliers,
+            predictions=predictions,
+            config=self.config.pose,
+            seed=self.config.seed,
+        )
+        return seen.found
+
+    def _predictions(self) -> list[Float]:
+        if self._last is None or self._last.T_from_keyframe is None:
+            return []
+        return [self._last.T_from_keyframe]
+
+    def _accept(
+        self, seen: _Seen, keyframe: Keyframe, found: Localisation, status: Status, prefix: str = ""
+    ) -> TrackedFrame:
+        """The frame is consistent with the keyframe: position, points, and whether it replaces the keyframe."""
+        frame, config = seen.frame, self.config
+        structure = keyframe.structure
+        assert structure is not None and frame.camera is not None and seen.matches is not None
+        self._keyframe, self._lost_frames, self._tentative = keyframe, 0, None
+        self._enter_segment(keyframe.segment)
+        keyframe.tracked += 1
+        reason = found.reason
+        T = found.T_frame_from_keyframe.copy()
+        if not found.has_length:
+            T, reason = self._without_length(seen, keyframe, found)
+        has_length = self._scale != Scale.NONE and bool(structure.known().any())
+        if has_length:
+            reason += self._learn_metric(seen, keyframe, found, T)
+            T = found.T_frame_from_keyframe if found.has_length else T
+            if found.has_length and mapping.add_sight(keyframe, found, T, config):
+                mapping.refine_window(keyframe)
+                T = keyframe.window[-1].T_frame_from_keyframe
+        seen.T_from_keyframe = T
+        self._last = seen
+        inliers = int(found.inliers.sum())
+        cells = mapping.covered_cells(seen.matches.reference_xy[found.inliers], keyframe.size)
+        why = mapping.keyframe_reason(
+            keyframe, inliers, cells, found.parallax_deg, poses.rotation_angle_deg(T), config
+        )
+        if frame.size != keyframe.size:
+            why = f"the image size changed from {keyframe.size} to {frame.size}"
+        elif self._scale == Scale.NONE and frame.depth is not None and structure.depth is None:
+            why = "it is the first one with a depth image"
+        if why:
+            self._promote(seen, keyframe)
+            changed = Status.NEW_KEYFRAME if status is Status.TRACKED else status
+            return self._answer(seen, changed, f"{prefix}new keyframe: {why}; {reason}", keyframe, is_keyframe=True)
+        return self._answer(seen, status, prefix + reason, keyframe)
+
+    def _without_length(self, seen: _Seen, keyframe: Keyframe, found: Localisation) -> tuple[Float, str]:
+        """The keyframe's points give no length: triangulate them with this frame if it moved enough, else hold."""
+        T = found.T_frame_from_keyframe.copy()
+        moved = float(np.linalg.norm(T[:3, 3])) > 0
+        held = T.copy()
+        held[:3, 3] = 0.0
+        if not moved:
+            return held, f"pure rotation or too little motion: rotation chained, position held; {found.reason}"
+        if found.parallax_deg < self.config.min_parallax_deg:
+            return held, (
+                f"baseline too short ({found.parallax_deg:.2f} degrees of parallax): rotation chained, position held; "
+                + found.reason
+            )
+        assert seen.frame.camera is not None and keyframe.structure is not None
+        length = self._odometry_length(seen.frame.odometry, keyframe.odometry)
+        T_map = mapping.initialise_structure(keyframe, found, seen.frame.camera.focal, length)
+        if T_map is None:
+            return held, f"the points do not lie in front of both cameras: position held; {found.reason}"
+        if self._scale != Scale.NONE:
+            self._new_segment(keyframe)
+            note = f"new segment {self._segment}: the length unit was lost while the camera turned away; "
+        else:
+            note = ""
+        metric = length is not None
+        self._set_scale(Scale.METRIC if metric else Scale.UNIT, 0.05 if metric else float("nan"))
+        unit = "metres from odometry" if metric else "unit = median depth"
+        seen.found = replace(found, T_frame_from_keyframe=T_map, has_length=True)
+        mapping.add_sight(keyframe, seen.found, T_map, self.config)
+        mapping.refine_window(keyframe)
+        if keyframe.window:
+            T_map = keyframe.window[-1].T_frame_from_keyframe
+        return T_map, f"{note}points triangulated ({unit}); {found.reason}"
+
+    @staticmethod
+    def _odometry_length(now: Float | None, then: Float | None) -> float | None:
+        if now is None or then is None:
+            return None
+        length = float(np.linalg.norm(np.asarray(now)[:3, 3] - np.asarray(then)[:3, 3]))
+        return length if length > 0.02 else None
+
+    def _learn_metric(self, seen: _Seen, keyframe: Keyframe, found: Localisation, T: Float) -> str:
+        """Uses a depth image of the frame: as knowledge about the keyframe's points, or to turn the unit into metres."""
+        depth, structure = seen.frame.depth, keyframe.structure
+        if depth is None or not found.has_length or structure is None or structure.depth is not None:
+            return ""
+        assert seen.matches is not None
+        xy = seen.matches.query_xy.astype(np.float64)
+        if self._scale == Scale.METRIC:
+            mapping.add_query_depth(keyframe, found, T, depth, xy)
+            return ""
+        ratio = mapping.metric_ratio(structure, found, depth, xy)
+        if not np.isfinite(ratio) or ratio <= 0:
+            return ""
+        for k in self._store:
+            if k.segment == self._segment:
+                k.rescale(ratio)
+        found.T_frame_from_keyframe[:3, 3] *= ratio
+        old = self._segment
+        self._new_segment(keyframe, whole=True)
+        self._set_scale(Scale.METRIC, 0.02)
+        return f"; new segment {self._segment}: a depth image turned the unit of segment {old} into metres"
+
+    # ---- keyframes and segments
+
+    def _begin(self, seen: _Seen, T_world: Float) -> Keyframe:
+        """A keyframe without a predecessor."""
+        keyframe = self._make_keyframe(seen, T_world)
+        self._store.add(keyframe)
+        self._keyframe, self._last, self._tentative = keyframe, None, None
+        structure = keyframe.structure
+        metric = structure is not None and (structure.depth is not None or bool(structure.known().any()))
+        self._set_scale(Scale.METRIC if metric else Scale.NONE, 0.02 if metric else float("nan"))
+        return keyframe
+
+    def _make_keyframe(self, seen: _Seen, T_world: Float) -> Keyframe:
+        frame = seen.frame
+        reference = seen.encoding
+        if self.matcher.reference_encoding_differs:
+            start = time.perf_counter()
+            reference = self.matcher.encode(frame.image, reference=True, mask=frame.mask)
+            seen.timings["encode"] += _milliseconds(start)
+        structure = None
+        if frame.camera is not None:
+            depth_fits = self._scale in (Scale.NONE, Scale.METRIC)
+            structure = Structure(frame.camera, frame.depth if depth_fits else None, 3 * self.config.max_matches)
+            if frame.right_image is not None and frame.right_camera is not None and depth_fits:
+                self._add_stereo(seen, reference, structure)
+        keyframe = Keyframe(
+            self._next_id,
+            frame.index,
+            frame.stamp_ns,
+            frame.size,
+            frame.camera,
+            self._segment,
+            T_world,
+            reference,
+            seen.encoding,
+            structure,
+            frame.odometry,
+        )
+        self._next_id += 1
+        return keyframe
+
+    def _add_stereo(self, seen: _Seen, reference: Encoding, structure: Structure) -> None:
+        frame = seen.frame
+        assert frame.right_image is not None and frame.right_camera is not None and frame.camera is not None
+        start = time.perf_counter()
+        right = self.matcher.encode(frame.right_image)
+        seen.timings["encode"] += _milliseconds(start)
+        matches = self._match(seen, reference, right)
+        xy, rho, info = rho_from_stereo(matches, frame.camera, frame.right_camera)
+        index = structure.find_or_add(xy)
+        _, first = np.unique(index, return_index=True)
+        first = first[index[first] >= 0]
+        structure.set_prior(index[first], rho[first], info[first])
+
+    def _promote(self, seen: _Seen, previous: Keyframe) -> Keyframe:
+        """Makes a tracked frame the current keyframe and carries the points over to it."""
+        assert seen.T_from_keyframe is not None and seen.found is not None and seen.matches is not None
+        T_world = poses.compose(previous.T_world_from_camera, poses.inverse(seen.T_from_keyframe))
+        keyframe = self._make_keyframe(seen, T_world)
+        if keyframe.structure is not None and previous.structure is not None:
+            inliers = np.flatnonzero(seen.found.inliers)
+            transfer(
+                previous.structure,
+                seen.found.index[inliers],
+                seen.T_from_keyframe,
+                keyframe.structure,
+                seen.matches.query_xy[inliers],
+            )
+            if keyframe.structure.known().any():
+                back = self._match(seen, keyframe.reference, previous.query)
+                mapping.anchor_to_previous(
+                    keyframe, previous, back, poses.inverse(seen.T_from_keyframe), relative_weight(back)
+                )
+            if keyframe.structure.depth is not None and self._scale == Scale.NONE:
+                self._set_scale(Scale.METRIC, 0.02)
+        self._store.add(keyframe)
+        self._keyframe = keyframe
+        self._last = None
+        return keyframe
+
+    def _new_segment(self, keyframe: Keyframe, *, whole: bool = False) -> None:
+        """Begins a segment with this keyframe (or, `whole`, renames the present one)."""
+        old = self._segment
+        self._segment = self._segments
+        self._segments += 1
+        for k in self._store:
+            if k is keyframe or (whole and k.segment == old):
+                k.segment = self._segment
+
+    def _enter_segment(self, segment: int) -> None:
+        if segment != self._segment:
+            self._segment = segment
+            self._scale, self._scale_std = self._scales.get(segment, (Scale.NONE, float("nan")))
+
+    def _set_scale(self, scale: Scale, std: float) -> None:
+        self._scale, self._scale_std = scale, std
+        self._scales[self._segment] = (scale, std)
+
+    # ---- loss and recovery
+
+    def _lost(self, seen: _Seen, found: Localisation) -> TrackedFrame:
+        keyframe = self._keyframe
+        assert keyframe is not None
+        self._lost_frames += 1
+        self._last = None
+        matches, first = seen.matches, found
+        candidates = [k for k in self._store.nearest(self._last_T_world, self._segment) if k is not keyframe]
+        candidates = [k for k in candidates if k.camera is not None]
+        for _ in range(min(self.config.relocalisation_candidates, len(candidates))):
+            candidate = candidates[self._turn % len(candidates)]
+            self._turn += 1
+            again = self._localise(seen, candidate, [])
+            if again.ok and int(again.inliers.sum()) >= self.config.relocalisation_inliers:
+                prefix = f"found again by keyframe {candidate.id} after {self._lost_frames} lost frames; "
+                return self._accept(seen, candidate, again, Status.RELOCALISED, prefix)
+        fresh = keyframe.tracked == 0
+        if fresh or self._lost_frames >= self.config.max_lost_frames:
+            started = self._try_new_segment(seen)
+            if started is not None:
+                return started
+        seen.matches, seen.found = matches, first
+        return self._answer(seen, Status.LOST, f"lost: {first.reason}", keyframe)
+
+    def _try_new_segment(self, seen: _Seen) -> TrackedFrame | None:
+        """Two lost frames in a row that match each other begin a new segment at the last known pose."""
+        tentative, self._tentative = self._tentative, seen
+        if tentative is None or tentative.frame.camera is None or seen.frame.camera is None:
+            return None
+        reference = tentative.encoding
+        probe = self._match(seen, reference, seen.encoding)
+        if len(probe) < 2 * self.config.min_inliers:
+            return None
+        old_keyframe, old_segment = self._keyframe, self._segment
+        assert old_keyframe is not None
+        if old_keyframe.tracked > 0:
+            self._segment = self._segments
+        keyframe = self._make_keyframe(tentative, self._last_T_world)
+        found = self._localise(seen, keyframe, [])
+        if not found.ok:
+            self._segment = old_segment
+            return None
+        lost = self._lost_frames
+        if old_keyframe.tracked > 0:
+            self._segments += 1
+            note = f"new segment {self._segment} at the last known pose after {lost} lost frames; "
+        else:
+            self._store.drop_segment(old_segment)
+            note = f"begun again at frame {keyframe.frame_index}: nothing matched the first frame; "
+        self._store.add(keyframe)
+        structure = keyframe.structure
+        metric = structure is not None and (structure.depth is not None or bool(structure.known().any()))
+        self._set_scale(Scale.METRIC if metric else Scale.NONE, 0.02 if metric else float("nan"))
+        return self._accept(seen, keyframe, found, Status.TRACKED, note)
+
+    # ---- without calibration
+
+    def _track_uncalibrated(self, seen: _Seen, keyframe: Keyframe) -> TrackedFrame:
+        """Matches only; a keyframe is replaced when too few are left or they moved far."""
+        if (seen.frame.camera is None) != (keyframe.camera is None):
+            self._begin(seen, self._last_T_world)
+            what = "gone" if seen.frame.camera is None else "known"
+            status = Status.NO_CALIBRATION if seen.frame.camera is None else Status.INITIALISED
+            return self._answer(seen, status, f"the calibration is {what} from here: new keyframe", is_keyframe=True)
+        matches = seen.matches = self._match(seen, keyframe.reference, seen.encoding)
+        keyframe.tracked += 1
+        cells = mapping.covered_cells(matches.reference_xy, keyframe.size) if len(matches) else 0
+        why = mapping.keyframe_reason(keyframe, len(matches), cells, 0.0, 0.0, self.config)
+        if len(matches):
+            moved = np.median(np.linalg.norm(matches.query_xy - matches.reference_xy, axis=1))
+            if not why and moved > 0.15 * keyframe.size[0]:
+                why = f"the image moved by {moved:.0f} pixels"
+        if seen.frame.size != keyframe.size:
+            why = f"the image size changed from {keyframe.size} to {seen.frame.size}"
+        reason = f"{len(matches)} matches; no calibration, so no pose: give CameraInfo or a camera file"
+        if why:
+            self._store.add(self._keyframe_without_pose(seen))
+            return self._answer(
+                seen, Status.NO_CALIBRATION, f"new keyframe: {why}; {reason}", keyframe, is_keyframe=True
+            )
+        return self._answer(seen, Status.NO_CALIBRATION, reason, keyframe)
+
+    def _keyframe_without_pose(self, seen: _Seen) -> Keyframe:
+        keyframe = self._make_keyframe(seen, self._last_T_world)
+        self._keyframe, self._last = keyframe, None
+        return keyframe
+
+    # ---- answers
+
+    def _answer(
+        self,
+        seen: _Seen,
+        status: Status,
+        reason: str,
+        keyframe: Keyframe | None = None,
+        *,
+        is_keyframe: bool = False,
+    ) -> TrackedFrame:
+        """Collects what is known of a frame; without `keyframe` the frame is itself the (first) keyframe."""
+        reference = keyframe if keyframe is not None else self._keyframe
+        assert reference is not None
+        tracked = status in (Status.INITIALISED, Status.TRACKED, Status.NEW_KEYFRAME, Status.RELOCALISED)
+        T_world = None
+        if tracked and reference.camera is not None:
+            T_world = reference.T_world_from_camera
+            if seen.T_from_keyframe is not None:
+                T_world = poses.compose(T_world, poses.inverse(seen.T_from_keyframe))
+        found = seen.found if tracked else None
+        return TrackedFrame(
+            index=seen.frame.index,
+            stamp_ns=seen.frame.stamp_ns,
+            status=status,
+            reason=reason,
+            keyframe_id=reference.id,
+            keyframe_index=reference.frame_index,
+            keyframe_stamp_ns=reference.stamp_ns,
+            correspondences=seen.matches,
+            relative_pose=self._relative_pose(seen) if seen.found is not None else None,
+            T_world_from_camera=T_world,
+            scale=self._scale if T_world is not None else Scale.NONE,
+            scale_std=self._scale_std if T_world is not None else float("nan"),
+            is_keyframe=is_keyframe,
+            segment=self._segment,
+            num_inliers=int(found.inliers.sum()) if found is not None else 0,
+            inliers=found.inliers if found is not None else None,
+            timings_ms=seen.timings,
+        )
+
+    def _relative_pose(self, seen: _Seen) -> RelativePose:
+        assert seen.found is not None
+        return seen.found.two_view
+
+
+def _milliseconds(start: float) -> float:
+    return 1000.0 * (time.perf_counter() - start)
