@@ -7,8 +7,14 @@ import pytest
 
 from ros2_densematch.simulation.flight import DEFAULT_FRAMES, demo_camera, demo_flight, fly, look
 from ros2_densematch.simulation.renderer import render
+from ros2_densematch.simulation.scene import Scene
 from ros2_densematch.simulation.sensor import Sensor
 from ros2_densematch.simulation.worlds import workshop
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return workshop()
 
 
 def step_angles(poses: np.ndarray) -> np.ndarray:
@@ -22,7 +28,8 @@ def test_the_flight_is_smooth_and_long_enough() -> None:
     assert len(flight) == DEFAULT_FRAMES >= 200
     np.testing.assert_array_equal(np.diff(flight.stamps_ns), 50_000_000)
     steps = np.linalg.norm(np.diff(flight.T_world_from_camera[:, :3, 3], axis=0), axis=1)
-    assert flight.path_length == pytest.approx(steps.sum()) and flight.path_length > 4.0
+    assert flight.path_length == pytest.approx(steps.sum())
+    assert flight.path_length > 4.0
     assert steps.max() < 0.1
     assert np.abs(np.diff(steps)).max() < 0.015  # metres a frame, from one frame to the next
     assert step_angles(flight.T_world_from_camera).max() < 5.0
@@ -37,21 +44,24 @@ def test_there_is_a_stretch_of_pure_rotation() -> None:
     assert step_angles(flight.T_world_from_camera[turning]).sum() > 40.0
 
 
-def test_the_camera_sees_nothing_but_the_blank_wall_for_a_while_and_comes_back_to_a_known_view() -> None:
-    scene, camera, flight = workshop(), demo_camera(160, 120), demo_flight()
+def test_the_camera_sees_nothing_but_the_blank_wall_for_a_while_and_comes_back_to_a_known_view(
+    scene: Scene,
+) -> None:
+    camera, flight = demo_camera(160, 120), demo_flight()
     blank = [i for i, s in enumerate(scene.surfaces) if s.texture.__name__ == "blank"]
     assert len(blank) == 1
     share = np.array([(render(scene, camera, T).surface == blank[0]).mean() for T in flight.T_world_from_camera[::2]])
     alone = np.flatnonzero(share > 0.999)
-    assert len(alone) >= 5 and (np.diff(alone) == 1).all()
+    assert len(alone) >= 5
+    assert (np.diff(alone) == 1).all()
     assert share[95:].max() < 0.3
     before, after = flight.T_world_from_camera[70], flight.T_world_from_camera[195]
     assert np.linalg.norm(before[:3, 3] - after[:3, 3]) < 1.0
     assert before[:3, 2] @ after[:3, 2] > 0.9
 
 
-def test_far_and_near_things_overlap_in_the_picture() -> None:
-    scene, camera, flight = workshop(), demo_camera(320, 240), demo_flight()
+def test_far_and_near_things_overlap_in_the_picture(scene: Scene) -> None:
+    camera, flight = demo_camera(320, 240), demo_flight()
     frame = render(scene, camera, flight.T_world_from_camera[40])
     assert len(np.unique(frame.surface)) > 20
     assert np.quantile(frame.depth, 0.95) > 2.5 * np.quantile(frame.depth, 0.05)
@@ -72,10 +82,12 @@ def test_look_points_the_optical_axis_and_keeps_the_horizon() -> None:
 def test_the_sensor_darkens_corners_adds_the_given_noise_and_is_deterministic() -> None:
     grey = np.full((120, 160, 3), 120, np.uint8)
     clean = Sensor(noise=0.0, vignetting=0.2, exposure_drift=0.0).expose(grey, 0)
-    assert clean[60, 80, 0] == pytest.approx(120, abs=1) and clean[0, 0, 0] == pytest.approx(96, abs=1)
+    assert clean[60, 80, 0] == pytest.approx(120, abs=1)
+    assert clean[0, 0, 0] == pytest.approx(96, abs=1)
     sensor = Sensor(noise=3.0, vignetting=0.0, exposure_drift=0.0, seed=4)
     noisy = sensor.expose(grey, 7)
-    assert noisy.std() == pytest.approx(3.0, rel=0.05) and noisy.mean() == pytest.approx(120, abs=0.2)
+    assert noisy.std() == pytest.approx(3.0, rel=0.05)
+    assert noisy.mean() == pytest.approx(120, abs=0.2)
     np.testing.assert_array_equal(noisy, sensor.expose(grey, 7))
     following = sensor.expose(grey, 8).astype(float) - 120
     assert abs(np.corrcoef(following.ravel(), noisy.ravel() - 120.0)[0, 1]) < 0.02
@@ -86,10 +98,11 @@ def test_the_sensor_darkens_corners_adds_the_given_noise_and_is_deterministic() 
         Sensor(vignetting=1.0)
 
 
-def test_a_short_flight_follows_the_same_path() -> None:
+def test_a_short_flight_follows_the_same_path(scene: Scene) -> None:
     short, full = demo_flight(12), demo_flight(240)
     np.testing.assert_allclose(short.T_world_from_camera[[0, -1]], full.T_world_from_camera[[0, -1]])
-    frames = list(fly(workshop(), demo_camera(64, 48), short, Sensor()))
-    assert len(frames) == 12 and frames[0].image.shape == (48, 64, 3)
+    frames = list(fly(scene, demo_camera(64, 48), short, Sensor()))
+    assert len(frames) == 12
+    assert frames[0].image.shape == (48, 64, 3)
     with pytest.raises(ValueError, match="at least 2"):
         demo_flight(1)

@@ -101,19 +101,18 @@ def test_texture_lies_where_the_projection_puts_it() -> None:
 
     def disc(height: int, width: int, density: float, rng: np.random.Generator) -> textures.Image:
         y, x = (np.mgrid[0:height, 0:width] + 0.5) / density
-        inside = (x - 1.7) ** 2 + (y - 2.4) ** 2 < 0.06**2
+        inside = (x - 2.7) ** 2 + (y - 3.4) ** 2 < 0.06**2
         return np.repeat(np.where(inside, 255, 0)[..., None], 3, 2).astype(np.uint8)
 
-    scene = Scene([Surface(np.array([3.0, 2, 2]), np.array([0, -4.0, 0]), np.array([0, 0, -4.0]), disc, 400.0)])
-    for yaw, pitch in ((0.0, 0.0), (0.25, 0.1), (-0.2, -0.1)):
+    scene = Scene([Surface(np.array([3.0, 3, 3]), np.array([0, -6.0, 0]), np.array([0, 0, -6.0]), disc, 400.0)])
+    for yaw, pitch in ((0.0, 0.0), (0.15, 0.08), (-0.2, -0.1)):
         pose = look(np.array([0.4, 0.1, -0.2]), yaw, pitch, 0.05)
-        frame = render(scene, CAMERA, pose)
-        image = np.where(frame.surface == 0, frame.image[..., 0], 0).astype(np.float64)
+        image = render(scene, CAMERA, pose).image[..., 0].astype(np.float64)
         y, x = np.mgrid[0 : CAMERA.height, 0 : CAMERA.width]
         centre = np.array([(x * image).sum(), (y * image).sum()]) / image.sum()
-        point = np.linalg.inv(pose) @ np.array([3.0, 2 - 1.7, 2 - 2.4, 1.0])
+        point = np.linalg.inv(pose) @ np.array([3.0, 3 - 2.7, 3 - 3.4, 1.0])
         expected = (CAMERA.K @ point[:3])[:2] / point[2]
-        np.testing.assert_allclose(centre, expected, atol=0.05)  # a disc's image is a shifted ellipse by some 0.01 px
+        np.testing.assert_allclose(centre, expected, atol=0.06)  # the middle of the disc is not quite that of its image
 
 
 @pytest.mark.parametrize(
@@ -132,7 +131,7 @@ def test_true_correspondences_show_the_same_colour_where_both_cameras_see_the_po
     x, y = np.rint(xy[visible]).astype(int).T
     assert (a.surface[visible] == b.surface[y, x]).mean() > 0.99
     error = _photometric_error(a.image, b.image, xy, visible)
-    shifted = _photometric_error(a.image, b.image, xy + [1.5, 0.0], visible)
+    shifted = _photometric_error(a.image, b.image, xy + np.array([1.5, 0.0]), visible)
     assert error < 8.0
     assert error < 0.5 * shifted  # one and a half pixels aside it is clearly worse
 
