@@ -1,0 +1,127 @@
+"""A tracked frame as messages: status, keyframe, correspondences, relative pose."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ros2_densematch.geometry.relative_pose import Scale
+from ros2_densematch.messages.conversions import (
+    correspondences_message,
+    header_message,
+    pose_message,
+    relative_pose_message,
+)
+from ros2_densematch.messages.typestore import message_class
+from ros2_densematch.tracking.tracked_frame import TrackedFrame
+
+
+def frame_correspondences(
+    tracked: TrackedFrame, *, frame_id: str, matcher: str = "", rectified: bool = False
+) -> Any | None:
+    """densematch/Correspondences of a frame, or None where nothing was matched."""
+    if tracked.correspondences is None:
+        return None
+    return correspondences_message(
+        tracked.correspondences,
+        stamp_ns=tracked.stamp_ns,
+        frame_id=frame_id,
+        reference_stamp_ns=tracked.keyframe_stamp_ns,
+        reference_frame_id=frame_id,
+        keyframe_id=tracked.keyframe_id,
+        matcher=matcher,
+        rectified=rectified,
+        inliers=tracked.inliers,
+    )
+
+
+def frame_relative_pose(tracked: TrackedFrame, *, frame_id: str) -> Any | None:
+    """densematch/RelativePose of a frame, or None where none was estimated."""
+    if tracked.relative_pose is None:
+        return None
+    return relative_pose_message(
+        tracked.relative_pose,
+        stamp_ns=tracked.stamp_ns,
+        frame_id=frame_id,
+        reference_stamp_ns=tracked.keyframe_stamp_ns,
+        reference_frame_id=frame_id,
+        keyframe_id=tracked.keyframe_id,
+        latency_ms=sum(tracked.timings_ms.values()),
+    )
+
+
+def keyframe_info(
+    tracked: TrackedFrame,
+    *,
+    frame_id: str,
+    keyframe_id: int,
+    size: tuple[int, int],
+    num_keyframes: int,
+    world_frame_id: str,
+) -> Any:
+    """densematch/KeyframeInfo of a frame that became a keyframe.
+
+    Args:
+        tracked: the frame.
+        frame_id: its optical frame.
+        keyframe_id: the number of the new keyframe (`tracked.keyframe_id` is that of the one before).
+        size: (width, height) in pixels.
+        num_keyframes: keyframes in memory.
+        world_frame_id: frame of its pose.
+    """
+    T = tracked.T_world_from_camera if tracked.T_world_from_camera is not None else np.eye(4)
+    return message_class("densematch/msg/KeyframeInfo")(
+        header=header_message(tracked.stamp_ns, frame_id),
+        keyframe_id=int(keyframe_id),
+        frame_index=int(tracked.index),
+        width=int(size[0]),
+        height=int(size[1]),
+        num_keyframes=int(num_keyframes),
+        reason=tracked.reason,
+        world_frame_id=world_frame_id,
+        pose=pose_message(T),
+        scale=int(tracked.scale if tracked.T_world_from_camera is not None else Scale.NONE),
+    )
+
+
+def status_message(
+    tracked: TrackedFrame,
+    *,
+    frame_id: str,
+    matcher: str = "",
+    preset: str = "",
+    device: str = "",
+    frames_processed: int = 0,
+    frames_dropped: int = 0,
+) -> Any:
+    """densematch/MatcherStatus of a frame.
+
+    Args:
+        tracked: the frame.
+        frame_id: its optical frame.
+        matcher, preset, device: what runs.
+        frames_processed, frames_dropped: since the start.
+    """
+    status = message_class("densematch/msg/MatcherStatus")
+    matches = tracked.correspondences
+    return status(
+        header=header_message(tracked.stamp_ns, frame_id),
+        state=int(getattr(status, str(tracked.status), status.UNKNOWN)),
+        reason=tracked.reason,
+        frame_index=int(tracked.index),
+        keyframe_id=max(int(tracked.keyframe_id), 0),
+        scale=int(tracked.scale),
+        matcher=matcher,
+        preset=preset,
+        device=device,
+        num_matches=0 if matches is None else len(matches),
+        num_inliers=int(tracked.num_inliers),
+        overlap=0.0 if matches is None else float(matches.overlap),
+        encode_ms=float(tracked.timings_ms.get("encode", math.nan)),
+        match_ms=float(tracked.timings_ms.get("match", math.nan)),
+        pose_ms=float(tracked.timings_ms.get("pose", math.nan)),
+        frames_processed=int(frames_processed),
+        frames_dropped=int(frames_dropped),
+    )
