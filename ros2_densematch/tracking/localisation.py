@@ -112,8 +112,7 @@ def localise(
         max_sigma=_MAX_SIGMA_PX / camera.focal,
     )
     T = refined.poses[0]
-    _, prior_chi2 = chi_squared(refined.poses, priors, observed[None], weight[chosen][None], refined.rho)
-    consistent = refined.chi2[0] + prior_chi2 < _INLIER_CHI2
+    consistent = refined.chi2[0] < _INLIER_CHI2
     inliers = np.zeros(len(matches), np.bool_)
     inliers[chosen[consistent]] = True
     known_inliers = int(np.count_nonzero(known[index[chosen[consistent]]]))
@@ -200,8 +199,8 @@ def _support(T: Float, known: PointPriors, xy: Float, weight: Float, focal: floa
     """Share of known points that fit, softly counted, so that the better of two good candidates wins."""
     w = weight[None] / (1.5 / focal) ** 2
     rho, _ = solve_rho(T[None], known, xy[None], w, known.rho, steps=3)
-    chi2, prior = chi_squared(T[None], known, xy[None], w, rho)
-    return float(np.mean(1.0 / (1.0 + (np.nan_to_num(chi2[0], nan=1e6) + prior[0]) / 4.0)))
+    chi2 = chi_squared(T[None], known, xy[None], w, rho)[0]
+    return float(np.mean(1.0 / (1.0 + np.nan_to_num(chi2, nan=np.inf) / 4.0)))
 
 
 def _translation_given_rotation(R: Float, known: PointPriors, xy: Float) -> Float:

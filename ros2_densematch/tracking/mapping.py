@@ -52,8 +52,8 @@ def initialise_structure(keyframe: Keyframe, found: Localisation, focal: float, 
     chosen = np.flatnonzero(found.inliers)
     index, T = found.index[chosen], found.T_frame_from_keyframe.copy()
     rho = triangulate(T, structure.bearing[index], found.xy[chosen])
-    _, X, d = project(T[None], structure.bearing[index], rho)
-    front = (rho > 0) & (X[0, :, 2] > 0)
+    _, z, d = project(T[None], structure.bearing[index], rho)
+    front = (rho > 0) & (z[0] > 0)
     if np.count_nonzero(front) < 0.7 * len(chosen) or not front.any():
         return None
     # unit translation means rho = baseline / depth: scale so that the median depth is 1, or the baseline its length
@@ -120,8 +120,8 @@ def refine_window(keyframe: Keyframe) -> None:
         max_sigma=_MAX_SIGMA_PX / focal,
     )
     good = np.nan_to_num(result.chi2, nan=np.inf) < _OUTLIER_CHI2
-    _, X, d = project(result.poses, structure.bearing[points], result.rho)
-    good &= X[..., 2] > 0
+    _, z, d = project(result.poses, structure.bearing[points], result.rho)
+    good &= z > 0
     info = np.einsum("mn,mnk,mnk->n", good * weight / result.sigma**2, d, d) + structure.prior_info[points]
     supported = good.any(0)
     structure.rho[points] = result.rho
@@ -155,8 +155,8 @@ def anchor_to_previous(
     rho = np.maximum(triangulate(T_previous_from_new, bearing, xy), 0.0)
     T = T_previous_from_new[None]
     rho, _ = solve_rho(T, PointPriors(bearing, rho, nothing), xy[None], np.ones((1, len(xy))) / sigma**2, rho)
-    predicted, X, _ = project(T, bearing, rho)
-    agree = (np.sum((predicted[0] - xy) ** 2, 1) < _OUTLIER_CHI2 * sigma**2) & (X[0, :, 2] > 0) & (weight > 0)
+    predicted, z, _ = project(T, bearing, rho)
+    agree = (np.sum((predicted[0] - xy) ** 2, 1) < _OUTLIER_CHI2 * sigma**2) & (z[0] > 0) & (weight > 0)
     index = structure.find_or_add(reference[agree])
     _, first = np.unique(index, return_index=True)
     first = first[index[first] >= 0]
@@ -196,11 +196,11 @@ def metric_ratio(structure: Structure, found: Localisation, depth: NDArray[np.fl
     chosen = chosen[structure.known()[found.index[chosen]]]
     index = found.index[chosen]
     measured, info = rho_from_depth(depth, query_xy[chosen])
-    _, X, _ = project(found.T_frame_from_keyframe[None], structure.bearing[index], structure.rho[index])
-    good = (info > 0) & (X[0, :, 2] > 0) & (structure.rho[index] > 0)
+    _, z, _ = project(found.T_frame_from_keyframe[None], structure.bearing[index], structure.rho[index])
+    good = (info > 0) & (z[0] > 0) & (structure.rho[index] > 0)
     if np.count_nonzero(good) < 20:
         return float("nan")
-    return float(np.median(structure.rho[index][good] / X[0, good, 2] / measured[good]))
+    return float(np.median(structure.rho[index][good] / z[0, good] / measured[good]))
 
 
 def covered_cells(xy: NDArray[np.floating], size: tuple[int, int]) -> int:

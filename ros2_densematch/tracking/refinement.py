@@ -45,8 +45,8 @@ class RefinedPoses:
         poses: float64 (M, 4, 4), T_frame_from_keyframe.
         rho: float64 (N,), inverse depths at these poses.
         info: float64 (N,), their inverse variance given the poses.
-        chi2: float64 (M, N), squared residual of each observation in standard deviations; NaN where not seen.
-        covariance: float64 (6 M, 6 M), of the poses' left perturbations (x y z, rotation), free poses only.
+        chi2: float64 (M, N), squared residual of each observation, with its share of its point's prior, in standard
+            deviations; infinite behind the camera, NaN where not seen.
         sigma: standard deviation of one observed coordinate, in normalised units, as estimated from the residuals.
     """
 
@@ -54,7 +54,6 @@ class RefinedPoses:
     rho: Float
     info: Float
     chi2: Float
-    covariance: Float
     sigma: float
 
 
@@ -67,15 +66,12 @@ def project(poses: Float, bearing: Float, rho: Float) -> tuple[Float, Float, Flo
         rho: (N,).
 
     Returns:
-        xy (M, N, 2) normalised coordinates, X (M, N, 3) = R b + rho t, d (M, N, 2) = derivative of xy by rho. Points
-        behind a camera come out with X[..., 2] <= 0 and xy of no meaning (never NaN).
+        xy (M, N, 2) normalised coordinates, z (M, N) = third component of R b + rho t, d (M, N, 2) = derivative of xy by
+        rho. Points behind a camera come out with z <= 0 and xy of no meaning (never NaN).
     """
-    t = poses[:, :3, 3]
-    X = bearing @ poses[:, :3, :3].transpose(0, 2, 1) + rho[None, :, None] * t[:, None, :]
-    z = np.where(np.abs(X[..., 2]) < 1e-6, 1e-6, X[..., 2])
-    xy = X[..., :2] / z[..., None]
-    d = (t[:, None, :2] - xy * t[:, None, 2:]) / z[..., None]
-    return xy, X, d
+    zero = np.zeros((len(poses), len(rho)))
+    e = _evaluate(poses, PointPriors(bearing, rho, np.zeros(len(rho))), np.stack([zero, zero], -1), zero, rho)
+    return np.stack([e.u, e.v], -1), e.z, np.stack([e.du, e.dv], -1)
 
 
 def solve_rho(
@@ -89,28 +85,23 @@ def solve_rho(
         rho: (N,) start.
         steps: Gauss-Newton steps.
     """
-    for _ in range(steps):
-        predicted, _, d = project(poses, priors.bearing, rho)
-        info = np.einsum("mn,mnk,mnk->n", weight, d, d) + priors.info
-        gradient = np.einsum("mn,mnk,mnk->n", weight, d, xy - predicted) + priors.info * (priors.rho - rho)
-        step = np.where(info > 0, gradient / np.maximum(info, 1e-12), 0.0)
-        limit = np.maximum(_MAX_RHO_STEP * np.abs(rho), 1e-3)
-        rho = np.maximum(rho + np.clip(step, -limit, 2 * limit), 0.0)
-    _, _, d = project(poses, priors.bearing, rho)
-    return rho, np.einsum("mn,mnk,mnk->n", weight, d, d) + priors.info
+    for step in range(steps + 1):
+        e = _evaluate(poses, priors, xy, weight, rho)
+        info = np.sum(weight * (e.du**2 + e.dv**2), 0) + priors.info
+        if step == steps:
+            break
+        gradient = np.sum(weight * (e.du * e.eu + e.dv * e.ev), 0) + priors.info * (priors.rho - rho)
+        rho = _step_rho(rho, gradient / np.maximum(info, 1e-12))
+    return rho, info
 
 
-def chi_squared(poses: Float, priors: PointPriors, xy: Float, weight: Float, rho: Float) -> tuple[Float, Float]:
-    """Squared residuals in standard deviations: of the observations (M, N), NaN where unseen, and each one's share of
-    its point's prior (N,).
+def chi_squared(poses: Float, priors: PointPriors, xy: Float, weight: Float, rho: Float) -> Float:
+    """Squared residuals (M, N) of observations together with their share of their point's prior, in standard deviations.
 
-    A point behind the camera counts as a residual of 1e6.
+    NaN where not seen (weight 0), infinite behind the camera.
     """
-    predicted, X, _ = project(poses, priors.bearing, rho)
-    squared = weight * np.sum((xy - predicted) ** 2, -1)
-    squared = np.where(X[..., 2] <= 1e-6, 1e6, squared)
-    count = np.maximum(np.count_nonzero(weight > 0, axis=0), 1)
-    return np.where(weight > 0, squared, np.nan), priors.info * (priors.rho - rho) ** 2 / count
+    e = _evaluate(poses, priors, xy, weight, rho)
+    return np.where(weight > 0, np.where(e.z > _NEAR, e.chi2, np.inf), np.nan)
 
 
 def refine(
@@ -121,11 +112,10 @@ def refine(
     *,
     fixed: NDArray[np.bool_] | None = None,
     iterations: int = 10,
-    sigma: float | None = None,
     min_sigma: float = 1e-4,
     max_sigma: float = 1e-2,
 ) -> RefinedPoses:
-    """Levenberg-Marquardt over poses and inverse depths with a Cauchy kernel on each point.
+    """Levenberg-Marquardt over poses and inverse depths with a Cauchy kernel on each observation.
 
     Args:
         poses: (M, 4, 4) start, T_frame_from_keyframe.
@@ -134,129 +124,124 @@ def refine(
         weight: (M, N) relative weight of the observations, 1 = typical, 0 = not seen.
         fixed: (M,) True for poses that stay as they are.
         iterations: at most this many steps; fewer when converged.
-        sigma: standard deviation of an observed coordinate in normalised units; None estimates it from the residuals,
-            within [min_sigma, max_sigma].
+        min_sigma, max_sigma: bounds of the standard deviation of an observed coordinate in normalised units, which is
+            estimated from the residuals.
     """
-    poses = poses.copy()
-    frames, points = weight.shape
-    free = np.flatnonzero(~fixed) if fixed is not None else np.arange(frames)
-    estimate_sigma = sigma is None
-    sigma = sigma if sigma is not None else max_sigma
-    rho, _ = solve_rho(poses, priors, xy, weight / sigma**2, priors.rho, steps=6)
-    damping = 1e-4
-    state = _State(poses, rho)
-    hessian = np.eye(6 * len(free))
-    if estimate_sigma:
-        sigma = _robust_sigma(poses, priors, xy, weight, rho, min_sigma, max_sigma)
-    cost = np.inf
-    for iteration in range(iterations):
+    free = np.flatnonzero(~fixed) if fixed is not None else np.arange(len(poses))
+    rho, _ = solve_rho(poses, priors, xy, weight / max_sigma**2, priors.rho, steps=4)
+    damping, sigma = 1e-4, max_sigma
+    for iteration in range(iterations if len(free) else 0):
+        if iteration in (0, 2, 5):
+            sigma = _robust_sigma(_evaluate(poses, priors, xy, weight, rho), weight, min_sigma, max_sigma)
         w = weight / sigma**2
-        state.rho, _ = solve_rho(state.poses, priors, xy, w, state.rho)
-        if estimate_sigma and iteration in (2, 5):
-            sigma = _robust_sigma(state.poses, priors, xy, weight, state.rho, min_sigma, max_sigma)
-            w = weight / sigma**2
-        chi2, prior = chi_squared(state.poses, priors, xy, w, state.rho)
-        cost = _robust_cost(chi2, prior)
-        kernel = _kernel(chi2, prior)
-        hessian, gradient = _reduced_system(state, priors, xy, w, kernel, free)
-        if len(free) == 0:
-            break
-        improved = False
+        e = _evaluate(poses, priors, xy, w, rho)
+        hessian, gradient, back = _reduced_system(e, priors, w, rho, free)
+        cost, improved = e.cost, False
         for _ in range(4):
-            scaled = hessian + damping * np.diag(np.diag(hessian) + 1e-9)
-            step = np.linalg.solve(scaled, gradient)
-            trial = _State(_perturb(state.poses, free, step), state.rho)
-            trial.rho, _ = solve_rho(trial.poses, priors, xy, w, trial.rho)
-            trial_cost = _robust_cost(*chi_squared(trial.poses, priors, xy, w, trial.rho))
+            step = np.linalg.solve(hessian + np.diag(damping * np.diag(hessian) + 1e-12), gradient)
+            trial = _perturb(poses, free, step)
+            trial_rho = _step_rho(rho, back[0] - back[1] @ step)
+            trial_cost = _evaluate(trial, priors, xy, w, trial_rho).cost
             if trial_cost <= cost:
                 improved = True
                 break
             damping *= 10
         if not improved:
             break
-        converged = cost - trial_cost < 1e-4 * cost and iteration > 5
-        state, damping = trial, max(damping * 0.2, 1e-9)
-        if converged:
+        poses, rho, damping = trial, trial_rho, max(damping * 0.2, 1e-7)
+        if cost - trial_cost < 1e-3 * cost and iteration > 2:
             break
+    if not len(free):
+        sigma = _robust_sigma(_evaluate(poses, priors, xy, weight, rho), weight, min_sigma, max_sigma)
     w = weight / sigma**2
-    rho, info = solve_rho(state.poses, priors, xy, w, state.rho)
-    chi2, _ = chi_squared(state.poses, priors, xy, w, rho)
-    covariance = np.linalg.pinv(hessian, hermitian=True) if len(free) else np.zeros((0, 0))
-    return RefinedPoses(state.poses, rho, info, chi2, covariance, float(sigma))
+    rho, info = solve_rho(poses, priors, xy, w, rho)
+    return RefinedPoses(poses, rho, info, chi_squared(poses, priors, xy, w, rho), float(sigma))
 
 
-@dataclass
-class _State:
-    poses: Float
-    rho: Float
+@dataclass(frozen=True)
+class _Evaluation:
+    """Everything that residuals and derivatives need, each (M, N): projection u v, depth factor z, its inverse, residual
+    eu ev, derivative by rho du dv, squared residual with the prior's share, and the robust cost of all."""
+
+    u: Float
+    v: Float
+    z: Float
+    inverse_z: Float
+    eu: Float
+    ev: Float
+    du: Float
+    dv: Float
+    chi2: Float
+    cost: float
 
 
-def _robust_sigma(
-    poses: Float, priors: PointPriors, xy: Float, weight: Float, rho: Float, low: float, high: float
-) -> float:
-    predicted, X, d = project(poses, priors.bearing, rho)
-    length = np.linalg.norm(d, axis=-1)
-    normal = np.stack([-d[..., 1], d[..., 0]], -1) / np.maximum(length, 1e-12)[..., None]
+_NEAR = 1e-6
+
+
+def _evaluate(poses: Float, priors: PointPriors, xy: Float, weight: Float, rho: Float) -> _Evaluation:
+    R, t = poses[:, :3, :3], poses[:, :3, 3]
+    bearing = priors.bearing.T
+    x, y, z = (R[:, i] @ bearing + t[:, i, None] * rho for i in range(3))
+    inverse_z = 1.0 / np.where(np.abs(z) < _NEAR, _NEAR, z)
+    u, v = x * inverse_z, y * inverse_z
+    du, dv = (t[:, 0, None] - u * t[:, 2, None]) * inverse_z, (t[:, 1, None] - v * t[:, 2, None]) * inverse_z
+    eu, ev = xy[..., 0] - u, xy[..., 1] - v
+    seen = weight > 0
+    share = priors.info * (priors.rho - rho) ** 2 / np.maximum(np.count_nonzero(seen, axis=0), 1)
+    chi2 = np.where(seen, np.where(z > _NEAR, weight * (eu * eu + ev * ev), 1e6) + share, 0.0)
+    cost = float(np.sum(np.log1p(chi2 / _KERNEL**2)))
+    return _Evaluation(u, v, z, inverse_z, eu, ev, du, dv, chi2, cost)
+
+
+def _step_rho(rho: Float, step: Float) -> Float:
+    limit = np.maximum(_MAX_RHO_STEP * rho, 1e-3)
+    return np.maximum(rho + np.clip(step, -limit, 2 * limit), 0.0)
+
+
+def _robust_sigma(e: _Evaluation, weight: Float, low: float, high: float) -> float:
     # Only the component across the epipolar line is free of the depth that was just fitted to the other one.
-    across = np.where(
-        length > 1e-9, np.sum((xy - predicted) * normal, -1), (xy - predicted)[..., 0]
-    )
-    seen = (weight > 0) & (X[..., 2] > 0)
+    length = np.sqrt(e.du**2 + e.dv**2)
+    across = np.where(length > 1e-9, (e.ev * e.du - e.eu * e.dv) / np.maximum(length, 1e-12), e.eu)
+    seen = (weight > 0) & (e.z > _NEAR)
     if np.count_nonzero(seen) < 8:
         return high
     return float(np.clip(1.4826 * np.median(np.abs(across[seen]) * np.sqrt(weight[seen])), low, high))
 
 
-def _kernel(chi2: Float, prior: Float) -> Float:
-    """Cauchy weight of each observation (M, N); its share of the prior's residual counts with it."""
-    return 1.0 / (1.0 + (np.nan_to_num(chi2) + prior) / _KERNEL**2)
-
-
-def _robust_cost(chi2: Float, prior: Float) -> float:
-    seen = ~np.isnan(chi2)
-    total = np.where(seen, chi2 + prior, 0.0)
-    return float(np.sum(np.log1p(total / _KERNEL**2)))
-
-
 def _reduced_system(
-    state: _State, priors: PointPriors, xy: Float, w: Float, kernel: Float, free: NDArray[np.intp]
-) -> tuple[Float, Float]:
-    """Normal equations of the free poses after elimination of the inverse depths."""
-    predicted, X, d = project(state.poses, priors.bearing, state.rho)
-    w = w * kernel
-    # The prior of a point whose observations are all outliers must not pull the poses either.
+    e: _Evaluation, priors: PointPriors, w: Float, rho: Float, free: NDArray[np.intp]
+) -> tuple[Float, Float, tuple[Float, Float]]:
+    """Normal equations of the free poses after elimination of the inverse depths, and what gives these back:
+    step of rho = first - second @ step of the poses."""
+    kernel = 1.0 / (1.0 + e.chi2 / _KERNEL**2)
     seen = w > 0
-    mean_kernel = np.where(seen.any(0), np.sum(kernel * seen, 0) / np.maximum(seen.sum(0), 1), 0.0)
+    # The prior of a point whose observations are all outliers must not pull the poses either.
+    mean_kernel = np.sum(kernel * seen, 0) / np.maximum(np.count_nonzero(seen, axis=0), 1)
+    w = np.where(e.z > _NEAR, w * kernel, 0.0)
     prior_info = priors.info * mean_kernel
-    h = np.einsum("mn,mnk,mnk->n", w, d, d) + prior_info
-    g_rho = np.einsum("mn,mnk,mnk->n", w, d, xy - predicted) + prior_info * (priors.rho - state.rho)
+    h = np.sum(w * (e.du**2 + e.dv**2), 0) + prior_info
     h = h + 1e-9 * max(float(np.median(h)), 1e-12) + 1e-12
+    g_rho = np.sum(w * (e.du * e.eu + e.dv * e.ev), 0) + prior_info * (priors.rho - rho)
     size = 6 * len(free)
-    hessian = np.zeros((size, size))
-    gradient = np.zeros(size)
-    coupling = np.zeros((len(h), size))
+    hessian, gradient, coupling = np.zeros((size, size)), np.zeros(size), np.zeros((len(h), size))
     for row, m in enumerate(free):
-        J = _pose_jacobian(predicted[m], X[m], state.rho)  # (N, 2, 6)
-        Jw = J * w[m][:, None, None]
-        flat = J.reshape(-1, 6)
+        Ju, Jv = _pose_jacobian(e.u[m], e.v[m], rho * e.inverse_z[m])  # (6, N) each
+        Wu, Wv = Ju * w[m], Jv * w[m]
         block = slice(6 * row, 6 * row + 6)
-        hessian[block, block] = flat.T @ Jw.reshape(-1, 6)
-        gradient[block] = Jw.reshape(-1, 6).T @ (xy[m] - predicted[m]).reshape(-1)
-        coupling[:, block] = Jw[:, 0] * d[m][:, :1] + Jw[:, 1] * d[m][:, 1:]
+        hessian[block, block] = Ju @ Wu.T + Jv @ Wv.T
+        gradient[block] = Wu @ e.eu[m] + Wv @ e.ev[m]
+        coupling[:, block] = (Wu * e.du[m] + Wv * e.dv[m]).T
     scaled = coupling / h[:, None]
-    return hessian - coupling.T @ scaled, gradient - scaled.T @ g_rho
+    return hessian - coupling.T @ scaled, gradient - scaled.T @ g_rho, (g_rho / h, scaled)
 
 
-def _pose_jacobian(xy: Float, X: Float, rho: Float) -> Float:
-    """d xy / d (translation, rotation) of a left perturbation of the pose, (N, 2, 6)."""
-    z = np.where(np.abs(X[:, 2]) < 1e-6, 1e-6, X[:, 2])
-    x, y = xy[:, 0], xy[:, 1]
-    zero = np.zeros_like(x)
-    scale = rho / z
-    translation = [[scale, zero, -x * scale], [zero, scale, -y * scale]]
-    rotation = [[-x * y, 1 + x * x, -y], [-(1 + y * y), x * y, x]]
-    rows = [np.stack([*translation[k], *rotation[k]], -1) for k in (0, 1)]
-    return np.stack(rows, 1)
+def _pose_jacobian(u: Float, v: Float, s: Float) -> tuple[Float, Float]:
+    """Derivatives (6, N) of u and of v by a left perturbation of the pose (translation, rotation); s = rho / z."""
+    zero = np.zeros_like(u)
+    return (
+        np.stack([s, zero, -u * s, -u * v, 1 + u * u, -v]),
+        np.stack([zero, s, -v * s, -(1 + v * v), u * v, u]),
+    )
 
 
 def _perturb(poses: Float, free: NDArray[np.intp], step: Float) -> Float:

@@ -201,8 +201,8 @@ def transfer(
     index, xy = index[usable], xy[usable]
     if len(index) == 0:
         return 0
-    _, X, _ = project(T_target_from_source[None], source.bearing[index], source.rho[index])
-    z = X[0, :, 2]
+    _, depth_factor, _ = project(T_target_from_source[None], source.bearing[index], source.rho[index])
+    z = depth_factor[0]
     front = z > 1e-3
     index, xy, z = index[front], xy[front], z[front]
     rho = source.rho[index] / z
