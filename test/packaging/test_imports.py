@@ -1,0 +1,110 @@
+"""Imports run one way, are light, and name only what the package declares (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# From the bottom up: a module imports from its own layer's folder and from lower layers.
+LAYERS = [
+    {"geometry"},
+    {"nn", "weights"},
+    {"matchers"},
+    {"tracking"},
+    {"messages", "configuration"},
+    {"io"},
+    {"evaluation", "simulation", "training"},
+    {"cli"},
+]
+LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
+MODULE_OF = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "pillow": "PIL"}
+
+
+def imports(path: Path) -> list[str]:
+    """Full names of what a file imports, inside functions and for type checking too."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+@pytest.fixture(scope="module")
+def modules(repository: Path) -> dict[Path, list[str]]:
+    return {path: imports(path) for path in sorted((repository / "ros2_densematch").rglob("*.py"))}
+
+
+def part_of(path: Path, repository: Path) -> str:
+    """`geometry` of ros2_densematch/geometry/camera.py, `configuration` of ros2_densematch/configuration.py."""
+    return path.relative_to(repository / "ros2_densematch").parts[0].removesuffix(".py")
+
+
+def test_every_folder_has_its_place(repository: Path) -> None:
+    parts = {part_of(path, repository) for path in (repository / "ros2_densematch").rglob("*.py")}
+    assert parts - {"__init__", "__main__"} <= set(LEVEL)
+
+
+def test_imports_run_one_way(repository: Path, modules: dict[Path, list[str]]) -> None:
+    against = []
+    for path, names in modules.items():
+        part = part_of(path, repository)
+        if part not in LEVEL:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            other = rest.partition(".")[0]
+            if package != "ros2_densematch" or other not in LEVEL or other == part:
+                continue
+            if LEVEL[other] >= LEVEL[part]:
+                against.append(f"{path.relative_to(repository)} imports {name}")
+    assert not against
+
+
+def test_nothing_imports_rclpy(modules: dict[Path, list[str]]) -> None:
+    assert not [path for path, names in modules.items() if any(n.partition(".")[0] == "rclpy" for n in names)]
+
+
+def test_what_is_imported_is_declared(repository: Path, modules: dict[Path, list[str]]) -> None:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+
+    def declared(lines: list[str]) -> set[str]:
+        names = {Requirement(line).name for line in lines}
+        return {MODULE_OF.get(name, re.sub("-", "_", name)) for name in names} | {"ros2_densematch"}
+
+    always = declared(project["dependencies"])
+    training = always | declared(project["optional-dependencies"]["train"])
+    missing = []
+    for path, names in modules.items():
+        allowed = training if part_of(path, repository) == "training" else always
+        tops = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - allowed
+        missing += [f"{path.relative_to(repository)} imports {top}" for top in sorted(tops)]
+    assert not missing
+
+
+def test_importing_the_package_loads_no_heavy_library() -> None:
+    code = "import sys, ros2_densematch; print(*(set(sys.modules) & {'torch', 'cv2', 'numpy', 'matplotlib', 'rclpy'}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_help_loads_no_torch() -> None:
+    code = (
+        "import sys; from ros2_densematch.cli.main import main; assert main(['--help']) == 0;"
+        "print(sorted(set(sys.modules) & {'torch', 'cv2', 'matplotlib', 'rosbags'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
