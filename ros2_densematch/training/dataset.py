@@ -1,4 +1,4 @@
-"""A mixture of pair sources as a map-style dataset: sample i depends only on (seed, i), so that training resumes exactly."""
+"""A mixture of pair sources as a map-style dataset: sample i depends only on (seed, i), so training resumes exactly."""
 
 from __future__ import annotations
 

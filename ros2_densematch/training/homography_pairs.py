@@ -55,7 +55,7 @@ class HomographyPairs:
         root = Path(folder)
         self._paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
         if not self._paths:
-            raise TrainingDataError(f"no .jpg or .png photo in {root}: point --data to the folder with the training data")
+            raise TrainingDataError(f"no .jpg or .png photo in {root}: point --data to the training data")
 
     def files(self) -> list[Path]:
         return list(self._paths)
@@ -71,9 +71,7 @@ class HomographyPairs:
                 break
             strength *= 0.7  # a narrow photo leaves little overlap for a wild warp
         border = cv2.BORDER_REFLECT_101 if rng.random() < 0.7 else cv2.BORDER_CONSTANT
-        return Pair(
-            warp_crop(image, crop0, size, border), warp_crop(image, crop1, size, border), points0, points1
-        )
+        return Pair(warp_crop(image, crop0, size, border), warp_crop(image, crop1, size, border), points0, points1)
 
     def _maps(
         self, rng: np.random.Generator, size: int, width: int, height: int, strength: float
@@ -118,7 +116,7 @@ def _exact_points(
     height: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     points0 = rng.uniform(0, size - 1, (CANDIDATES, 2))
-    photo = apply_homography(np.linalg.inv(crop0), points0)
+    photo = apply_homography(np.asarray(np.linalg.inv(crop0), np.float64), points0)
     points1 = apply_homography(crop1, photo)
     keep = inside(photo, width, height) & inside(points1, size, size)
     return points0[keep].astype(np.float32), points1[keep].astype(np.float32)

@@ -90,7 +90,7 @@ class MultiviewPairs:
         self._store = store or ImageStore()
         self._folders = sorted(p.parent for p in Path(folder).glob("*/tracks.npz"))
         if not self._folders:
-            raise TrainingDataError(f"no */tracks.npz in {folder}: point --data to the folder with the training data")
+            raise TrainingDataError(f"no */tracks.npz in {folder}: point --data to the training data")
         sets = [_TrackSet(p, self.config.min_shared) for p in self._folders]
         self._sets = [s for s in sets if len(s.pairs)]
         # A set with more photos has more to show, but must not drown the others.

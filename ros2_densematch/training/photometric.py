@@ -48,7 +48,7 @@ def augment(image: Image, rng: np.random.Generator, config: PhotometricConfig | 
     """
     config = config or PhotometricConfig()
     if config.strength == 0:
-        return image.copy()
+        return np.array(image)
     chance = rng.random(12)
     out: FloatImage = image.astype(np.float32) * np.float32(1 / 255)
     if chance[0] < config.resample:
@@ -81,7 +81,7 @@ def augment(image: Image, rng: np.random.Generator, config: PhotometricConfig | 
         quality = int(rng.uniform(95 - 75 * min(config.strength, 1.0), 95))
         encoded = cv2.imencode(".jpg", result, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
         # The channel order does not matter: what goes in comes out in the same order.
-        result = cv2.imdecode(encoded, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
+        result = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
     return result
 
 
@@ -172,4 +172,5 @@ def _noise(image: FloatImage, rng: np.random.Generator, strength: float) -> Floa
     drawn = rng.integers(0, 256, (4, *image.shape[:2], channels), dtype=np.uint8)
     noise = (drawn.sum(0, dtype=np.uint16).astype(np.float32) - np.float32(510)) * np.float32(1 / 147.8)
     sigma = np.sqrt(np.float32(read**2) + np.float32(shot**2) * np.clip(image, 0, 1))
-    return image + noise * sigma
+    result: FloatImage = image + noise * sigma
+    return result

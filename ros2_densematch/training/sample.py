@@ -116,9 +116,7 @@ def apply_homography(h: NDArray[np.float64], points: NDArray[np.floating]) -> ND
 def inside(points: NDArray[np.floating], width: float, height: float, margin: float = 0.0) -> NDArray[np.bool_]:
     """Which points (N, 2) lie on the pixel grid, at least `margin` pixels from its outermost pixel centres."""
     x, y = points[:, 0], points[:, 1]
-    result: NDArray[np.bool_] = (
-        (x >= margin) & (y >= margin) & (x <= width - 1 - margin) & (y <= height - 1 - margin)
-    )
+    result: NDArray[np.bool_] = (x >= margin) & (y >= margin) & (x <= width - 1 - margin) & (y <= height - 1 - margin)
     return result
 
 
@@ -130,16 +128,16 @@ def warp_crop(
     The local scale at the crop's centre decides how much the image is smoothed first.
     """
     centre = (size - 1) / 2
-    inverse = np.linalg.inv(crop_from_image)
+    inverse: NDArray[np.float64] = np.asarray(np.linalg.inv(crop_from_image), np.float64)
     step = apply_homography(inverse, np.array([[centre, centre], [centre + 1, centre], [centre, centre + 1]]))
-    jacobian = np.stack([step[1] - step[0], step[2] - step[0]], 1)
+    jacobian: NDArray[np.float64] = np.stack([step[1] - step[0], step[2] - step[0]], 1)
     shrink = float(np.sqrt(abs(np.linalg.det(jacobian))))
     if shrink > 1.15:
         # A Gaussian of half the (squared) excess of the sampling step keeps the crop as sharp as a camera's.
         image = cv2.GaussianBlur(image, (0, 0), 0.5 * float(np.sqrt(shrink**2 - 1))).astype(np.uint8, copy=False)
-    return cv2.warpPerspective(
-        image, crop_from_image, (size, size), flags=cv2.INTER_LINEAR, borderMode=border
-    ).astype(np.uint8, copy=False)
+    return cv2.warpPerspective(image, crop_from_image, (size, size), flags=cv2.INTER_LINEAR, borderMode=border).astype(
+        np.uint8, copy=False
+    )
 
 
 def similarity(scale: float, angle: float, source: NDArray[np.floating], target: float) -> NDArray[np.float64]:

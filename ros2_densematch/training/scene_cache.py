@@ -136,7 +136,8 @@ def render_group(library: SceneLibrary, config: SceneRenderConfig, index: int) -
                 "overlap": np.array(shares, np.float32),
                 "scene": np.array(path.stem),
             }
-    raise TrainingDataError(f"no views with enough in common found in {library.scene_paths[0].parent}: check the scenes")
+    folder = library.scene_paths[0].parent
+    raise TrainingDataError(f"found no views with enough in common in {folder}: check the scenes")
 
 
 def _pairs(views: list[Candidate], config: SceneRenderConfig) -> tuple[list[tuple[int, int]], list[float]]:
@@ -151,9 +152,7 @@ def _pairs(views: list[Candidate], config: SceneRenderConfig) -> tuple[list[tupl
     return pairs, shares
 
 
-def _best_first(
-    world: World, region: Region, rng: np.random.Generator, config: SceneRenderConfig
-) -> Candidate | None:
+def _best_first(world: World, region: Region, rng: np.random.Generator, config: SceneRenderConfig) -> Candidate | None:
     """Of three places the one that shows most: texture and depth, rather than a blank wall."""
     best: tuple[float, Candidate] | None = None
     for _ in range(3):

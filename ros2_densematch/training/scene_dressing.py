@@ -47,9 +47,7 @@ def random_lighting(
     )
 
 
-def expose(
-    rng: np.random.Generator, picture: Floats, noise: float = 0.004
-) -> NDArray[np.uint8]:
+def expose(rng: np.random.Generator, picture: Floats, noise: float = 0.004) -> NDArray[np.uint8]:
     """Linear picture to uint8: gain for a random mean brightness, highlights rolled off, a little noise."""
     gain = np.float32(rng.uniform(0.32, 0.55) / max(float(picture.mean()), 1e-3))
     out = picture * gain
@@ -79,7 +77,11 @@ def box_model(image: NDArray[np.uint8]) -> SceneModel:
                 uv.append(texture[triple])
     count = len(triangles)
     return model_of(
-        "box", np.stack(triangles), np.stack(uv), np.ones(count, np.int64), np.ones((count, 3), np.float32),
+        "box",
+        np.stack(triangles),
+        np.stack(uv),
+        np.ones(count, np.int64),
+        np.ones((count, 3), np.float32),
         TextureAtlas([image]),
     )
 
@@ -100,7 +102,7 @@ class SceneLibrary:
         self.object_paths = sorted((root / "objects").glob("*.glb"))
         self.texture_paths = sorted((root / "textures").glob("*.jpg"))
         if not self.scene_paths:
-            raise TrainingDataError(f"no scenes/*.glb in {root}: point --data to the folder with the training data")
+            raise TrainingDataError(f"no scenes/*.glb in {root}: point --data to the training data")
         self._worlds: dict[Path, World] = {}
         self._objects: dict[Path, SceneModel] = {}
 

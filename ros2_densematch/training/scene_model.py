@@ -76,7 +76,8 @@ def _mip_levels(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     while max(chain[-1].shape[:2]) > 1:
         height, width = chain[-1].shape[:2]
         half = (max(1, width // 2), max(1, height // 2))
-        chain.append(cv2.resize(chain[-1], half, interpolation=cv2.INTER_AREA).reshape(half[1], half[0], 3))
+        smaller = cv2.resize(chain[-1], half, interpolation=cv2.INTER_AREA)
+        chain.append(np.asarray(smaller, np.uint8).reshape(half[1], half[0], 3))
     return chain
 
 
@@ -154,7 +155,7 @@ def load_scene(path: Path | str) -> SceneModel:
 def model_of(
     name: str, triangles: Floats, uv: Floats, texture: Ints, colour: Floats, atlas: TextureAtlas
 ) -> SceneModel:
-    """A SceneModel from triangles (F, 3, 3), uv (F, 3, 2), texture number (F,) and colour (F, 3); degenerate faces go."""
+    """A SceneModel of triangles (F, 3, 3), uv (F, 3, 2), texture number (F,), colour (F, 3); degenerate faces go."""
     cross = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     area = np.linalg.norm(cross, axis=1)
     keep = area > 1e-12  # degenerate faces have no normal and cannot be seen

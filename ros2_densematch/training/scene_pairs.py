@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ros2_densematch.training.photometric import Image
 from ros2_densematch.training.sample import (
-    Image,
     Pair,
     TrainingDataError,
     apply_homography,
@@ -24,7 +24,6 @@ from ros2_densematch.training.sample import (
 )
 from ros2_densematch.training.scene_model import Floats
 from ros2_densematch.training.scene_views import agrees, transfer
-
 
 CANDIDATES = 6000
 
@@ -113,7 +112,7 @@ class ScenePairs:
                         path, data["pairs"], data["K"], data["T_world_from_camera"], data["nearest"]
                     )
             except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-                raise TrainingDataError(f"cannot read rendered group {path}: {error}: delete it to render it again") from error
+                raise _damaged(path, str(error)) from error
         return self._groups[path]
 
     def _view(self, group: _Group, k: int) -> _View:
@@ -126,9 +125,9 @@ class ScenePairs:
                 image = cv2.imdecode(data[f"image_{k}"], cv2.IMREAD_COLOR)
                 coded = cv2.imdecode(data[f"inverse_depth_{k}"], cv2.IMREAD_UNCHANGED)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise TrainingDataError(f"cannot read rendered group {group.path}: {error}: delete it to render it again") from error
+            raise _damaged(group.path, str(error)) from error
         if image is None or coded is None:
-            raise TrainingDataError(f"view {k} of rendered group {group.path} is damaged: delete it to render it again")
+            raise _damaged(group.path, f"view {k} cannot be decoded")
         with np.errstate(divide="ignore"):
             depth = (np.float32(65535 * group.nearest[k]) / coded.astype(np.float32)).astype(np.float32)
         view = _View(np.ascontiguousarray(image[..., ::-1], dtype=np.uint8), depth)
@@ -161,15 +160,17 @@ class ScenePairs:
             at1 = kept_inside(at1 + jitter[1], size, scale / relative, turn, width, height)
             crop0 = similarity(scale * relative, 0.0, at0, centre)
             crop1 = similarity(scale / relative, turn, at1, centre)
-            keep = inside(apply_homography(crop0, xy0), size, size) & inside(
-                apply_homography(crop1, xy1), size, size
-            )
+            keep = inside(apply_homography(crop0, xy0), size, size) & inside(apply_homography(crop1, xy1), size, size)
             if best is None or keep.sum() > best[2].sum():
                 best = (crop0, crop1, keep)
             if keep.sum() >= config.min_points * 4:
                 break
         assert best is not None
         return best
+
+
+def _damaged(path: Path, reason: str) -> TrainingDataError:
+    return TrainingDataError(f"cannot read rendered group {path}: {reason}: delete it to render it again")
 
 
 def _correspondences(
@@ -187,6 +188,6 @@ def _correspondences(
     z0 = depth0[grid[:, 1], grid[:, 0]].astype(np.float64)
     there = np.isfinite(z0)
     grid, z0 = grid[there], z0[there]
-    xy1, z1 = transfer(grid, z0, k0, k1, transform)
+    xy1, z1 = transfer(grid.astype(np.float64), z0, k0, k1, transform)
     seen = agrees(xy1, z1, depth1, tolerance)
     return grid[seen].astype(np.float64), xy1[seen]

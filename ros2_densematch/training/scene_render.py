@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,11 @@ class View:
         """Origins and directions (H * W, 3) in the world; directions have unit z in the camera: t is the depth."""
         x = (np.arange(self.width) + offset_x - self.K[0, 2]) / self.K[0, 0]
         y = (np.arange(self.height) + offset_y - self.K[1, 2]) / self.K[1, 1]
-        in_camera = np.stack([*np.meshgrid(x, y), np.ones((self.height, self.width))], -1).reshape(-1, 3)
-        directions = in_camera @ self.T_world_from_camera[:3, :3].T
-        origins = np.broadcast_to(self.T_world_from_camera[:3, 3], directions.shape)
-        return origins.astype(np.float32), directions.astype(np.float32)
+        right, down, forward = self.T_world_from_camera[:3, :3].T.astype(np.float32)
+        rows = y.astype(np.float32)[:, None, None] * down + forward
+        directions = (rows + x.astype(np.float32)[None, :, None] * right).reshape(-1, 3)
+        origins = np.tile(self.T_world_from_camera[:3, 3].astype(np.float32), (len(directions), 1))
+        return origins, directions
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,13 @@ class World:
 
 def _embree_scene(model: SceneModel) -> Any:
     try:
-        from embreex import rtcore_scene
-        from embreex.mesh_construction import TriangleMesh
+        scenes, meshes = import_module("embreex.rtcore_scene"), import_module("embreex.mesh_construction")
     except ImportError as error:
-        raise ModuleNotFoundError('rendering training scenes needs: pip install "densematch[train]"', name="embreex") from error
-    scene = rtcore_scene.EmbreeScene()
+        message = 'rendering training scenes needs ray casting: pip install "densematch[train]"'
+        raise ModuleNotFoundError(message, name="embreex") from error
+    scene: Any = scenes.EmbreeScene()
     corners = model.triangles.reshape(-1, 3)
-    TriangleMesh(scene, corners, np.arange(len(corners), dtype=np.int32).reshape(-1, 3))
+    meshes.TriangleMesh(scene, corners, np.arange(len(corners), dtype=np.int32).reshape(-1, 3))
     return scene
 
 
@@ -139,21 +141,23 @@ def render(world: World, view: View, lighting: Lighting, supersampling: int = 2)
         bias = (k + 0.5) / len(samples) - 0.5
         step = 1 / (float(view.K[0, 0]) * supersampling)
         total += _shade(world, lighting, origins, directions, hits, step, bias)
-    return (total / len(samples)).reshape(view.height, view.width, 3)
+    mean: Floats = total / np.float32(len(samples))
+    return mean.reshape(view.height, view.width, 3)
 
 
 def _shade(
     world: World, lighting: Lighting, origins: Floats, directions: Floats, hits: Hits, step: float, bias: float
 ) -> Floats:
-    out = sky(lighting, directions)
-    seen = np.flatnonzero(hits.part >= 0)
+    out = np.empty_like(directions)
+    missed = hits.part < 0
+    out[missed] = sky(lighting, directions[missed])
+    seen = np.flatnonzero(~missed)
     if not len(seen):
         return out
     towards = directions[seen]
     t = hits.t[seen]
     points = origins[seen] + towards * t[:, None]
-    length = np.linalg.norm(towards, axis=1, keepdims=True)
-    towards = towards / length
+    towards = _unit(towards)
     albedo, normal = np.empty((len(seen), 3), np.float32), np.empty((len(seen), 3), np.float32)
     for k, model in enumerate(world.models):
         of_part = np.flatnonzero(hits.part[seen] == k)
@@ -164,38 +168,55 @@ def _shade(
         u, v = hits.u[rays, None], hits.v[rays, None]
         corner_uv = model.uv[face]
         uv = corner_uv[:, 0] * (1 - u - v) + corner_uv[:, 1] * u + corner_uv[:, 2] * v
-        normal[of_part] = model.normals[face]
-        slant = np.abs((model.normals[face] * towards[of_part]).sum(1))
+        mine = model.normals[face]
+        normal[of_part] = mine
+        slant = np.abs(_dot(mine, towards[of_part]))
         footprint = t[of_part] * np.float32(step) / np.sqrt(np.maximum(slant, 0.05))
         level = np.log2(np.maximum(footprint, 1e-9)) + model.texel_level[face] + np.float32(bias)
         albedo[of_part] = model.atlas.sample(model.texture[face], uv, level) * model.colour[face]
-    normal *= -np.sign((normal * towards).sum(1, keepdims=True) + np.float32(1e-12))  # faces are double sided
+    normal *= np.where(_dot(normal, towards) > 0, np.float32(-1), np.float32(1))[:, None]  # faces are double sided
     # A little more light from above than from below keeps surfaces of different tilt apart in the shade.
-    light = lighting.ambient * (1 + 0.25 * normal[:, 1:2])
-    shine = np.zeros_like(light)
-    start = points + normal * _EPSILON * np.maximum(1, t[:, None])
+    light = lighting.ambient * (1 + np.float32(0.25) * normal[:, 1:2])
+    shine = np.zeros_like(light) if lighting.gloss > 0 else None
+    start = points + normal * (_EPSILON * np.maximum(1, t))[:, None]
     for lamp in lighting.lights:
-        towards_lamp = np.broadcast_to(lamp.position, points.shape) if lamp.sun else lamp.position - points
-        distance = np.linalg.norm(towards_lamp, axis=1, keepdims=True).astype(np.float32)
-        direction = (towards_lamp / np.maximum(distance, 1e-6)).astype(np.float32)
-        strength = np.maximum((normal * direction).sum(1, keepdims=True), 0)
-        if not lamp.sun:
-            strength = strength / (0.3 + 0.12 * distance**2)
+        if lamp.sun:
+            direction, reach = np.broadcast_to(_unit(lamp.position[None]), points.shape), None
+            strength = np.maximum(normal @ direction[0], 0)
+        else:
+            offset = lamp.position - points
+            reach = np.sqrt(_dot(offset, offset))
+            direction = offset / np.maximum(reach, np.float32(1e-6))[:, None]
+            strength = np.maximum(_dot(normal, direction), 0) / (np.float32(0.3) + np.float32(0.12) * reach**2)
         if lamp.shadow:
-            reach = np.full(len(start), 1e4, np.float32) if lamp.sun else distance[:, 0] * np.float32(0.999)
-            strength[world.blocked(np.ascontiguousarray(start), np.ascontiguousarray(direction), reach)] = 0
-        light = light + strength * lamp.colour
-        if lighting.gloss > 0:
-            half = direction - towards
-            half /= np.maximum(np.linalg.norm(half, axis=1, keepdims=True), 1e-6)
-            shine += np.maximum((normal * half).sum(1, keepdims=True), 0) ** 40 * (strength > 0) * lamp.colour
-    out[seen] = albedo * light + np.float32(lighting.gloss) * shine
+            lit = np.flatnonzero(strength > 0)
+            far = np.full(len(lit), 1e4, np.float32) if reach is None else reach[lit] * np.float32(0.999)
+            dark = world.blocked(start[lit], np.ascontiguousarray(direction[lit]), far)
+            strength[lit[dark]] = 0
+        light += strength[:, None] * lamp.colour
+        if shine is not None:
+            half = _unit(direction - towards)
+            shine += (np.maximum(_dot(normal, half), 0) ** 40 * (strength > 0))[:, None] * lamp.colour
+    albedo *= light
+    if shine is not None:
+        albedo += np.float32(lighting.gloss) * shine
+    out[seen] = albedo
     return out
+
+
+def _dot(a: Floats, b: Floats) -> Floats:
+    result: Floats = np.einsum("ij,ij->i", a, b)
+    return result
+
+
+def _unit(vectors: Floats) -> Floats:
+    result: Floats = vectors / np.maximum(np.sqrt(_dot(vectors, vectors)), np.float32(1e-9))[:, None]
+    return result
 
 
 def sky(lighting: Lighting, directions: Floats) -> Floats:
     """Colour of the background in each direction (N, 3): horizon to zenith, with soft clouds."""
-    unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    unit = _unit(directions)
     x, y, z = unit[:, 0], unit[:, 1], unit[:, 2]
     cloud = np.sin(3.1 * x + 1.3) * np.sin(2.7 * z + 0.4) + 0.5 * np.sin(7.3 * x + 4 * y) * np.sin(6.1 * z - 5 * y)
     height = np.clip(y, 0, 1)[:, None] ** np.float32(0.6)

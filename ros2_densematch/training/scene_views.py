@@ -92,7 +92,8 @@ def warp_pixels(
     Depth 1 is interpolated as inverse depth, which is linear in pixels on a plane.
     """
     transform = np.linalg.inv(view1.T_world_from_camera) @ view0.T_world_from_camera
-    grid = np.stack(np.meshgrid(np.arange(view0.width), np.arange(view0.height)), -1).reshape(-1, 2)
+    columns, rows = np.meshgrid(np.arange(view0.width, dtype=np.float64), np.arange(view0.height, dtype=np.float64))
+    grid = np.stack([columns, rows], -1).reshape(-1, 2)
     z0 = depth0.reshape(-1).astype(np.float64)
     xy1, z1 = transfer(grid, z0, view0.K, view1.K, transform)
     visible = agrees(xy1, z1, depth1, tolerance) & np.isfinite(z0)
@@ -115,9 +116,7 @@ def transfer(
     return projected[:, :2], z
 
 
-def agrees(
-    xy: NDArray[np.float64], z: NDArray[np.float64], depth: Floats, tolerance: float
-) -> NDArray[np.bool_]:
+def agrees(xy: NDArray[np.float64], z: NDArray[np.float64], depth: Floats, tolerance: float) -> NDArray[np.bool_]:
     """Whether a depth map shows the surface that is expected at pixels (N, 2) with depth z (N,)."""
     height, width = depth.shape
     with np.errstate(invalid="ignore"):

@@ -1,0 +1,1 @@
+"""Retraining the matchers offline: data, losses and the trainer behind `densematch train`."""
