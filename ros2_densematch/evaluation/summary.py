@@ -8,7 +8,7 @@ import os
 import platform
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -112,6 +112,21 @@ def frame_counts(records: Sequence[FrameRecord]) -> dict[str, Any]:
         "with_pose": sum(r.T_world_from_camera is not None for r in records),
         "segments": len({r.segment for r in records if r.T_world_from_camera is not None}),
         "status": statuses,
+    }
+
+
+def match_counts(records: Sequence[FrameRecord]) -> dict[str, float | None]:
+    """Medians over the frames that were matched, or had a pose: matches, inliers, inlier ratio, overlap."""
+
+    def median(values: Iterable[float | None]) -> float | None:
+        known = [v for v in values if v is not None]
+        return round(float(np.median(known)), 4) if known else None
+
+    return {
+        "median": median(r.num_matches for r in records),
+        "median_inliers": median(r.num_inliers for r in records),
+        "median_inlier_ratio": median(r.inlier_ratio for r in records),
+        "median_overlap": median(r.overlap for r in records),
     }
 
 

@@ -1,0 +1,296 @@
+"""`densematch replay`: a bag, a video or an image folder in; a result bag, poses, a summary and a report out."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ros2_densematch.cli.errors import BAD_INPUT, DONE, INTERRUPTED, OUR_FAULT, InputError, one_line
+from ros2_densematch.cli.interrupt import StopRequest, stop_request
+from ros2_densematch.cli.options import (
+    ConfigOption,
+    DeviceOption,
+    MatcherOption,
+    OutOption,
+    PresetOption,
+    WeightsOption,
+    configured,
+    estimator_facts,
+    matcher_facts,
+    matcher_of,
+    output_folder,
+    say,
+)
+from ros2_densematch.cli.progress import progress_counter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ros2_densematch.cli.result_files import ResultFiles
+    from ros2_densematch.configuration import Configuration
+    from ros2_densematch.evaluation.accuracy import Assessment
+    from ros2_densematch.evaluation.summary import FrameRecord
+    from ros2_densematch.io.source import FrameSource, SourceOptions
+    from ros2_densematch.matchers.base import Matcher
+
+
+def command(
+    source: Annotated[Path, typer.Argument(metavar="BAG", help="Bag, video, image folder or folder with frames.csv.")],
+    *,
+    out: OutOption,
+    config: ConfigOption = None,
+    matcher: MatcherOption = None,
+    preset: PresetOption = None,
+    device: DeviceOption = None,
+    weights: WeightsOption = None,
+    image_topic: Annotated[str | None, typer.Option("--image-topic", help="Topic of the images.")] = None,
+    camera_info_topic: Annotated[
+        str | None, typer.Option("--camera-info-topic", help="Topic of their CameraInfo.")
+    ] = None,
+    camera: Annotated[
+        Path | None, typer.Option("--camera", help="Calibration (ROS camera_info YAML); goes before the bag's.")
+    ] = None,
+    depth_topic: Annotated[
+        str | None, typer.Option("--depth-topic", help="Depth registered to the images: metric scale.")
+    ] = None,
+    right_image_topic: Annotated[
+        str | None, typer.Option("--right-image-topic", help="Right images of a rectified stereo pair: metric scale.")
+    ] = None,
+    odometry_topic: Annotated[
+        str | None, typer.Option("--odometry-topic", help="Metric prior (Odometry, poses, tf): metric scale.")
+    ] = None,
+    ground_truth_topic: Annotated[
+        str | None, typer.Option("--ground-truth-topic", help="True poses, for ATE and RPE in the report.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option("--mask", help="Image of the frames' size; black pixels are not matched.")
+    ] = None,
+    start: Annotated[float | None, typer.Option("--from", min=0.0, help="Seconds after the first image.")] = None,
+    stop: Annotated[float | None, typer.Option("--to", min=0.0, help="Seconds after the first image.")] = None,
+    max_frames: Annotated[int | None, typer.Option("--max-frames", min=1, help="Stop after so many frames.")] = None,
+) -> int:
+    """Replay a recording: correspondences and relative poses against keyframes, a trajectory and a report."""
+    from ros2_densematch.io.source import SourceOptions
+
+    configuration = configured(config, matcher, preset, device, weights)
+    options = SourceOptions(
+        image_topic=image_topic,
+        camera_info_topic=camera_info_topic,
+        camera_yaml=camera,
+        depth_topic=depth_topic,
+        right_image_topic=right_image_topic,
+        odometry_topic=odometry_topic,
+        ground_truth_topic=ground_truth_topic,
+        start_s=start,
+        stop_s=stop,
+        mask=mask,
+        rectified={"auto": "auto", "true": True, "false": False}[configuration.rectified],
+    )
+    return replay(source, out, configuration, options, max_frames=max_frames).exit_code
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """What a replay gives back.
+
+    Attributes:
+        summary: the content of summary.json.
+        exit_code: 0 done, 2 the input failed midway, 1 our fault midway, 130 interrupted.
+    """
+
+    summary: dict[str, Any]
+    exit_code: int
+
+
+def replay(
+    path: Path, out: Path, configuration: Configuration, options: SourceOptions, *, max_frames: int | None = None
+) -> ReplayResult:
+    """Replays a recording and writes all its results (docs/formats.md) into a folder.
+
+    An interruption or an error midway ends the replay after the frames done so far; all files are then written for these.
+
+    Args:
+        path: bag, video, image folder or folder with frames.csv.
+        out: folder for the results; made when it is not there.
+        configuration: matcher and tracker settings.
+        options: topics, calibration and part of the recording.
+        max_frames: at most so many frames.
+
+    Raises:
+        FileNotFoundError, ValueError: the input cannot be used at all; nothing was written then.
+    """
+    from ros2_densematch.io.source import open_source
+
+    source = open_source(path, options)
+    for note in source.notes:
+        say(f"note: {note}")
+    matcher = matcher_of(configuration)
+    folder = output_folder(out)
+    job = _Replay(path, source, matcher, configuration, folder, max_frames)
+    with stop_request() as stop:
+        job.run(stop)
+        if not job.records:
+            if job.error is not None:
+                raise job.error
+            raise InputError(
+                f"{path} gave no frame: {'; '.join(source.warnings) or 'check --from, --to and the topic'}"
+            )
+        return job.finish(stop)
+
+
+class _Replay:
+    """One replay: the loop over the frames, then everything that is written from what the loop kept."""
+
+    def __init__(
+        self,
+        path: Path,
+        source: FrameSource,
+        matcher: Matcher,
+        configuration: Configuration,
+        folder: Path,
+        max_frames: int | None,
+    ):
+        from ros2_densematch.evaluation.gallery import Gallery
+
+        self.records: list[FrameRecord] = []
+        self.error: Exception | None = None
+        self._path, self._source, self._matcher = path, source, matcher
+        self._configuration, self._folder, self._max_frames = configuration, folder, max_frames
+        self._gallery = Gallery()
+        self._image = ""
+        self._elapsed_s = 0.0
+
+    def run(self, stop: StopRequest) -> None:
+        """Tracks frame by frame until the end, the limit, a stop request or an error (kept in `error`)."""
+        from ros2_densematch.evaluation.summary import FrameRecord
+        from ros2_densematch.tracking.tracker import Tracker
+
+        tracker = Tracker(self._matcher, self._configuration.tracker)
+        length = self._source.length
+        if self._max_frames is not None:
+            length = self._max_frames if length is None else min(length, self._max_frames)
+        begin = time.perf_counter()
+        with ExitStack() as stack:
+            files = stack.enter_context(self._files())
+            counter = stack.enter_context(progress_counter(f"replay {self._source.name}", length))
+            try:
+                for frame in self._source:
+                    tracked = tracker.process(frame)
+                    files.write(frame, tracked, frames_dropped=self._source.dropped)
+                    self.records.append(FrameRecord.of(tracked))
+                    self._gallery.add(frame, tracked)
+                    if not self._image:
+                        self._image = f"{frame.size[0]} x {frame.size[1]}, {frame.source or self._source.name}"
+                    counter.advance(tracked.status.value.lower())
+                    if stop or len(self.records) == self._max_frames:
+                        break
+            except Exception as error:  # noqa: BLE001  (kept: what was done so far is written first, then it is reported)
+                self.error = error
+        self._elapsed_s = time.perf_counter() - begin
+
+    def _files(self) -> ResultFiles:
+        from ros2_densematch.cli.result_files import ResultFiles
+
+        facts = matcher_facts(self._configuration, self._matcher)
+        return ResultFiles(
+            self._folder,
+            frame_id=self._source.frame_id,
+            matcher=facts["name"],
+            preset=facts["preset"],
+            device=facts["device"],
+        )
+
+    def finish(self, stop: StopRequest) -> ReplayResult:
+        """Writes summary.json and report.html and says on stdout what came out."""
+        from ros2_densematch.cli.result_files import write_trajectories
+        from ros2_densematch.evaluation.accuracy import assess
+        from ros2_densematch.evaluation.report import write_report
+        from ros2_densematch.evaluation.summary import write_json
+
+        assessment = assess(self.records, self._source.ground_truth)
+        trajectories = write_trajectories(self._folder, self.records, assessment.main_segment)
+        summary = self._summary(stop, assessment, trajectories)
+        write_report(
+            self._folder / "report.html",
+            summary,
+            self.records,
+            trajectory=assessment.view,
+            pictures=self._gallery.pictures(),
+            min_inliers=self._configuration.tracker.min_inliers,
+        )
+        write_json(self._folder / "summary.json", summary)
+        for line in _conclusion(summary, self._folder):
+            print(line)
+        return ReplayResult(summary, self._exit_code(stop))
+
+    def _exit_code(self, stop: StopRequest) -> int:
+        if self.error is not None:
+            bad_input = isinstance(self.error, (ValueError, FileNotFoundError))
+            say(f"densematch: error: {one_line(self.error)}")
+            if not bad_input:
+                traceback.print_exception(self.error, limit=-4)
+            return BAD_INPUT if bad_input else OUR_FAULT
+        return INTERRUPTED if stop else DONE
+
+    def _summary(self, stop: StopRequest, assessment: Assessment, trajectories: list[str]) -> dict[str, Any]:
+        """The content of summary.json (docs/formats.md)."""
+        from ros2_densematch.cli.result_files import BAG, POSES
+        from ros2_densematch.evaluation.summary import frame_counts, match_counts, stage_times, versions
+
+        records = self.records
+        counts = frame_counts(records)
+        stopped = stop.reason if self.error is None else one_line(self.error)
+        return {
+            "command": "replay",
+            "versions": versions(),
+            "input": {
+                "path": str(self._path),
+                "name": self._source.name,
+                "image": self._image,
+                "duration_s": (records[-1].stamp_ns - records[0].stamp_ns) * 1e-9,
+                "dropped_frames": self._source.dropped,
+            },
+            "matcher": matcher_facts(self._configuration, self._matcher),
+            "estimator": estimator_facts(self._configuration),
+            "frames": counts,
+            "matches": match_counts(records),
+            "timings_ms": stage_times([r.timings_ms for r in records]),
+            "elapsed_s": round(self._elapsed_s, 3),
+            "frames_per_second": round(len(records) / self._elapsed_s, 3),
+            "trajectory": assessment.trajectory,
+            "no_pose_reason": None if assessment.trajectory is not None else _no_pose_reason(records),
+            "accuracy": assessment.accuracy,
+            "stopped_early": stopped,
+            "notes": list(self._source.notes),
+            "warnings": [*self._source.warnings, *assessment.warnings],
+            "files": [BAG, POSES, *trajectories, "summary.json", "report.html"],
+        }
+
+
+def _no_pose_reason(records: list[FrameRecord]) -> str:
+    """The most frequent reason among the frames without a pose."""
+    reasons = [r.reason for r in records if r.status != "INITIALISED"] or [r.reason for r in records]
+    return max(sorted(set(reasons)), key=reasons.count)
+
+
+def _conclusion(summary: dict[str, Any], folder: Path) -> Iterator[str]:
+    frames, accuracy = summary["frames"], summary["accuracy"]
+    statuses = ", ".join(f"{entry['count']} {name}" for name, entry in frames["status"].items())
+    yield f"{frames['total']} frames at {summary['frames_per_second']:.1f} a second: {statuses}"
+    if summary["trajectory"] is None:
+        yield f"no poses: {summary['no_pose_reason']}"
+    if accuracy is not None:
+        ate, rpe = accuracy["ate"], accuracy["rpe"]
+        yield (
+            f"ATE {ate['rmse_m']:.4g} m ({ate['percent_of_path']:.2f} % of the path) after {accuracy['alignment']} "
+            f"alignment, RPE {rpe['rotation_rmse_deg']:.3f} deg and {rpe['translation_rmse_m']:.4g} m a frame"
+        )
+    for warning in summary["warnings"]:
+        yield f"warning: {warning}"
+    yield f"report: {folder / 'report.html'}"

@@ -1,0 +1,88 @@
+"""The files that a replay writes while it runs: they appear in their place when it ends, also after an interruption."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ros2_densematch.evaluation.summary import FrameRecord
+    from ros2_densematch.tracking.frame import Frame
+    from ros2_densematch.tracking.tracked_frame import TrackedFrame
+
+BAG, POSES, TRAJECTORY = "bag", "relative_poses.csv", "trajectory.tum"
+
+
+class ResultFiles:
+    """The result bag and relative_poses.csv, opened with the first frame. Used as a context manager.
+
+    Args:
+        folder: where they go.
+        frame_id: optical frame of the images.
+        matcher, preset, device: what runs, for the messages.
+    """
+
+    def __init__(self, folder: Path, *, frame_id: str, matcher: str, preset: str, device: str):
+        self._folder, self._frame_id = folder, frame_id
+        self._matcher, self._preset, self._device = matcher, preset, device
+        self._stack = ExitStack()
+        self._opened = False
+
+    def write(self, frame: Frame, tracked: TrackedFrame, *, frames_dropped: int = 0) -> None:
+        """All that is written of one frame.
+
+        Raises:
+            FileExistsError: the bag's folder exists and is no bag.
+        """
+        if not self._opened:
+            self._open(rectified=frame.camera is not None and frame.camera.distortion_model == "none")
+        self._bag.write(tracked, frame.size, frames_dropped=frames_dropped)
+        self._poses.write(tracked)
+
+    def _open(self, *, rectified: bool) -> None:
+        from ros2_densematch.io.relative_poses import RelativePosesCsv
+        from ros2_densematch.io.result_bag import ResultBag
+
+        self._bag = self._stack.enter_context(
+            ResultBag(
+                self._folder / BAG,
+                frame_id=self._frame_id,
+                matcher=self._matcher,
+                preset=self._preset,
+                device=self._device,
+                rectified=rectified,
+            )
+        )
+        self._poses = self._stack.enter_context(RelativePosesCsv(self._folder / POSES))
+        self._opened = True
+
+    def __enter__(self) -> ResultFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def write_trajectories(folder: Path, records: list[FrameRecord], main_segment: int | None) -> list[str]:
+    """Writes trajectory.tum (the main segment) and trajectory_segment_N.tum for each other one; returns their names.
+
+    Segments have no common scale and no known relation, so they do not go into one file. Files that an earlier run left
+    for segments that this run does not have are removed.
+    """
+    from ros2_densematch.geometry.trajectory import Trajectory
+    from ros2_densematch.io.tum import write_tum
+
+    for old in (folder / TRAJECTORY, *folder.glob("trajectory_segment_*.tum")):
+        old.unlink(missing_ok=True)
+    posed = [r for r in records if r.T_world_from_camera is not None]
+    names = []
+    for segment in sorted({r.segment for r in posed}):
+        rows = [r for r in posed if r.segment == segment]
+        name = TRAJECTORY if segment == main_segment else f"trajectory_segment_{segment}.tum"
+        stamps = np.array([r.stamp_ns for r in rows], np.int64)
+        write_tum(folder / name, Trajectory(stamps, np.stack([r.T_world_from_camera for r in rows])))
+        names.append(name)
+    return sorted(names)
