@@ -14,6 +14,7 @@ OPTIONS = {
     "device": ("--device", "auto, cpu, cuda or cuda:N"),
     "image_topic": ("--image-topic", "image topic; empty: found by type"),
     "camera_info_topic": ("--camera-info-topic", "CameraInfo topic; empty: found beside the image topic"),
+    "camera": ("--camera", "calibration, ROS camera_info YAML; goes before the bag's"),
     "depth_topic": ("--depth-topic", "depth image topic, makes the scale metric"),
     "right_image_topic": ("--right-image-topic", "right image of a stereo pair, makes the scale metric"),
     "odometry_topic": ("--odometry-topic", "odometry topic, makes the scale metric"),
