@@ -11,12 +11,13 @@ from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.keyframe import Keyframe, Sight
 from ros2_densematch.tracking.localisation import Localisation
 from ros2_densematch.tracking.metric import rho_from_depth
-from ros2_densematch.tracking.refinement import Float, PointPriors, project, refine, solve_rho
+from ros2_densematch.tracking.refinement import Float, PointPriors, chi_squared, project, refine, solve_rho
 from ros2_densematch.tracking.structure import Structure
 
 _OUTLIER_CHI2 = 9.21  # 99 % of a chi-squared variable with 2 degrees of freedom
 _MIN_SIGMA_PX, _MAX_SIGMA_PX = 0.15, 2.0
-_NEW_SIGHT_RAD = 0.008  # a frame joins the window when its centre moved by this share of the median depth
+_MAX_REFINED = 700  # points in the refinement of the window's poses
+_NEW_SIGHT_RAD = 0.015  # a frame joins the window when its centre moved by this share of the median depth
 _CELLS_X, _CELLS_Y = 10, 8
 
 
@@ -109,22 +110,28 @@ def refine_window(keyframe: Keyframe) -> None:
     focal = structure.camera.focal
     start = np.stack([s.T_frame_from_keyframe for s in keyframe.window])
     fixed = np.array([s.fixed for s in keyframe.window])
+    priors = structure.initial_priors(points)
+    # the poses need only the points that most frames see; the others follow
+    often = np.argsort(-np.count_nonzero(weight, axis=0), kind="stable")[:_MAX_REFINED]
     result = refine(
         start,
-        structure.initial_priors(points),
-        xy,
-        weight,
+        priors.select(often),
+        xy[:, often],
+        weight[:, often],
         fixed=fixed,
         iterations=8,
         min_sigma=_MIN_SIGMA_PX / focal,
         max_sigma=_MAX_SIGMA_PX / focal,
     )
-    good = np.nan_to_num(result.chi2, nan=np.inf) < _OUTLIER_CHI2
-    _, z, d = project(result.poses, structure.bearing[points], result.rho)
+    w = weight / result.sigma**2
+    present = structure.rho[points]
+    rho, _ = solve_rho(result.poses, priors, xy, w, np.where(present > 0, present, priors.rho), steps=3)
+    good = np.nan_to_num(chi_squared(result.poses, priors, xy, w, rho), nan=np.inf) < _OUTLIER_CHI2
+    _, z, d = project(result.poses, structure.bearing[points], rho)
     good &= z > 0
-    info = np.einsum("mn,mnk,mnk->n", good * weight / result.sigma**2, d, d) + structure.prior_info[points]
+    info = np.einsum("mn,mnk,mnk->n", good * w, d, d) + structure.prior_info[points]
     supported = good.any(0)
-    structure.rho[points] = result.rho
+    structure.rho[points] = rho
     structure.info[points] = np.where(supported, info, 0.0)
     structure.prior_info[points] = np.where(supported, structure.prior_info[points], 0.0)
     for k, sight in enumerate(keyframe.window):

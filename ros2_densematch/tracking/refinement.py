@@ -36,6 +36,10 @@ class PointPriors:
     rho: Float
     info: Float
 
+    def select(self, index: NDArray[np.intp]) -> PointPriors:
+        """The points that an index array picks."""
+        return PointPriors(self.bearing[index], self.rho[index], self.info[index])
+
 
 @dataclass(frozen=True)
 class RefinedPoses:
