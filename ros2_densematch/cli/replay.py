@@ -90,7 +90,7 @@ def command(
         start_s=start,
         stop_s=stop,
         mask=mask,
-        rectified={"auto": "auto", "true": True, "false": False}[configuration.rectified],
+        rectified="auto" if configuration.rectified == "auto" else configuration.rectified == "true",
     )
     return replay(source, out, configuration, options, max_frames=max_frames).exit_code
 
@@ -113,7 +113,7 @@ def replay(
 ) -> ReplayResult:
     """Replays a recording and writes all its results (docs/formats.md) into a folder.
 
-    An interruption or an error midway ends the replay after the frames done so far; all files are then written for these.
+    An interruption or an error midway ends the replay; all files are then written for the frames done so far.
 
     Args:
         path: bag, video, image folder or folder with frames.csv.

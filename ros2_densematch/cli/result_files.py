@@ -83,6 +83,6 @@ def write_trajectories(folder: Path, records: list[FrameRecord], main_segment: i
         rows = [r for r in posed if r.segment == segment]
         name = TRAJECTORY if segment == main_segment else f"trajectory_segment_{segment}.tum"
         stamps = np.array([r.stamp_ns for r in rows], np.int64)
-        write_tum(folder / name, Trajectory(stamps, np.stack([r.T_world_from_camera for r in rows])))
+        write_tum(folder / name, Trajectory(stamps, np.stack([np.asarray(r.T_world_from_camera) for r in rows])))
         names.append(name)
     return sorted(names)

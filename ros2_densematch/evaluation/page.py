@@ -32,7 +32,7 @@ section > p { margin: 0 0 10px; color: #4b5563; }
 .wide { overflow-x: auto; } .wide svg { width: 100%; height: auto; display: block; }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: 6px 10px; vertical-align: top; }
 th { color: #6b7280; font-weight: 600; border-bottom: 2px solid #e5e7eb; } td { border-bottom: 1px solid #f0f1f3; }
-.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; } td small { color: #6b7280; }
+.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; } td:first-child { white-space: nowrap; } td small { color: #6b7280; }
 td i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 8px; }
 figure { margin: 0 0 16px; } figure:last-child { margin: 0; }
 img { width: 100%; height: auto; display: block; border-radius: 6px; } figcaption { color: #4b5563; font-size: 14px; margin-top: 4px; }

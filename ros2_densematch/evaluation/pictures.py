@@ -15,6 +15,7 @@ Picture = NDArray[np.uint8]
 
 GAP = 8  # pixels between the two images
 BACKGROUND = 255
+STACK_ABOVE = 4.5  # sum of the two aspect ratios (width / height) above which side by side would be too small
 OUTLIER_RGB = (214, 69, 65)
 CAPTION_RGB = (31, 41, 55)
 
@@ -28,7 +29,7 @@ def match_picture(
     max_lines: int = 120,
     width: int = 1280,
 ) -> Picture:
-    """Both images side by side with lines between matching points.
+    """Both images side by side, wide ones one above the other, with lines between matching points.
 
     Inliers are coloured by their score (blue is 0, green in between, yellow is 1), outliers are thin and red. Where
     there are more than `max_lines`, the best-scored match of each cell of a grid over the reference is drawn, so that
@@ -45,22 +46,28 @@ def match_picture(
     Returns:
         uint8 (H, width, 3) RGB.
     """
-    left_width = round((width - GAP) * _aspect(reference) / (_aspect(reference) + _aspect(query)))
-    height = max(round(left_width / _aspect(reference)), 1)
-    left = _fit(reference, left_width, height)
-    right = _fit(query, width - GAP - left_width, height)
-    canvas = np.full((height, width, 3), BACKGROUND, np.uint8)
-    canvas[:, :left_width] = left
-    canvas[:, left_width + GAP :] = right
+    stacked = _aspect(reference) + _aspect(query) > STACK_ABOVE
+    if stacked:
+        sizes = [(width, max(round(width / _aspect(image)), 1)) for image in (reference, query)]
+        offset = np.array([0, sizes[0][1] + GAP])
+        canvas = np.full((sizes[0][1] + GAP + sizes[1][1], width, 3), BACKGROUND, np.uint8)
+    else:
+        left_width = round((width - GAP) * _aspect(reference) / (_aspect(reference) + _aspect(query)))
+        height = max(round(left_width / _aspect(reference)), 1)
+        sizes = [(left_width, height), (width - GAP - left_width, height)]
+        offset = np.array([left_width + GAP, 0])
+        canvas = np.full((height, width, 3), BACKGROUND, np.uint8)
+    canvas[: sizes[0][1], : sizes[0][0]] = _fit(reference, *sizes[0])
+    canvas[offset[1] : offset[1] + sizes[1][1], offset[0] : offset[0] + sizes[1][0]] = _fit(query, *sizes[1])
     if len(matches) == 0:
         return canvas
 
-    a = _scaled(matches.reference_xy, matches.reference_size, (left_width, height))
-    b = _scaled(matches.query_xy, matches.query_size, (right.shape[1], height)) + np.array([left_width + GAP, 0.0])
+    a = _scaled(matches.reference_xy, matches.reference_size, sizes[0])
+    b = _scaled(matches.query_xy, matches.query_size, sizes[1]) + offset
     good = np.ones(len(matches), np.bool_) if inliers is None else inliers
     lines = canvas.copy()
-    bad_index = _thin(a, matches.score, np.flatnonzero(~good), max_lines // 4, left_width, height)
-    good_index = _thin(a, matches.score, np.flatnonzero(good), max_lines, left_width, height)
+    bad_index = _thin(a, matches.score, np.flatnonzero(~good), max_lines // 4, *sizes[0])
+    good_index = _thin(a, matches.score, np.flatnonzero(good), max_lines, *sizes[0])
     for i in bad_index:
         _line(lines, a[i], b[i], OUTLIER_RGB, 1)
     colours = viridis(0.25 + 0.75 * matches.score)  # the darkest quarter of the map vanishes on dark images

@@ -191,8 +191,8 @@ def _picture_section(pictures: Sequence[ReportPicture]) -> str:
     if not pictures:
         return ""
     notes = {
-        "matches": 'Left the keyframe, right the frame. Inliers by score <span class="ramp"></span> 0 to 1, outliers '
-        'in <span class="red">red</span>. At most about 120 lines are drawn, spread over the image.',
+        "matches": 'Left or above the keyframe, right or below the frame. Inliers by score <span class="ramp"></span> '
+        '0 to 1, outliers in <span class="red">red</span>. At most about 120 lines are drawn, spread over the image.',
         "warp": "Left the keyframe, middle the frame brought into the keyframe by the dense warp (white where the "
         'certainty is low), right the certainty <span class="ramp full"></span> 0 to 1.',
     }
