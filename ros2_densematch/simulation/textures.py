@@ -155,10 +155,10 @@ def foliage(height: int, width: int, density: float, rng: np.random.Generator) -
     """Overlapping leaves, as on a hedge: no straight line and no repetition."""
     field = noise(height, width, 0.25 * density, rng)
     canvas = _tint((34, 52, 26), field, 14.0)
-    count = int(height * width / (0.035 * density) ** 2)
+    count = int(height * width / (0.042 * density) ** 2)
     for i in range(count):
         centre = (int(rng.integers(width)), int(rng.integers(height)))
-        long_axis = max(int(density * rng.uniform(0.02, 0.055)), 2)
+        long_axis = max(int(density * rng.uniform(0.022, 0.06)), 2)
         axes = (long_axis, max(int(long_axis * rng.uniform(0.3, 0.55)), 1))
         light = 0.5 + 0.6 * i / count  # later leaves lie on top and catch more light
         colour = tuple(float(v) for v in np.clip(rng.normal((92, 140, 50), (26, 26, 20)) * light, 0, 255))
@@ -201,7 +201,8 @@ def glyphs(
         cell = np.array([origin[0] + i * 0.9 * size, origin[1]])
         nodes = np.array([(x * 0.3, y / 3) for y in range(4) for x in range(3)]) * size + cell
         for _ in range(int(rng.integers(2, 4))):
-            a, b = rng.choice(12, 2, replace=False)
+            a = int(rng.integers(12))
+            b = (a + int(rng.integers(1, 12))) % 12
             if rng.random() < 0.3:
                 centre = tuple(int(v) for v in nodes[a])
                 cv2.ellipse(canvas, centre, (int(size / 5), int(size / 4)), 0, 0, 270, colour, thickness, cv2.LINE_AA)
