@@ -1,0 +1,52 @@
+"""The documents point at things that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ros2_densematch.cli.main import COMMANDS
+from ros2_densematch.matchers.registry import list_matchers
+
+
+@pytest.fixture(scope="module")
+def documents(repository: Path) -> list[Path]:
+    return [repository / "README.md", repository / "CHANGELOG.md", *sorted((repository / "docs").rglob("*.md"))]
+
+
+def test_every_link_leads_somewhere(documents: list[Path], repository: Path) -> None:
+    broken = []
+    for document in documents:
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text()):
+            if "://" not in target and not (document.parent / target).exists():
+                broken.append(f"{document.relative_to(repository)}: {target}")
+    assert not broken
+
+
+def test_every_command_of_the_readme_is_one_of_the_program(repository: Path) -> None:
+    text = (repository / "README.md").read_text()
+    named = set(re.findall(r"^densematch (\w+)", text, re.MULTILINE))
+    for alternatives in re.findall(r"^densematch (\w+(?: \| \w+)+)", text, re.MULTILINE):
+        named |= set(alternatives.split(" | "))
+    assert named
+    assert named <= set(COMMANDS)
+
+
+def test_every_target_of_the_readme_is_one_of_the_makefile(repository: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (repository / "Makefile").read_text(), re.MULTILINE))
+    named = set(
+        re.findall(r"(?:^|`)make (?:[A-Z]+=\S+ )?([a-z]+)", (repository / "README.md").read_text(), re.MULTILINE)
+    )
+    assert {"demo", "test"} <= named
+    assert named <= targets
+
+
+def test_the_table_of_matchers_says_which_exist(repository: Path) -> None:
+    rows = re.findall(r"^\| (.+?) \|.*\| ([^|]+) \|$", (repository / "README.md").read_text(), re.MULTILINE)
+    exist = {name.strip("`") for name, status in rows if status in ("default", "available")}
+    planned = {name.strip("`") for name, status in rows if status.startswith("planned")}
+    assert exist == set(list_matchers())
+    assert planned
+    assert not planned & exist
