@@ -114,15 +114,16 @@ def parameter_names() -> list[str]:
 
 def defaults() -> dict[str, Any]:
     """The default of every parameter, nested."""
-    return _values(Configuration())
+    return values_of(Configuration())
 
 
-def _values(model: Any) -> dict[str, Any]:
+def values_of(model: Any) -> dict[str, Any]:
+    """Name -> value of a configuration or a group of it, nested."""
     names = [f.name for f in fields(model)] if is_dataclass(model) else list(type(model).model_fields)
     found = {}
     for name in names:
         value = getattr(model, name)
-        found[name] = _values(value) if is_dataclass(value) or isinstance(value, BaseModel) else value
+        found[name] = values_of(value) if is_dataclass(value) or isinstance(value, BaseModel) else value
     return found
 
 

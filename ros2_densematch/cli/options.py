@@ -41,7 +41,7 @@ def configured(
         FileNotFoundError: the configuration or weights file does not exist.
         ValueError: something in the file, or the name of the matcher, is not valid.
     """
-    from ros2_densematch.configuration import Configuration, read_configuration
+    from ros2_densematch.configuration import Configuration, configuration_from, read_configuration, values_of
     from ros2_densematch.matchers.registry import list_matchers
 
     base = Configuration() if config is None else read_configuration(config)
@@ -58,7 +58,7 @@ def configured(
         given["matcher"] = matcher
         if weights is None and matcher != base.matcher:
             given["weights"] = ""  # the file's weights belong to the file's matcher
-    chosen = Configuration(**{**dict(base), **given})
+    chosen = configuration_from({**values_of(base), **given}, "the command line")
     if chosen.matcher not in list_matchers():
         raise InputError(f"unknown matcher {chosen.matcher!r}: choose one of {', '.join(list_matchers())}")
     return chosen

@@ -1,0 +1,154 @@
+"""`densematch match`: what it writes for a pair and for a list, and what it does with bad lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+IMAGES = ("rgb/000000.png", "rgb/000004.png")
+INTRINSICS = "260 0 159.5 0 260 119.5 0 0 1"
+
+
+def true_pose() -> np.ndarray:
+    """T_query_from_reference of the flight's frames 0 and 4."""
+    yaw, x = np.deg2rad(2.4), 0.24
+    c, s = np.cos(yaw), np.sin(yaw)
+    R = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
+    T = np.eye(4)
+    T[:3, :3], T[:3, 3] = R, R @ [-x, 0, 0]
+    return T
+
+
+def a_line(*, pose: bool = True) -> str:
+    words = f"{IMAGES[0]} {IMAGES[1]} {INTRINSICS} {INTRINSICS}"
+    return words + " " + " ".join(f"{v:.9g}" for v in true_pose().ravel()) if pose else words
+
+
+def test_a_pair_without_cameras_gives_correspondences(densematch, flight: Path, tmp_path: Path) -> None:
+    outcome = densematch("match", *(flight / i for i in IMAGES), "--matcher", "sift", "--out", tmp_path)
+    assert outcome.code == 0, outcome.err
+    assert {p.name for p in tmp_path.iterdir()} == {"000000.npz", "matches.png", "summary.json"}
+    found = np.load(tmp_path / "000000.npz")
+    n = len(found["score"])
+    assert n > 50
+    assert found["reference_xy"].shape == found["query_xy"].shape == (n, 2)
+    assert found["precision"].shape == (n, 3)
+    assert found["reference_xy"].dtype == np.float32
+    assert 0 < float(found["overlap"]) <= 1
+    assert "T_query_from_reference" not in found
+    summary = json.loads((tmp_path / "summary.json").read_text("utf-8"))
+    assert summary["pairs"][0]["matches"] == n
+    assert "no camera" in summary["pairs"][0]["status"]
+    assert summary["timings_ms"]["encode"]["median"] > 0
+    assert summary["timings_ms"]["pose"]["median"] is None
+    picture = cv2.imread(str(tmp_path / "matches.png"))
+    assert picture.shape[1] == 1280
+
+
+def test_a_camera_file_gives_the_pose(densematch, flight: Path, tmp_path: Path) -> None:
+    camera = tmp_path / "c.yaml"
+    matrix = [float(v) for v in INTRINSICS.split()]
+    camera.write_text(
+        yaml.safe_dump(
+            {
+                "image_width": 320,
+                "image_height": 240,
+                "camera_name": "c",
+                "camera_matrix": {"rows": 3, "cols": 3, "data": matrix},
+                "distortion_model": "plumb_bob",
+                "distortion_coefficients": {"rows": 1, "cols": 5, "data": [0.0] * 5},
+            }
+        ),
+        "utf-8",
+    )
+    out = tmp_path / "o"
+    words = (*(flight / i for i in IMAGES), "--reference-camera", camera, "--matcher", "sift", "--out", out)
+    assert densematch("match", *words).code == 0
+    found = np.load(out / "000000.npz")
+    turn = found["T_query_from_reference"][:3, :3] @ true_pose()[:3, :3].T
+    assert np.rad2deg(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))) < 0.5
+    assert str(found["geometry"]) == "CALIBRATED"
+    assert str(found["scale"]) == "UNIT"
+    assert found["covariance"].shape == (6, 6)
+    assert found["inliers"].sum() > 50
+
+
+def test_a_list_is_worked_off_and_bad_lines_are_named_counted_and_skipped(
+    densematch, flight: Path, tmp_path: Path
+) -> None:
+    (flight / "notes.txt").write_text("not an image")
+    lines = ["# a comment", a_line(), "", "only three words", a_line(pose=False), "rgb/000000.png rgb/no.png"]
+    lines += ["notes.txt rgb/000000.png", a_line().replace("260", "x", 1)]
+    (tmp_path / "pairs.txt").write_text("\n".join(lines), "utf-8")
+    out = tmp_path / "o"
+    words = ("--pairs", tmp_path / "pairs.txt", "--root", flight, "--matcher", "sift", "--out", out)
+    outcome = densematch("match", *words)
+    assert outcome.code == 2  # two pairs are there, but the list was not all good
+    assert {p.name for p in out.iterdir()} == {
+        *("000000.npz", "000000.png"),
+        *("000002.npz", "000002.png"),  # numbers stay when a bad line is repaired
+        "summary.json",
+    }
+    summary = json.loads((out / "summary.json").read_text("utf-8"))
+    assert (summary["total"], summary["matched"]) == (6, 2)
+    assert [entry["line"] for entry in summary["skipped"]] == [4, 6, 7, 8]
+    for line, reason in ((4, "3 fields"), (6, "rgb/no.png"), (7, "notes.txt"), (8, "could not convert")):
+        assert reason in next(e["reason"] for e in summary["skipped"] if e["line"] == line)
+        assert f"line {line} skipped" in outcome.err
+    exact, unknown = summary["pairs"]
+    assert exact["rotation_error_deg"] < 0.5
+    assert exact["translation_error_deg"] < 8.0
+    assert unknown["rotation_error_deg"] is None
+
+
+@pytest.mark.parametrize("kind", ["rgba", "sixteen_bit", "grey", "jpeg"])
+def test_any_usual_image_file_is_converted(densematch, flight: Path, tmp_path: Path, kind: str) -> None:
+    grey = cv2.imread(str(flight / IMAGES[0]), cv2.IMREAD_GRAYSCALE)
+    file = tmp_path / "image.png"
+    if kind == "rgba":
+        cv2.imwrite(str(file), np.dstack([grey, grey, grey, np.full_like(grey, 200)]))
+    elif kind == "sixteen_bit":
+        cv2.imwrite(str(file), grey.astype(np.uint16) * 257)
+    elif kind == "grey":
+        cv2.imwrite(str(file), grey)
+    else:
+        file = tmp_path / "image.jpg"
+        cv2.imwrite(str(file), np.dstack([grey] * 3))
+    words = (file, flight / IMAGES[1], "--matcher", "sift", "--no-pictures", "--out", tmp_path / "o")
+    assert densematch("match", *words).code == 0
+    assert len(np.load(tmp_path / "o" / "000000.npz")["score"]) > 50
+    assert not (tmp_path / "o" / "matches.png").exists()
+
+
+def test_what_is_missing_is_named(densematch, flight: Path, tmp_path: Path) -> None:
+    image = flight / IMAGES[0]
+    for words, expected in (
+        ((image,), "name two images"),
+        ((image, tmp_path / "no.png"), "no.png"),
+        ((image, image, "--pairs", tmp_path / "p.txt"), "give one of the two"),
+        (("--pairs", tmp_path / "p.txt"), "p.txt"),
+        ((image, image, "--query-camera", tmp_path / "c.yaml"), "give both"),
+        ((image, image, "--reference-camera", tmp_path / "c.yaml"), "c.yaml"),
+    ):
+        outcome = densematch("match", *words, "--matcher", "sift", "--out", tmp_path / "o")
+        assert outcome.code == 2
+        assert outcome.err.count("\n") == 1
+        assert expected in outcome.err
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_list_without_pairs_is_refused(densematch, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("# nothing\n")
+    assert "has no pairs" in densematch("match", "--pairs", tmp_path / "p.txt", "--out", tmp_path / "o").err
+
+
+def test_two_runs_give_the_same_arrays(densematch, flight: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        words = (*(flight / i for i in IMAGES), "--matcher", "sift", "--no-pictures", "--out", tmp_path / name)
+        assert densematch("match", *words).code == 0
+    assert (tmp_path / "a" / "000000.npz").read_bytes() == (tmp_path / "b" / "000000.npz").read_bytes()
