@@ -92,7 +92,9 @@ def command(
         mask=mask,
         rectified="auto" if configuration.rectified == "auto" else configuration.rectified == "true",
     )
-    return replay(source, out, configuration, options, max_frames=max_frames).exit_code
+    result = replay(source, out, configuration, options, max_frames=max_frames)
+    print(f"report: {out / 'report.html'}")
+    return result.exit_code
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ class _Replay:
             min_inliers=self._configuration.tracker.min_inliers,
         )
         write_json(self._folder / "summary.json", summary)
-        for line in _conclusion(summary, self._folder):
+        for line in _conclusion(summary):
             print(line)
         return ReplayResult(summary, self._exit_code(stop))
 
@@ -279,7 +281,7 @@ def _no_pose_reason(records: list[FrameRecord]) -> str:
     return max(sorted(set(reasons)), key=reasons.count)
 
 
-def _conclusion(summary: dict[str, Any], folder: Path) -> Iterator[str]:
+def _conclusion(summary: dict[str, Any]) -> Iterator[str]:
     frames, accuracy = summary["frames"], summary["accuracy"]
     statuses = ", ".join(f"{entry['count']} {name}" for name, entry in frames["status"].items())
     yield f"{frames['total']} frames at {summary['frames_per_second']:.1f} a second: {statuses}"
@@ -293,4 +295,3 @@ def _conclusion(summary: dict[str, Any], folder: Path) -> Iterator[str]:
         )
     for warning in summary["warnings"]:
         yield f"warning: {warning}"
-    yield f"report: {folder / 'report.html'}"
