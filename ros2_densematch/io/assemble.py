@@ -14,6 +14,9 @@ from ros2_densematch.io.source import SourceOptions
 from ros2_densematch.messages.image import ImageDecodeError, decode_image_bytes
 from ros2_densematch.tracking.frame import Frame
 
+# Message stamps hold seconds in 32 bits with a sign.
+MAX_STAMP_NS = 2**31 * 10**9
+
 
 class SourceLog:
     """Warnings and notes of a source. Events that repeat are counted and their first case is named."""
@@ -23,6 +26,7 @@ class SourceLog:
         self.frames_dropped = 0
         self._warnings: list[str] = []
         self._events: dict[str, tuple[int, str]] = {}
+        self._at_opening: dict[str, tuple[int, str]] | None = None
 
     def note(self, text: str) -> None:
         if text not in self.notes:
@@ -42,9 +46,11 @@ class SourceLog:
         self.count(kind, detail)
 
     def restart(self) -> None:
-        """Forget the counted events: the source is read again from its start."""
+        """The frames are read (again) from their start: forget what was counted while reading, not while opening."""
+        if self._at_opening is None:
+            self._at_opening = dict(self._events)
         self.frames_dropped = 0
-        self._events.clear()
+        self._events = dict(self._at_opening)
 
     @property
     def warnings(self) -> list[str]:
@@ -63,11 +69,14 @@ class FrameAssembler:
         self._mask = load_mask(options.mask) if options.mask is not None else None
         self._start_ns = round((options.start_s or 0.0) * 1e9)
         self._stop_ns = None if options.stop_s is None else round(options.stop_s * 1e9)
-        self.restart()
+        self._reset()
 
     def restart(self) -> None:
         """Begin again with the first frame."""
         self._log.restart()
+        self._reset()
+
+    def _reset(self) -> None:
         self._first_ns: int | None = None
         self._last_ns: int | None = None
         self._size: tuple[int, int] | None = None

@@ -50,7 +50,9 @@ class BagSource:
         header_frame = str(message.header.frame_id) if message is not None else ""
         self._depth = self._named(options.depth_topic, topics.IMAGE_TYPES, "--depth-topic")
         self._right = self._named(options.right_image_topic, topics.IMAGE_TYPES, "--right-image-topic")
-        camera = self._load_camera(self._image, header_frame, options.camera_yaml, options.camera_info_topic)
+        camera = load_camera(options.camera_yaml, options) or topics.camera(
+            self._records, self._image, header_frame, options.camera_info_topic, options, self._log
+        )
         self.frame_id = header_frame or (camera.frame_id if camera is not None else "") or "camera"
         self._assembler = FrameAssembler(options, self._log, camera, self._load_right_camera())
         static = StaticTransforms(self._records, self._log)
@@ -152,16 +154,20 @@ class BagSource:
     def _named(self, name: str | None, types: tuple[str, ...], option: str) -> str | None:
         return None if name is None else topics.named_topic(self._records, name, types, option, self._log)
 
-    def _load_camera(self, image: str, frame_id: str, file: Path | None, named: str | None) -> Camera | None:
-        given = load_camera(file, self._options)
-        return given or topics.camera(self._records, image, frame_id, named, self._options, self._log)
-
     def _load_right_camera(self) -> Camera | None:
         if self._right is None:
             return None
         message = topics.first_message(self._records, self._right)
         frame_id = "" if message is None else str(message.header.frame_id)
-        return self._load_camera(self._right, frame_id, self._options.right_camera_yaml, None)
+        return load_camera(self._options.right_camera_yaml, self._options) or topics.camera(
+            self._records,
+            self._right,
+            frame_id,
+            None,
+            self._options,
+            self._log,
+            without="no scale from the stereo pair",
+        )
 
     def _load_odometry(self, camera_frame: str, static: StaticTransforms) -> Trajectory | None:
         topic = self._named(self._options.odometry_topic, POSE_TYPES, "--odometry-topic")

@@ -82,6 +82,8 @@ class McapRescue(_Rescue):
                     for code, part, part_whole in self._frames(io.BytesIO(inner)):
                         if part_whole:
                             yield from self._record(code, part, schemas, channels, topics)
+                        if self._damage:
+                            return
                 elif whole:
                     yield from self._record(opcode, body, schemas, channels, topics)
                 if self._damage:
@@ -92,7 +94,7 @@ class McapRescue(_Rescue):
             head = stream.read(9)
             if len(head) < 9:
                 if head:
-                    self._damage = _cut(len(head), 9, "a record's head")
+                    self._damage = self._damage or _cut(len(head), 9, "a record's head")
                 return
             opcode, length = struct.unpack("<BQ", head)
             if opcode == 0:
@@ -103,10 +105,9 @@ class McapRescue(_Rescue):
             end = stream.seek(0, io.SEEK_END)
             stream.seek(here)
             body = stream.read(min(length, end - here))
-            if len(body) < length:
-                self._damage = _cut(len(body), length, "a record")
             yield opcode, body, len(body) == length
-            if self._damage:
+            if len(body) < length:
+                self._damage = self._damage or _cut(len(body), length, "a record")
                 return
 
     def _chunk(self, body: bytes) -> bytes:
@@ -218,43 +219,48 @@ class Ros1Rescue(_Rescue):
         from rosbags.typesys.msg import normalize_msgtype
 
         while stream.tell() < size:
-            header = self._fields(self._sized(stream, size, "a record's header"))
-            if self._damage:
+            head, whole = self._sized(stream, size, "a record's header")
+            header = self._fields(head) if whole else None
+            if header is None:
                 return
             code = header.get(b"op", b"\0")[:1]
-            data = self._sized(stream, size, "a record")
+            data, whole = self._sized(stream, size, "a record")
             if code == bytes([self._CHUNK]):
+                # Of a cut chunk the records before the cut are still there.
                 try:
                     inner = _decompress(data, header.get(b"compression", b"none").decode("ascii", "replace"))
                 except Exception as error:  # noqa: BLE001 - each codec has errors of its own
                     self._damage = self._damage or f"a chunk cannot be decompressed ({error})"
                     return
                 yield from self._records(io.BytesIO(inner), len(inner), connections, topics)
-            elif not self._damage and code == bytes([self._CONNECTION]) and len(header.get(b"conn", b"")) == 4:
-                kind = self._fields(data).get(b"type", b"").decode("utf-8", "replace")
+                if self._damage:
+                    return
+            elif whole and code == bytes([self._CONNECTION]) and len(header.get(b"conn", b"")) == 4:
+                kind = (self._fields(data) or {}).get(b"type", b"").decode("utf-8", "replace")
                 name = header.get(b"topic", b"").decode("utf-8", "replace")
                 connections[int.from_bytes(header[b"conn"], "little")] = (name, normalize_msgtype(kind) if kind else "")
-            elif not self._damage and code == bytes([self._MESSAGE]) and len(header.get(b"time", b"")) == 8:
+            elif whole and code == bytes([self._MESSAGE]) and len(header.get(b"time", b"")) == 8:
                 name, kind = connections.get(int.from_bytes(header.get(b"conn", b""), "little"), ("", ""))
                 seconds, nanoseconds = struct.unpack("<II", header[b"time"])
                 if name and (topics is None or name in topics):
                     yield Record(name, kind, seconds * 10**9 + nanoseconds, data)
-            if self._damage:
+            if not whole:
                 return
 
-    def _sized(self, stream: BinaryIO, size: int, what: str) -> bytes:
-        """A 32-bit length and that many bytes; what is there of them when the file ends earlier."""
+    def _sized(self, stream: BinaryIO, size: int, what: str) -> tuple[bytes, bool]:
+        """A 32-bit length and that many bytes, or what is there of them; whether they are all there."""
         head = stream.read(4)
         if len(head) < 4:
             self._damage = self._damage or _cut(len(head), 4, "a length")
-            return b""
+            return b"", False
         length = struct.unpack("<I", head)[0]
         data = stream.read(min(length, size - stream.tell()))
         if len(data) < length:
             self._damage = self._damage or _cut(len(data), length, what)
-        return data
+        return data, len(data) == length
 
-    def _fields(self, data: bytes) -> dict[bytes, bytes]:
+    def _fields(self, data: bytes) -> dict[bytes, bytes] | None:
+        """The fields of a header, or None where they cannot be parsed."""
         fields: dict[bytes, bytes] = {}
         at = 0
         while at + 4 <= len(data):
@@ -262,7 +268,7 @@ class Ros1Rescue(_Rescue):
             name, equals, value = data[at + 4 : at + 4 + length].partition(b"=")
             if not equals or at + 4 + length > len(data):
                 self._damage = self._damage or "a record's header cannot be parsed"
-                break
+                return None
             fields[name] = value
             at += 4 + length
         return fields

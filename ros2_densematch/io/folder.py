@@ -9,7 +9,7 @@ from typing import Any
 
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.trajectory import Trajectory
-from ros2_densematch.io.assemble import FrameAssembler, SourceLog, load_camera, read_image
+from ros2_densematch.io.assemble import MAX_STAMP_NS, FrameAssembler, SourceLog, load_camera, read_image
 from ros2_densematch.io.source import SourceOptions
 from ros2_densematch.messages.image import ImageDecodeError
 from ros2_densematch.tracking.frame import Frame
@@ -107,7 +107,7 @@ def natural_key(name: str) -> list[Any]:
 def name_stamp_ns(file: Path) -> int | None:
     """Nanoseconds from a name like 1403636579763555584.png or 1305031102.175304.png, else None."""
     if _NANOSECONDS.fullmatch(file.stem):
-        return int(file.stem)
+        return int(file.stem) if int(file.stem) < MAX_STAMP_NS else None
     seconds = _SECONDS.fullmatch(file.stem)
     return int(seconds[1]) * 10**9 + int(seconds[2].ljust(9, "0")) if seconds else None
 

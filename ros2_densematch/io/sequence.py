@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.trajectory import Trajectory
-from ros2_densematch.io.assemble import FrameAssembler, SourceLog, load_camera, read_image
+from ros2_densematch.io.assemble import MAX_STAMP_NS, FrameAssembler, SourceLog, load_camera, read_image
 from ros2_densematch.io.folder import refuse_topics
 from ros2_densematch.io.source import SourceOptions
 from ros2_densematch.messages.compressed import decode_file
@@ -168,6 +168,9 @@ def _read_rows(file: Path, log: SourceLog) -> list[_Row]:
 def _row(row: dict[str, str]) -> _Row:
     if not row["image"]:
         raise ValueError("the column image is empty")
+    stamp_ns = int(row["timestamp_ns"] or "")
+    if not 0 <= stamp_ns < MAX_STAMP_NS:
+        raise ValueError(f"timestamp_ns must lie in 0..{MAX_STAMP_NS - 1}, got {stamp_ns}")
     pose = [row.get(name) or "" for name in _POSE_COLUMNS]
     T = None
     if all(pose):
@@ -175,7 +178,7 @@ def _row(row: dict[str, str]) -> _Row:
         if not np.all(np.isfinite(values)):
             raise ValueError(f"the pose {values} is not finite")
         T = poses.pose_from_quaternion(values[:3], values[3:])
-    return _Row(int(row["timestamp_ns"] or ""), row["image"], row.get("depth") or "", T)
+    return _Row(stamp_ns, row["image"], row.get("depth") or "", T)
 
 
 def _trajectory(rows: list[_Row]) -> Trajectory | None:

@@ -71,29 +71,45 @@ def camera_info_topic(records: Records, image: str) -> str | None:
 
 
 def camera(
-    records: Records, image: str, frame_id: str, named: str | None, options: SourceOptions, log: SourceLog
+    records: Records,
+    image: str,
+    frame_id: str,
+    named: str | None,
+    options: SourceOptions,
+    log: SourceLog,
+    without: str = "correspondences only, no poses",
 ) -> Camera | None:
-    """The camera of an image topic from its first CameraInfo, or None with a warning that says why."""
+    """The camera of an image topic from its first CameraInfo, or None with a warning that says why.
+
+    Args:
+        records: the bag.
+        image: the image topic.
+        frame_id: the frame in its headers.
+        named: the CameraInfo topic that the user named, or None.
+        options: for `rectified`.
+        log: takes warnings and notes.
+        without: what is lost without a calibration, for the warning.
+    """
     if named is not None:
         topic: str | None = named_topic(records, named, (CAMERA_INFO,), "--camera-info-topic", log)
     else:
         topic = camera_info_topic(records, image) or _camera_info_of_frame(records, frame_id, log)
     if topic is None:
         log.warn(
-            f"{image} has no calibration (no CameraInfo in the bag): correspondences only, no poses; "
+            f"{image} has no calibration (no CameraInfo in the bag): {without}; "
             "give a calibration file or --camera-info-topic"
         )
         return None
     try:
         record = records.first(topic)
         if record is None:
-            log.warn(f"{topic} holds no message: {image} has no calibration, correspondences only; give a file")
+            log.warn(f"{topic} holds no message, so {image} has no calibration: {without}; give a calibration file")
             return None
         return Camera.from_camera_info(records.decode(record), rectified=options.rectified, image_topic=image)
     except UncalibratedCameraError as error:
-        log.warn(f"{topic}: {error}; correspondences only, no poses")
+        log.warn(f"{topic}: {error}; until then {without}")
     except ValueError as error:
-        log.warn(f"the calibration on {topic} cannot be used ({error}): correspondences only, no poses")
+        log.warn(f"the calibration on {topic} cannot be used ({error}): {without}")
     return None
 
 
