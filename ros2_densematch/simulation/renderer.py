@@ -24,7 +24,8 @@ Doubles = NDArray[np.float64]
 
 BACKGROUND = -1
 _BACKGROUND_COLOUR = (178, 196, 214)
-_CHUNK = 32768  # pixels that are textured at a time: what fits in the cache
+_NO_MAP = np.empty(0, np.float32)  # the first map holds both coordinates
+_CHUNK = 16384  # pixels that are textured at a time: what fits in the cache
 _NEAR = 0.02  # metres
 # Samples along the steepest direction of depth, in pixels, each with its share of a mip level, so that the change from
 # one level to the next is spread over two small steps.
@@ -157,15 +158,15 @@ def _texture(scene: Scene, planes: _Planes, camera: Camera, inverse_depth: Float
     x_pixel, y_pixel, w = x.astype(np.float32), y.astype(np.float32), inverse_depth.ravel()[order]
     counts = np.bincount(winner.ravel(), minlength=len(planes.index) + 1)
     stops = np.cumsum(counts)
-    maps = np.zeros((len(_TAPS), 2, height * width), np.float32)
+    maps = np.zeros((len(_TAPS), height * width), np.complex64)  # x and y as one number: they travel together
     for k in np.flatnonzero(counts[:-1]):
         for start in range(int(stops[k] - counts[k]), int(stops[k]), _CHUNK):
             part = slice(start, min(start + _CHUNK, int(stops[k])))
             positions = _atlas_positions(scene, planes, camera, int(k), x_pixel[part], y_pixel[part], w[part])
-            for target, value in zip(maps.reshape(-1, height * width), positions, strict=True):
-                target[order[part]] = value
-    at = maps.reshape(len(_TAPS), 2, height, width)
-    one, two = (cv2.remap(scene.atlas, u, v, cv2.INTER_LINEAR) for u, v in at)
+            for target, value in zip(maps, positions, strict=True):
+                target[order[part]] = value.view(np.complex64)[:, 0]
+    at = maps.view(np.float32).reshape(len(_TAPS), height, width, 2)
+    one, two = (cv2.remap(scene.atlas, xy, _NO_MAP, cv2.INTER_LINEAR) for xy in at)
     image = np.asarray(cv2.addWeighted(one, 0.5, two, 0.5, 0), np.uint8)
     if counts[-1]:
         image[winner == len(planes.index)] = _BACKGROUND_COLOUR
@@ -175,7 +176,7 @@ def _texture(scene: Scene, planes: _Planes, camera: Camera, inverse_depth: Float
 def _atlas_positions(
     scene: Scene, planes: _Planes, camera: Camera, k: int, x: Floats, y: Floats, w: Floats
 ) -> list[Floats]:
-    """Atlas position of N pixels of surface k: x and y for each of the samples, (N,) each."""
+    """Atlas position (N, 2) of N pixels of surface k, for each of the samples."""
     surface = planes.index[k]
     texels = scene.texels[surface]
     density = texels / np.array(scene.surfaces[surface].size)
@@ -201,11 +202,12 @@ def _atlas_positions(
         u /= here
         # Level l starts 2 W (1 - 2^-l) texels and 2 l borders to the right of level 0.
         u += level * np.float32(2 * BORDER)
-        u += np.float32(corner[0] + 2 * texels[0] - 0.5 - 127 * 2 * BORDER)
+        xy = np.empty((len(x), 2), np.float32)
+        np.add(u, np.float32(corner[0] + 2 * texels[0] - 0.5 - 127 * 2 * BORDER), out=xy[:, 0])
         v = _line_at(v_line, x, y, dx, dy)
         v /= here
-        v += np.float32(corner[1] - 0.5)
-        result += [u, v]
+        np.add(v, np.float32(corner[1] - 0.5), out=xy[:, 1])
+        result.append(xy)
     return result
 
 
@@ -236,13 +238,13 @@ def _blend_outlines(image: Image, planes: _Planes, winner: NDArray[np.int16]) ->
     empty = np.array([[0, 0, 1e-12], [0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1]])  # nothing: infinitely far, everywhere
     lines = np.concatenate([planes.inverse_depth[:, None], planes.edges], 1)
     table = np.concatenate([lines, empty[None]])
-    ids = np.stack([owner[pixel], owner[neighbour]])
-    slope_x, slope_y, value = (np.ascontiguousarray(table[:, :, i].T, np.float32)[:, ids] for i in range(3))
+    ids = np.stack([owner[pixel], owner[neighbour]]).astype(np.intp)
+    slope_x, slope_y, value = (np.take(table[:, :, i].T.astype(np.float32), ids, axis=1) for i in range(3))
     value += slope_x * x.astype(np.float32) + slope_y * y.astype(np.float32)
     mine = np.zeros(len(pixel), np.float32)
     for dx, dy in _SUBPIXELS.astype(np.float32):
         here = value + (slope_x * dx + slope_y * dy)
-        w = np.where((here[1:] >= 0).all(0), here[0], 0)
+        w = np.where(here[1:].min(0) >= 0, here[0], np.float32(0))
         mine += np.where(w[0] >= w[1], np.float32(1 / len(_SUBPIXELS)), np.float32(0))
     flat = image.reshape(-1, 3)
     colour = mine[:, None] * flat[pixel] + (1 - mine)[:, None] * flat[neighbour]

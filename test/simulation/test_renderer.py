@@ -139,7 +139,7 @@ def test_true_correspondences_show_the_same_colour_where_both_cameras_see_the_po
 def _photometric_error(image0: np.ndarray, image1: np.ndarray, xy: np.ndarray, visible: np.ndarray) -> float:
     import cv2
 
-    moved = cv2.remap(image1, xy.astype(np.float32), None, cv2.INTER_LINEAR)
+    moved = cv2.remap(image1, xy.astype(np.float32), np.empty(0, np.float32), cv2.INTER_LINEAR)
     return float(np.abs(moved.astype(float) - image0)[visible].mean())
 
 
