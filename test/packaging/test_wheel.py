@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -63,13 +65,15 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(repository: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def environment(repository: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A fresh virtual environment with nothing but the wheel and what it asks for."""
     folder = tmp_path_factory.mktemp("environment")
     constraints = "constraints-ros.txt" if sys.version_info < (3, 13) else "constraints.txt"
     run([sys.executable, "-m", "venv", folder], cwd=folder)
-    run([folder / "bin/python", "-m", "pip", "install", "--quiet", "-c", repository / constraints, wheel], cwd=folder)
-    return folder
+    pip = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--no-compile", "-c", repository / constraints]
+    run([*pip, wheel], cwd=folder)
+    yield folder
+    shutil.rmtree(folder)  # more than a gigabyte, which pytest would keep for three runs
 
 
 @pytest.fixture(scope="module")
