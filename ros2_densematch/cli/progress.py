@@ -30,10 +30,17 @@ class Counter:
     """Counts finished items; `note` shows beside the bar."""
 
     def __init__(self, progress: Progress | None, total: int | None, label: str, unit: str):
-        self.done = 0
+        self.done = self._before = 0
         self._progress, self._total, self._label, self._unit = progress, total, label, unit
         self._task = None if progress is None else progress.add_task(label, total=total, note="")
         self._start = self._last_line = time.monotonic()
+
+    def start_at(self, done: int) -> None:
+        """So many items were finished by an earlier run: they count as done, but not for the rate."""
+        self.done = self._before = done
+        self._start = self._last_line = time.monotonic()
+        if self._progress is not None and self._task is not None:
+            self._progress.reset(self._task, completed=done)
 
     def advance(self, note: str = "") -> None:
         """One item is finished."""
@@ -42,7 +49,7 @@ class Counter:
             self._progress.update(self._task, advance=1, note=note)
         elif time.monotonic() - self._last_line > PLAIN_INTERVAL_S:
             self._last_line = time.monotonic()
-            rate = self.done / (self._last_line - self._start)
+            rate = (self.done - self._before) / (self._last_line - self._start)
             of_total = "" if self._total is None else f" of {self._total}"
             print(f"{self._label}: {self.done}{of_total} {self._unit}s, {rate:.1f} a second {note}", file=sys.stderr)
 

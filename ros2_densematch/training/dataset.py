@@ -33,6 +33,7 @@ class PairDataset(torch.utils.data.Dataset[Sample]):
         seed: int = 0,
         photometric: PhotometricConfig | None = None,
         strict: bool = False,
+        skip_log: Path | None = None,
     ) -> None:
         """
         Args:
@@ -43,6 +44,7 @@ class PairDataset(torch.utils.data.Dataset[Sample]):
             seed: decides every sample.
             photometric: how the images are changed.
             strict: raise TrainingDataError for a damaged file instead of skipping it.
+            skip_log: text file that gets one line per skip, from worker processes too.
 
         Raises:
             ValueError: no source, a weight that is not positive, or a size that is no multiple of 32.
@@ -58,7 +60,7 @@ class PairDataset(torch.utils.data.Dataset[Sample]):
         self._chance = weights / weights.sum()
         self._length, self.size, self.max_points, self.seed = length, size, max_points, seed
         self._photometric = photometric or PhotometricConfig()
-        self._strict = strict
+        self._strict, self._skip_log = strict, skip_log
         self.skipped: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -78,9 +80,15 @@ class PairDataset(torch.utils.data.Dataset[Sample]):
             except TrainingDataError as error:
                 if self._strict:
                     raise
-                self.skipped[str(error)] += 1
+                self._note_skip(str(error))
         worst = self.skipped.most_common(1)[0][0]
         raise TrainingDataError(f"{MAX_SKIPS} training files in a row could not be used, the latest cause: {worst}")
+
+    def _note_skip(self, message: str) -> None:
+        self.skipped[message] += 1
+        if self._skip_log is not None:
+            with self._skip_log.open("a", encoding="utf-8") as stream:
+                stream.write(" ".join(message.split()) + "\n")
 
     def files(self) -> list[Path]:
         """Every file the sources may read, each once, sorted."""

@@ -1,0 +1,133 @@
+"""Files of a training run, each written whole or not at all: checkpoints, weights, and the manifest of the data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ros2_densematch import __version__
+from ros2_densematch.training.recipe import Recipe
+from ros2_densematch.training.sample import TrainingDataError
+
+
+def replace_file(partial: Path, path: Path) -> None:
+    """Puts a finished temporary file in its place, after its content has reached the disk."""
+    with partial.open("rb+") as stream:
+        os.fsync(stream.fileno())
+    os.replace(partial, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    replace_file(partial, path)
+
+
+def write_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Tensors and metadata as a safetensors file."""
+    from safetensors.torch import save_file
+
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(state, partial, metadata=metadata)
+    replace_file(partial, path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file. Raises ValueError naming a damaged file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"cannot read weights {path}: {error}: delete it, or start again with --no-resume") from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A training checkpoint. Raises ValueError naming a damaged file."""
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged zip file or pickle raises one of many kinds
+        raise ValueError(f"cannot read checkpoint {path}: delete it, or start again with --no-resume") from error
+    return content
+
+
+def digests(files: Iterable[Path], data: Path, out: Path) -> dict[str, str]:
+    """SHA-256 by path, relative to the data or output folder where the file lies in it."""
+    result = {}
+    for path in files:
+        try:
+            with path.open("rb") as stream:
+                digest = hashlib.sha256()
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise TrainingDataError(f"cannot read training file {path}: {error.strerror}: restore it") from error
+        result[_shown(path, data, out)] = digest.hexdigest()
+    return result
+
+
+def _shown(path: Path, data: Path, out: Path) -> str:
+    for root, prefix in ((data, ""), (out, "out/")):
+        if path.is_relative_to(root):
+            return prefix + path.relative_to(root).as_posix()
+    return path.as_posix()
+
+
+def fingerprint(content: Any) -> str:
+    """SHA-256 of any JSON-like content, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def start_manifest(path: Path, recipe: Recipe, seed: int, files: dict[str, str], *, resume: bool) -> None:
+    """Writes the manifest of a new run, or checks that a resumed one has the same recipe, seed and data.
+
+    Raises:
+        ValueError: the run in this folder was started with something else; the message says with what.
+    """
+    manifest = {
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": seed,
+        "densematch": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "files_sha256": fingerprint(files),
+        "files": files,
+    }
+    if resume and path.exists():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: start again with --no-resume or another --out") from error
+        for key in ("recipe", "seed", "files_sha256"):
+            if before.get(key) != manifest[key]:
+                what = {"recipe": "another recipe", "seed": "another seed", "files_sha256": "other training data"}[key]
+                hint = _first_change(before, manifest) if key == "files_sha256" else ""
+                raise ValueError(
+                    f"{path.parent} holds a run with {what}{hint}: use another --out, or --no-resume to start again"
+                )
+        return
+    write_text(path, json.dumps(manifest, indent=1))
+
+
+def _first_change(before: dict[str, Any], now: dict[str, Any]) -> str:
+    old, new = before.get("files", {}), now["files"]
+    changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    return f" ({len(changed)} files differ, the first is {changed[0]})" if changed else ""
+
+
+def finish_manifest(path: Path, steps: dict[str, int], skipped: Counter[str]) -> None:
+    """Adds how far the run has come and which data was skipped."""
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["steps"] = steps
+    manifest["skipped"] = dict(skipped.most_common())
+    write_text(path, json.dumps(manifest, indent=1))
