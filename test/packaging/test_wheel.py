@@ -133,13 +133,12 @@ def test_the_set_beside_ros_is_what_was_installed(environment: Path, tmp_path: P
 
 
 def test_demo(demo: Path) -> None:
-    assert [*demo.rglob("report.html")]
-    assert [*demo.rglob("trajectory.tum")]
+    assert "<html" in (demo / "report.html").read_text()
+    assert len((demo / "trajectory.tum").read_text().splitlines()) >= 150
 
 
 def test_replay_of_the_bag_that_the_demo_wrote(environment: Path, demo: Path, tmp_path: Path) -> None:
-    bag = next(p.parent for p in sorted(demo.rglob("metadata.yaml")))
-    run([environment / "bin/densematch", "replay", bag, "--out", "out", "--to", "1.0"], cwd=tmp_path)
+    run([environment / "bin/densematch", "replay", demo / "flight", "--out", "out", "--to", "1.0"], cwd=tmp_path)
     assert json.loads((tmp_path / "out/summary.json").read_text())
     assert (tmp_path / "out/trajectory.tum").read_text().strip()
     assert len((tmp_path / "out/relative_poses.csv").read_text().splitlines()) > 1
