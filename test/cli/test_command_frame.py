@@ -57,7 +57,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(densematch, words: tuple[str, .
     [
         (ValueError("the wheel is square:\nmake it round"), 2),
         (FileNotFoundError(2, "No such file or directory", "bag.mcap"), 2),
-        (PermissionError(13, "Permission denied", "/root/x"), 2),
+        (PermissionError(13, "Permission denied", "/etc/x"), 2),
         (errors.InputError("bad"), 2),
         (RuntimeError("inconsistent"), 1),
         (OSError(28, "No space left on device", "out"), 1),
