@@ -270,3 +270,37 @@ def test_every_column_is_documented(repository: Path) -> None:
             assert f"`{column}`" in text, f"docs/formats.md does not explain {column}"
     for topic in TOPICS:
         assert f"`{topic}`" in text
+
+
+# --- the whole way, with the real tracker -----------------------------------------------------------------------------
+
+
+def test_a_replayed_bag_numbers_its_keyframes_as_the_tracker_does_and_repeats_exactly(
+    shared_data: Any, tmp_path: Path
+) -> None:
+    from ros2_densematch.io.source import SourceOptions, open_source
+    from ros2_densematch.matchers.registry import load_matcher
+    from ros2_densematch.tracking.tracker import Tracker, TrackerConfig
+
+    path = shared_data.need("rosbag/kitti_a_sqlite3")
+    for run in ("a", "b"):
+        tracker = Tracker(load_matcher("sift"), TrackerConfig(max_matches=300, keyframe_overlap=0.9))
+        source = open_source(path, SourceOptions(stop_s=0.5))
+        with (
+            ResultBag(tmp_path / run, frame_id=source.frame_id) as bag,
+            RelativePosesCsv(tmp_path / f"{run}.csv") as table,
+        ):
+            for whole in source:
+                assert whole.camera is not None
+                window = np.ascontiguousarray(whole.image[:, 300:800])  # a part of the image: SIFT takes its time
+                frame = replace(whole, image=window, camera=whole.camera.cropped(300, 0, 500, 370))
+                tracked = tracker.process(frame)
+                bag.write(tracked, frame.size)
+                table.write(tracked)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    found = read_bag(tmp_path / "a")
+    assert len(found["/matcher/status"]) == 5
+    keyframes = {(k.header.stamp.sec, k.header.stamp.nanosec): k.keyframe_id for k in found["/matcher/keyframe"]}
+    assert len(keyframes) > 1
+    for m in found["/matcher/correspondences"]:
+        assert keyframes[m.reference_stamp.sec, m.reference_stamp.nanosec] == m.reference_keyframe_id
