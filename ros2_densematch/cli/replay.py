@@ -289,9 +289,10 @@ def _conclusion(summary: dict[str, Any]) -> Iterator[str]:
         yield f"no poses: {summary['no_pose_reason']}"
     if accuracy is not None:
         ate, rpe = accuracy["ate"], accuracy["rpe"]
-        yield (
-            f"ATE {ate['rmse_m']:.4g} m ({ate['percent_of_path']:.2f} % of the path) after {accuracy['alignment']} "
-            f"alignment, RPE {rpe['rotation_rmse_deg']:.3f} deg and {rpe['translation_rmse_m']:.4g} m a frame"
-        )
+        share = "" if ate["percent_of_path"] is None else f" ({ate['percent_of_path']:.2f} % of the path)"
+        yield f"ATE {ate['rmse_m']:.4g} m{share} after {accuracy['alignment']} alignment, {accuracy['poses']} poses"
+        if rpe["rotation_rmse_deg"] is not None:
+            angle, length = rpe["rotation_rmse_deg"], rpe["translation_rmse_m"]
+            yield f"RPE {angle:.3f} deg, {length:.4g} m over {accuracy['rpe_delta']}"
     for warning in summary["warnings"]:
         yield f"warning: {warning}"

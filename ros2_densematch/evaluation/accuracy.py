@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.evaluation import trajectory as errors
 from ros2_densematch.evaluation.plots import TrajectoryView
 from ros2_densematch.evaluation.summary import FrameRecord
 from ros2_densematch.geometry.trajectory import Trajectory
@@ -16,7 +17,6 @@ from ros2_densematch.geometry.trajectory import Trajectory
 Float64 = NDArray[np.float64]
 
 MIN_POSES = 3  # a similarity has 7 unknowns, three positions give 9 numbers
-MAX_GAP_S = 0.1  # ground truth further from an image in time says nothing about it
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,83 @@ def assess(records: Sequence[FrameRecord], ground_truth: Trajectory | None) -> A
         "scale": scale,
         "path_length": _path_length(estimated.T_world_from_camera[:, :3, 3]),
     }
-    stamps_s = (estimated.stamps_ns - records[0].stamp_ns) * 1e-9
-    keyframes = np.array([r.is_keyframe for r in rows], np.bool_)
+    compared = None if ground_truth is None else _compare(records, rows, estimated, ground_truth)
+    if ground_truth is not None and compared is None:
+        warnings.append(
+            f"ground truth covers the times of fewer than {MIN_POSES} poses: no errors are given; check its topic and "
+            "its stamps"
+        )
+    own = estimated.T_world_from_camera[:, :3, 3]
     view = TrajectoryView(
-        stamps_s,
-        estimated.T_world_from_camera[:, :3, 3],
+        np.asarray((estimated.stamps_ns - records[0].stamp_ns) * 1e-9, np.float64),
+        own if compared is None else compared.similarity.apply(own),
         np.full(len(rows), main, np.int64),
-        keyframes,
-        unit="m" if scale == "METRIC" else "units",
+        np.array([r.is_keyframe for r in rows], np.bool_),
+        unit="m" if scale == "METRIC" or compared is not None else "units",
     )
-    return Assessment(trajectory, None, view, main, warnings)
+    if compared is None:
+        return Assessment(trajectory, None, view, main, warnings)
+    view = replace(
+        view,
+        ground_truth=compared.truth_shown,
+        position_error=compared.position_error,
+        rotation_error_deg=compared.rotation_error_deg,
+    )
+    return Assessment(trajectory, compared.accuracy, view, main, warnings)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    similarity: errors.Similarity
+    accuracy: dict[str, Any]
+    truth_shown: Float64  # (M, 3)
+    position_error: Float64  # (N,), NaN without ground truth
+    rotation_error_deg: Float64  # (N,)
+
+
+def _compare(
+    records: Sequence[FrameRecord], rows: Sequence[FrameRecord], estimated: Trajectory, truth: Trajectory
+) -> _Comparison | None:
+    """Errors of one segment; None where too few of its poses have ground truth at their time."""
+    known, T_true = errors.poses_at(estimated.stamps_ns, truth.stamps_ns, truth.T_world_from_camera)
+    if len(known) < MIN_POSES:
+        return None
+    T = estimated.T_world_from_camera[known]
+    similarity = errors.align(T[:, :3, 3], T_true[:, :3, 3])
+    distance = np.linalg.norm(similarity.apply(T[:, :3, 3]) - T_true[:, :3, 3], axis=1)
+    angle = errors.rotation_errors_deg(T[:, :3, :3], T_true[:, :3, :3])
+
+    # A step joins poses of frames that follow each other in the recording, so a loss is no step.
+    place = {record.stamp_ns: i for i, record in enumerate(records)}
+    at = np.array([place[rows[i].stamp_ns] for i in known])
+    first = np.flatnonzero(np.diff(at) == 1)
+    translation, rotation = errors.relative_errors(T, T_true, np.stack([first, first + 1], 1), similarity.scale)
+
+    path = _path_length(T_true[:, :3, 3])
+    accuracy = {
+        "poses": len(known),
+        "alignment": "similarity",
+        "scale_factor": similarity.scale,
+        "path_length_m": path,
+        "ate": {
+            "rmse_m": errors.rms(distance),
+            "median_m": float(np.median(distance)),
+            "max_m": float(distance.max()),
+            "percent_of_path": 100.0 * errors.rms(distance) / path if path > 0 else None,
+        },
+        "rpe_delta": f"1 frame ({np.median(np.diff(estimated.stamps_ns)) * 1e-9:.3g} s)",
+        "rpe": {
+            "rotation_rmse_deg": errors.rms(rotation) if len(first) else None,
+            "rotation_median_deg": float(np.median(rotation)) if len(first) else None,
+            "translation_rmse_m": errors.rms(translation) if len(first) else None,
+            "translation_median_m": float(np.median(translation)) if len(first) else None,
+        },
+    }
+    during = (truth.stamps_ns >= records[0].stamp_ns) & (truth.stamps_ns <= records[-1].stamp_ns)
+    position_error, rotation_error = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
+    position_error[known], rotation_error[known] = distance, angle
+    shown = truth.T_world_from_camera[during][:, :3, 3]
+    return _Comparison(similarity, accuracy, shown, position_error, rotation_error)
 
 
 def _path_length(positions: Float64) -> float:

@@ -43,7 +43,7 @@ def densematch(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="session")
 def flight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with frames.csv and camera.json: a textured wall, a board before it, the camera moving right and turning."""
+    """A folder with frames.csv and camera.json: a wall, a board before it, the camera moving right and turning."""
     folder = tmp_path_factory.mktemp("flight")
     (folder / "rgb").mkdir()
     wall, board = _texture(1, 900), _texture(2, 300)
@@ -61,7 +61,7 @@ def flight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _texture(seed: int, size: int) -> NDArray[np.uint8]:
-    noise = np.random.default_rng(seed).integers(0, 256, (size // 4, size // 4), np.uint8)
+    noise = np.random.default_rng(seed).integers(0, 256, (size // 6, size // 6), np.uint8)
     return np.asarray(cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
