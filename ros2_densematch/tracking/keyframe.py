@@ -67,9 +67,11 @@ class Keyframe:
     best_cells: int = 0
     tracked: int = 0
 
-    def rescale(self, factor: float) -> None:
-        """Multiplies all lengths by `factor`."""
-        self.T_world_from_camera = _scaled(self.T_world_from_camera, factor)
+    def rescale(self, factor: float, anchor: Float) -> None:
+        """Multiplies all lengths by `factor`; the world point `anchor` (3,) stays where it is."""
+        T = self.T_world_from_camera.copy()
+        T[:3, 3] = anchor + factor * (T[:3, 3] - anchor)
+        self.T_world_from_camera = T
         for sight in self.window:
             sight.T_frame_from_keyframe = _scaled(sight.T_frame_from_keyframe, factor)
         if self.structure is not None:

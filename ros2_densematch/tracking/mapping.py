@@ -36,14 +36,17 @@ def triangulate(T_frame_from_keyframe: Float, bearing: Float, xy: Float) -> Floa
     return np.asarray(np.sum(a * b, 1) / np.maximum(np.sum(a * a, 1), 1e-12))
 
 
-def initialise_structure(keyframe: Keyframe, found: Localisation, focal: float, length: float | None) -> Float | None:
+def initialise_structure(
+    keyframe: Keyframe, found: Localisation, focal: float, length: float | None, median_depth: float
+) -> Float | None:
     """Triangulates a keyframe's points from scratch with the first frame of enough parallax.
 
     Args:
         keyframe: without known points.
         found: `T_frame_from_keyframe` has a translation of unit length.
         focal: of the frame, pixels.
-        length: true length of the translation where odometry knows it; None makes the median depth the unit.
+        length: true length of the translation where odometry knows it; None fixes the unit by `median_depth`.
+        median_depth: that the points shall have then, map units.
 
     Returns:
         T_frame_from_keyframe (4, 4) in map units, or None when the points do not lie in front of both cameras.
@@ -57,8 +60,8 @@ def initialise_structure(keyframe: Keyframe, found: Localisation, focal: float, 
     front = (rho > 0) & (z[0] > 0)
     if np.count_nonzero(front) < 0.7 * len(chosen) or not front.any():
         return None
-    # unit translation means rho = baseline / depth: scale so that the median depth is 1, or the baseline its length
-    unit = length if length is not None else float(np.median(rho[front]))
+    # with a unit translation rho = baseline / depth
+    unit = length if length is not None else median_depth * float(np.median(rho[front]))
     T[:3, 3] *= unit
     index, rho, d = index[front], rho[front] / unit, d[0, front] * unit
     structure.rho[index] = rho

@@ -73,6 +73,7 @@ class Tracker:
         self._scale = Scale.NONE
         self._scales: dict[int, tuple[Scale, float]] = {}
         self._scale_std = float("nan")
+        self._typical_depth = 1.0  # median depth of the last known points, map units: the unit of a new segment
         self._turn = 0  # which older keyframe is tried next
 
     @property
@@ -113,19 +114,31 @@ class Tracker:
         if seen.frame.camera is None or keyframe.camera is None:
             return self._track_uncalibrated(seen, keyframe)
         found = self._localise(seen, keyframe, self._predictions())
-        if found.ok:
+        first = (seen.matches, found)
+        moved = float(np.linalg.norm(found.T_frame_from_keyframe[:3, 3])) > 0
+        if found.ok and (found.has_length or self._scale == Scale.NONE or not moved):
             return self._accept(seen, keyframe, found, Status.TRACKED)
         if self._last is not None and self._last.T_from_keyframe is not None:
             # The keyframe is out of sight, the previous frame hardly is: make that one the keyframe, a frame late.
             previous = self._last
             promoted = self._promote(previous, keyframe)
             again = self._localise(seen, promoted, [np.eye(4)])
-            if again.ok:
-                return self._accept(
-                    seen, promoted, again, Status.TRACKED, f"frame {previous.frame.index} became a keyframe first: "
-                )
-            found = again
-        return self._lost(seen, found)
+            if again.ok and (again.has_length or not found.ok):
+                late = f"frame {previous.frame.index} became a keyframe first: "
+                return self._accept(seen, promoted, again, Status.TRACKED, late)
+        if found.ok:
+            for other in self._older(keyframe)[: self.config.relocalisation_candidates]:
+                again = self._localise(seen, other, [])
+                if again.has_length:
+                    return self._accept(seen, other, again, Status.TRACKED, f"back to keyframe {other.id}: ")
+            seen.matches, seen.found = first
+            return self._accept(seen, keyframe, found, Status.TRACKED)
+        return self._lost(seen, *first)
+
+    def _older(self, keyframe: Keyframe) -> list[Keyframe]:
+        """The other keyframes that can give a pose, likeliest first."""
+        ordered = self._store.nearest(self._last_T_world, self._segment)
+        return [k for k in ordered if k is not keyframe and k is not self._keyframe and k.camera is not None]
 
     # ---- poses against keyframes
 
@@ -177,6 +190,8 @@ class Tracker:
             if found.has_length and mapping.add_sight(keyframe, found, T, config):
                 mapping.refine_window(keyframe)
                 T = keyframe.window[-1].T_frame_from_keyframe
+        if structure.known().any():
+            self._typical_depth = 1.0 / max(structure.median_rho(), 1e-9)
         seen.T_from_keyframe = T
         self._last = seen
         inliers = int(found.inliers.sum())
@@ -209,7 +224,8 @@ class Tracker:
             )
         assert seen.frame.camera is not None and keyframe.structure is not None
         length = self._odometry_length(seen.frame.odometry, keyframe.odometry)
-        T_map = mapping.initialise_structure(keyframe, found, seen.frame.camera.focal, length)
+        depth = self._typical_depth
+        T_map = mapping.initialise_structure(keyframe, found, seen.frame.camera.focal, length, depth)
         if T_map is None:
             return held, f"the points do not lie in front of both cameras: position held; {found.reason}"
         if self._scale != Scale.NONE:
@@ -247,9 +263,10 @@ class Tracker:
         ratio = mapping.metric_ratio(structure, found, depth, xy)
         if not np.isfinite(ratio) or ratio <= 0:
             return ""
-        for k in self._store:
-            if k.segment == self._segment:
-                k.rescale(ratio)
+        members = [k for k in self._store if k.segment == self._segment]
+        anchor = members[0].T_world_from_camera[:3, 3].copy()
+        for k in members:
+            k.rescale(ratio, anchor)
         found.T_frame_from_keyframe[:3, 3] *= ratio
         old = self._segment
         self._new_segment(keyframe, whole=True)
@@ -356,14 +373,12 @@ class Tracker:
 
     # ---- loss and recovery
 
-    def _lost(self, seen: _Seen, found: Localisation) -> TrackedFrame:
+    def _lost(self, seen: _Seen, matches: Correspondences | None, found: Localisation) -> TrackedFrame:
         keyframe = self._keyframe
         assert keyframe is not None
         self._lost_frames += 1
         self._last = None
-        matches, first = seen.matches, found
-        candidates = [k for k in self._store.nearest(self._last_T_world, self._segment) if k is not keyframe]
-        candidates = [k for k in candidates if k.camera is not None]
+        candidates = self._older(keyframe)
         for _ in range(min(self.config.relocalisation_candidates, len(candidates))):
             candidate = candidates[self._turn % len(candidates)]
             self._turn += 1
@@ -376,8 +391,8 @@ class Tracker:
             started = self._try_new_segment(seen)
             if started is not None:
                 return started
-        seen.matches, seen.found = matches, first
-        return self._answer(seen, Status.LOST, f"lost: {first.reason}", keyframe)
+        seen.matches, seen.found = matches, found
+        return self._answer(seen, Status.LOST, f"lost: {found.reason}", keyframe)
 
     def _try_new_segment(self, seen: _Seen) -> TrackedFrame | None:
         """Two lost frames in a row that match each other begin a new segment at the last known pose."""
