@@ -176,7 +176,7 @@ class SqliteRescue(_Rescue):
 
     def _scan(self, topics: frozenset[str] | None) -> Iterator[Record]:
         try:
-            connection = sqlite3.connect(f"file:{self._path.as_posix()}?mode=ro&immutable=1", uri=True)
+            connection = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
         except sqlite3.Error as error:
             self._damage = str(error)
             return
@@ -190,8 +190,12 @@ class SqliteRescue(_Rescue):
             rows = connection.execute("SELECT topic_id, timestamp, data FROM messages NOT INDEXED ORDER BY rowid")
             for topic_id, time_ns, data in rows:
                 name, kind = known.get(topic_id, ("", ""))
+                # A damaged row may hold values of any type.
+                if not (isinstance(time_ns, int) and isinstance(data, bytes)):
+                    self._damage = "a row holds no message"
+                    return
                 if name and (topics is None or name in topics):
-                    yield Record(name, kind, int(time_ns), bytes(data))
+                    yield Record(name, kind, time_ns, data)
         except sqlite3.Error as error:
             self._damage = str(error)
         finally:

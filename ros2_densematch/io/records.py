@@ -138,7 +138,6 @@ class IntactFile:
             }
 
     def records(self, topics: Collection[str], start_ns: int | None, stop_ns: int | None) -> Iterator[Record]:
-        done = 0
         try:
             with self._open() as reader:
                 chosen = [c for c in reader.connections if c.topic in topics]
@@ -146,9 +145,8 @@ class IntactFile:
                     return
                 for connection, time_ns, data in reader.messages(chosen, start_ns, stop_ns):
                     yield Record(connection.topic, connection.msgtype, time_ns, data)
-                    done += 1
         except Exception as error:  # noqa: BLE001 - storage back ends raise errors of many kinds on damaged files
-            self.problem = f"{self._path.name} is damaged after {done} messages ({error}): reading ended there"
+            self.problem = f"{self._path.name} is damaged ({error}): it was read up to there"
 
     def _open(self) -> Any:
         if self._path.suffix in (".bag", ".active"):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat
 
 from ros2_densematch.io.records import BagError, open_records
 from ros2_densematch.io.source import open_source
-from ros2_densematch.messages.typestore import ros2_typestore
+from ros2_densematch.messages.typestore import ros1_typestore, ros2_typestore
 
 BAGS = {
     "mcap": ("rosbag/tum_fr1_rpy_mcap/tum_fr1_rpy_mcap.mcap", 150),
@@ -123,3 +126,61 @@ def test_what_is_no_bag_is_refused_with_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "packed" / "a_0.db3.zstd").write_bytes(b"")
     with pytest.raises(BagError, match="zstd -d"):
         open_records(tmp_path / "packed")
+
+
+# --- properties -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small_bags(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Bags of a few messages, of every kind."""
+    from rosbags.rosbag1 import Writer as Writer1
+
+    folder = tmp_path_factory.mktemp("small")
+    name, values = "geometry_msgs/msg/Point", [(float(i), 0.0, 1.0) for i in range(8)]
+    store = ros2_typestore()
+    found = {}
+    for suffix, plugin in ((".mcap", StoragePlugin.MCAP), (".db3", StoragePlugin.SQLITE3)):
+        with Writer(folder / suffix[1:], version=8, storage_plugin=plugin) as writer:
+            connection = writer.add_connection("/points", name, typestore=store)
+            for i, xyz in enumerate(values):
+                writer.write(connection, i * 10**9, store.serialize_cdr(store.types[name](*xyz), name))
+        found[suffix] = next((folder / suffix[1:]).glob(f"*{suffix}")).read_bytes()
+    store1 = ros1_typestore()
+    with Writer1(folder / "a.bag") as writer1:
+        connection = writer1.add_connection("/points", name, typestore=store1)
+        for i, xyz in enumerate(values):
+            writer1.write(connection, i * 10**9, store1.serialize_ros1(store1.types[name](*xyz), name))
+    found[".bag"] = (folder / "a.bag").read_bytes()
+    return found
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    suffix=st.sampled_from([".mcap", ".db3", ".bag"]),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4),
+    keep=st.floats(0.5, 1),
+)
+def test_any_damage_gives_messages_or_the_one_error(
+    small_bags: dict[str, bytes], tmp_path: Path, suffix: str, changes: list[tuple[float, int]], keep: float
+) -> None:
+    data = bytearray(small_bags[suffix])
+    for at, value in changes:
+        data[int(at * len(data))] = value
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(data[: max(1, int(keep * len(data)))])
+    try:
+        records = open_records(path)
+    except BagError as error:
+        assert str(path) in str(error)  # noqa: PT017 - both outcomes are right
+        return
+    for record in records.read(list(records.topics)):
+        with suppress(BagError):
+            records.decode(record)
+
+
+def test_a_whole_small_bag_gives_all_its_messages(small_bags: dict[str, bytes], tmp_path: Path) -> None:
+    for suffix, data in small_bags.items():
+        (tmp_path / f"a b#{suffix}").write_bytes(data)
+        records = open_records(tmp_path / f"a b#{suffix}")
+        assert [records.decode(record).x for record in records.read(["/points"])] == list(range(8))
