@@ -1,0 +1,65 @@
+"""Growth: refined matches are carried by their local affine maps into the cells that hold none yet.
+
+This is where the flexible hierarchical refinement of GCM (arXiv 2403.05388, section III-D) becomes dense: a cell takes
+the place that its matched neighbours predict, searches the deep descriptors around it, and is then aligned on grey values.
+No threshold is applied on the way; the final correlation decides.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ros2_densematch.matchers.gcm.local_affine import LocalAffine, estimate_local_affine
+from ros2_densematch.matchers.gcm.network import DESCRIPTOR_STRIDE
+
+FloatArray = NDArray[np.float64]
+
+
+def predict(reference_xy: FloatArray, query_xy: FloatArray, at: FloatArray, query_size: tuple[int, int]) -> tuple[
+    LocalAffine, NDArray[np.bool_]
+]:
+    """Where the neighbours expect each position, and whether that lies inside the query image.
+
+    Args:
+        reference_xy: (N, 2) pixels of the matches to grow from.
+        query_xy: (N, 2) pixels.
+        at: (M, 2) reference pixels to be predicted.
+        query_size: (width, height) in pixels.
+    """
+    local = estimate_local_affine(reference_xy, query_xy, at=at)
+    width, height = query_size
+    x, y = local.predicted[:, 0], local.predicted[:, 1]
+    return local, (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
+
+
+def search_descriptors(
+    reference: Tensor, query: Tensor, predicted: Tensor, *, radius: int = 2, pull: float = 0.02
+) -> tuple[Tensor, Tensor]:
+    """Best descriptor cell around a prediction: one step down the pyramid, from the neighbours to stride 4.
+
+    Args:
+        reference: (M, C) unit descriptors of the positions in the reference image.
+        query: (h, w, C) unit descriptors of the query image at stride `DESCRIPTOR_STRIDE`.
+        predicted: (M, 2) query pixels.
+        radius: the search window is (2 radius + 1)^2 cells.
+        pull: similarity that a place must gain per cell of distance from the prediction.
+
+    Returns:
+        (M, 2) query pixels, the prediction itself where its own cell is best, and (M,) the similarity there.
+    """
+    height, width = query.shape[:2]
+    axis = torch.arange(-radius, radius + 1, device=query.device)
+    offsets = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).reshape(-1, 2)
+    cell = ((predicted + 0.5) / DESCRIPTOR_STRIDE).floor().long()
+    cells = cell[:, None] + offsets
+    x = cells[..., 0].clamp(0, width - 1)
+    y = cells[..., 1].clamp(0, height - 1)
+    # rows of a (h w, C) table: far cheaper than bilinear sampling of C planes
+    rows = query.reshape(height * width, -1)[y * width + x]
+    similarity = torch.einsum("mc,mkc->mk", reference, rows)
+    best = (similarity - pull * offsets.to(predicted.dtype).norm(dim=1)).argmax(1)
+    row = torch.arange(len(best), device=best.device)
+    return predicted + (offsets[best] * DESCRIPTOR_STRIDE).to(predicted.dtype), similarity[row, best]

@@ -1,0 +1,61 @@
+"""Key points of the saliency map, and one anchor in every cell of the image."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+CELL = 8
+_BORDER = 4
+
+
+def detect(saliency: Tensor, allowed: Tensor | None, *, count: int, threshold: float, radius: int = 2) -> Tensor:
+    """Local maxima of a saliency map.
+
+    Args:
+        saliency: (H, W) logits.
+        allowed: bool (H, W), or None for everywhere.
+        count: at most this many, the most salient ones.
+        threshold: least logit.
+        radius: a maximum must be the largest in a (2 radius + 1)^2 window.
+
+    Returns:
+        (N, 2) float pixels, most salient first.
+    """
+    peak = functional.max_pool2d(saliency[None, None], 2 * radius + 1, 1, radius)[0, 0]
+    chosen = (saliency == peak) & (saliency > threshold)
+    if allowed is not None:
+        chosen &= allowed
+    chosen[:_BORDER] = False
+    chosen[-_BORDER:] = False
+    chosen[:, :_BORDER] = False
+    chosen[:, -_BORDER:] = False
+    y, x = torch.nonzero(chosen, as_tuple=True)
+    order = saliency[y, x].argsort(descending=True, stable=True)[:count]
+    return torch.stack([x[order], y[order]], 1).to(saliency.dtype)
+
+
+def cell_anchors(grey: NDArray[np.float32], allowed: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    """The pixel of every 8 x 8 cell that can be aligned best: the largest least eigenvalue of the structure tensor.
+
+    Args:
+        grey: float32 (H, W).
+        allowed: bool (H, W), or None for everywhere.
+
+    Returns:
+        (rows, columns, 2) pixels; NaN where the mask leaves no pixel of the cell.
+    """
+    rows, columns = grey.shape[0] // CELL, grey.shape[1] // CELL
+    strength = cv2.cornerMinEigenVal(grey, 5)[: rows * CELL, : columns * CELL]
+    if allowed is not None:
+        strength = np.where(allowed[: rows * CELL, : columns * CELL], strength, -1.0)
+    cells = strength.reshape(rows, CELL, columns, CELL).swapaxes(1, 2).reshape(rows, columns, CELL * CELL)
+    best = cells.argmax(2)
+    y, x = np.divmod(best, CELL)
+    anchors = np.stack([x + CELL * np.arange(columns), y + CELL * np.arange(rows)[:, None]], 2).astype(np.float32)
+    anchors[np.take_along_axis(cells, best[..., None], 2)[..., 0] < 0] = np.nan
+    return anchors

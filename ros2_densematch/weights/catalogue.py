@@ -1,0 +1,75 @@
+"""The catalogue of weights that ship with the package."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+_FOLDER = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weights file.
+
+    Attributes:
+        name: name in the catalogue.
+        file: file name in this folder.
+        matcher: matcher that loads it.
+        sha256: digest of the file, hexadecimal.
+        size: bytes.
+        licence: under which the file may be used and passed on.
+        ancestors: networks that it started from or was taught by, each with its licence.
+    """
+
+    name: str
+    file: str
+    matcher: str
+    sha256: str
+    size: int
+    licence: str
+    ancestors: tuple[str, ...]
+
+
+SHIPPED: dict[str, Weight] = {
+    weight.name: weight
+    for weight in (
+        Weight(
+            name="gcm",
+            file="gcm.safetensors",
+            matcher="gcm",
+            sha256="0" * 64,
+            size=0,
+            licence="Apache-2.0",
+            ancestors=(
+                "EfficientNet-Lite0, ImageNet-1k (Apache-2.0): start of the backbone",
+                "EdgePoint2 E64, MegaDepth (MIT): teacher of the descriptors and the saliency",
+            ),
+        ),
+    )
+}
+
+
+def path_of(name: str) -> Path:
+    """The file of a shipped weight.
+
+    Raises:
+        ValueError: no such name in the catalogue.
+        FileNotFoundError: the file is missing from this installation.
+    """
+    if name not in SHIPPED:
+        raise ValueError(f"no shipped weights {name!r}: choose one of {', '.join(sorted(SHIPPED))}")
+    path = _FOLDER / SHIPPED[name].file
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.name} is missing from the installation: install densematch again")
+    return path
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        h = hashlib.sha256()
+        while block := file.read(1 << 20):
+            h.update(block)
+    return h.hexdigest()

@@ -1,0 +1,45 @@
+"""Reads weights files without unpickling, with errors that say what does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file {path}: give the path of a safetensors file")
+    try:
+        return dict(load_file(str(path), device="cpu"))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file ({error}): give one written by `densematch train`") from error
+
+
+def load_exactly(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Loads a state whose keys and shapes must be the module's.
+
+    Raises:
+        ValueError: keys are missing, unknown or of another shape; the message lists them.
+    """
+    own = module.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    unknown = sorted(state.keys() - own.keys())
+    shapes = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
+    if missing or unknown or shapes:
+        parts = [
+            f"{len(keys)} {what} ({', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''})"
+            for what, keys in (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
+            if keys
+        ]
+        raise ValueError(f"{path} does not fit {type(module).__name__}: keys {'; '.join(parts)}")
+    module.load_state_dict(state, strict=True)
