@@ -25,9 +25,7 @@ def command(
         int | None, typer.Option("--max-steps", min=1, help="Stop after so many steps in all; the schedule stays.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Overrides the recipe's seed.")] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first damaged file.")
-    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first damaged file.")] = False,
     no_resume: Annotated[bool, typer.Option("--no-resume", help="Delete the run in --out and start again.")] = False,
 ) -> int:
     """Train a matcher from a recipe; goes on with the run in --out where there is one."""

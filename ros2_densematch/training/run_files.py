@@ -34,10 +34,10 @@ def write_text(path: Path, text: str) -> None:
 
 def write_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Tensors and metadata as a safetensors file."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(state, partial, metadata=metadata)
+    partial.write_bytes(save(state, metadata=metadata))  # save_file would make a file that only its owner can read
     replace_file(partial, path)
 
 

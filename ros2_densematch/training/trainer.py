@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import shutil
+import signal
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import lightning
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -24,7 +24,7 @@ from ros2_densematch.training.callbacks import Checkpoints, NanGuard, Position, 
 from ros2_densematch.training.dataset import PairDataset
 from ros2_densematch.training.homography_pairs import HomographyPairs
 from ros2_densematch.training.multiview_pairs import MultiviewPairs
-from ros2_densematch.training.recipe import Recipe, ScenesSource, StageRecipe
+from ros2_densematch.training.recipe import Recipe, StageRecipe
 from ros2_densematch.training.run_files import (
     digests,
     fingerprint,
@@ -35,8 +35,7 @@ from ros2_densematch.training.run_files import (
     write_weights,
 )
 from ros2_densematch.training.sample import ImageStore, PairSource, Sample
-from ros2_densematch.training.scene_cache import fill_cache, group_path
-from ros2_densematch.training.scene_dressing import SceneLibrary
+from ros2_densematch.training.scene_jobs import render_missing
 from ros2_densematch.training.scene_pairs import ScenePairs
 from ros2_densematch.training.stages import build_stage, exported_state, stage_config
 
@@ -81,7 +80,9 @@ class StepSampler(Sampler[int]):
 class ResumableLoader(DataLoader[Sample]):
     """A DataLoader whose position is part of the checkpoint."""
 
-    def __init__(self, dataset: PairDataset, batch: int, sampler: StepSampler, workers: int) -> None:
+    def __init__(
+        self, dataset: torch.utils.data.Dataset[Sample], batch: int, sampler: StepSampler, workers: int
+    ) -> None:
         # A generator of its own: starting the loader must not draw from the one that training draws from.
         super().__init__(
             dataset,
@@ -90,6 +91,7 @@ class ResumableLoader(DataLoader[Sample]):
             num_workers=workers,
             generator=torch.Generator(),
             persistent_workers=workers > 0,
+            worker_init_fn=_start_worker,
         )
         self._pairs = batch
         self.steps_done = sampler.first // batch
@@ -100,6 +102,12 @@ class ResumableLoader(DataLoader[Sample]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         if state["next_sample"] != self.steps_done * self._pairs:
             raise ValueError(f"checkpoint is at sample {state['next_sample']}, not {self.steps_done * self._pairs}")
+
+
+def _start_worker(_: int) -> None:
+    """Ctrl-C reaches the whole process group: a worker must live on until the training process has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
 
 
 def train(
@@ -194,33 +202,11 @@ def _open_sources(recipe: Recipe, data: Path, out: Path, report: Progress) -> li
             sources.append((MultiviewPairs(folder, config=source.settings, store=store), source.weight))
         else:
             cache = source.cache or out / "scenes"
-            _render(source, folder, cache, report)
+            render_missing(
+                folder, cache, source.render, source.processes, lambda done, total: report("render", done, total, "")
+            )
             sources.append((ScenePairs(cache, config=source.settings, groups=source.render.groups), source.weight))
     return sources
-
-
-def _render(source: ScenesSource, folder: Path, cache: Path, report: Progress) -> None:
-    config = source.render
-    if all(group_path(cache, k).exists() for k in range(config.groups)):
-        fill_cache(cache, SceneLibrary(folder), config)  # renders nothing, checks the settings
-        return
-    if source.processes == 1:
-        fill_cache(cache, SceneLibrary(folder), config, on_group=lambda k, n: report("render", k, n, ""))
-        return
-    cache.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(source.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        jobs = [
-            pool.submit(_render_share, folder, cache, source, (k, source.processes)) for k in range(source.processes)
-        ]
-        while not all(job.done() for job in jobs):
-            report("render", sum(group_path(cache, k).exists() for k in range(config.groups)), config.groups, "")
-            time.sleep(1)
-        for job in jobs:
-            job.result()
-
-
-def _render_share(folder: Path, cache: Path, source: ScenesSource, share: tuple[int, int]) -> None:
-    fill_cache(cache, SceneLibrary(folder), source.render, share=share)
 
 
 class _StageRun:
@@ -262,7 +248,12 @@ class _StageRun:
             start_from(self._before)
         pairs = self._stage.batch_pairs or self._recipe.data.batch_pairs
         sampler = StepSampler(self.steps * pairs, self._stage.max_steps * pairs)
-        loader = ResumableLoader(self._dataset, pairs, sampler, self._recipe.data.workers)
+        make_dataset: Any = getattr(module, "make_dataset", None)
+        dataset = self._dataset
+        if make_dataset is not None:
+            self._report(self._stage.stage, self.steps, self._stage.max_steps, "preparing samples")
+            dataset = make_dataset(dataset.weighted_sources(), self._out, self._recipe.data.photometric)
+        loader = ResumableLoader(dataset, pairs, sampler, self._recipe.data.workers)
         guard, stop = NanGuard(), StopOnSignal()
         callbacks = [
             RandomState(),

@@ -11,6 +11,7 @@ import pytest
 from ros2_densematch.training.sample import TrainingDataError
 from ros2_densematch.training.scene_cache import SceneRenderConfig, fill_cache, group_path, render_group
 from ros2_densematch.training.scene_dressing import SceneLibrary, box_model
+from ros2_densematch.training.scene_jobs import render_missing
 from ros2_densematch.training.scene_model import TextureAtlas, load_scene, placed
 from ros2_densematch.training.scene_pairs import ScenePairs
 from ros2_densematch.training.scene_render import Lighting, View, World, depth_of, render
@@ -144,6 +145,15 @@ def test_cached_pairs_have_points_that_show_the_same_place(cache):
         medians.append(np.corrcoef(*values)[0, 1])
     assert np.median(counts) > 200
     assert np.median(medians) > 0.85
+
+
+@pytest.mark.slow
+def test_rendering_in_two_processes_gives_the_same_files(scenes, cache, tmp_path):
+    seen = []
+    render_missing(scenes, tmp_path, CONFIG, 2, lambda done, total: seen.append((done, total)))
+    assert seen[0] == (0, CONFIG.groups)
+    for k in range(CONFIG.groups):
+        assert group_path(tmp_path, k).read_bytes() == group_path(cache, k).read_bytes()
 
 
 def test_a_damaged_group_is_named(cache, tmp_path):

@@ -154,6 +154,15 @@ def test_two_steps_a_stop_and_two_more_equal_four_steps_to_the_bit(data, tmp_pat
     assert_same_run(tmp_path / "straight", tmp_path / "resumed")
 
 
+def test_worker_processes_change_nothing(data, tmp_path):
+    train(recipe(), tmp_path / "alone", data)
+    settings = recipe().data.model_copy(update={"workers": 1})
+    helped = recipe().model_copy(update={"data": settings})
+    train(helped, tmp_path / "helped", data, max_steps=2)
+    train(helped, tmp_path / "helped", data)
+    assert same(tmp_path / "alone/last.safetensors", tmp_path / "helped/last.safetensors")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_the_step_end_and_the_run_goes_on_to_the_same_bits(data, tmp_path, monkeypatch, number):
     train(recipe(checkpoint_every=100), tmp_path / "straight", data)
