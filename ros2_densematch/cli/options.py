@@ -116,9 +116,18 @@ def matcher_facts(configuration: Configuration, matcher: Matcher) -> dict[str, s
 
 def weights_of(configuration: Configuration, matcher: Matcher) -> str:
     """Which weights a matcher runs with: the file that was named, "shipped", or "none" for the classical ones."""
-    if configuration.weights:
-        return configuration.weights
-    return "none" if matcher.name == "sift" else "shipped"
+    from ros2_densematch.weights.catalogue import SHIPPED
+
+    return configuration.weights or ("shipped" if matcher.name in SHIPPED else "none")
+
+
+def identity_of(configuration: Configuration, matcher: Matcher) -> str:
+    """Name of the matcher with the checksum of its weights (`gcm@sha256:0123456789abcdef`), as messages carry it."""
+    from ros2_densematch.weights.catalogue import digest, path_of
+
+    weights = weights_of(configuration, matcher)
+    path = path_of(matcher.name) if weights == "shipped" else Path(weights)
+    return f"{matcher.name}@sha256:{digest(path)[:16]}" if path.is_file() else matcher.name
 
 
 def estimator_facts(configuration: Configuration) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from ros2_densematch.cli.options import (
     WeightsOption,
     configured,
     estimator_facts,
+    identity_of,
     matcher_facts,
     matcher_of,
     output_folder,
@@ -203,7 +204,7 @@ class _Replay:
         return ResultFiles(
             self._folder,
             frame_id=self._source.frame_id,
-            matcher=facts["name"],
+            matcher=identity_of(self._configuration, self._matcher),
             preset=facts["preset"],
             device=facts["device"],
         )

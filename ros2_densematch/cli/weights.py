@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import typer
@@ -17,13 +16,13 @@ def list_command() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ros2_densematch.weights.catalogue import SHIPPED, path_of
+    from ros2_densematch.weights.catalogue import SHIPPED
 
     table = Table(box=None, pad_edge=False)
     for column in ("name", "matcher", "size", "licence", "shipped", "sha256"):
         table.add_column(column, justify="right" if column == "size" else "left", no_wrap=True)
     for name, weight in SHIPPED.items():
-        there = "yes" if Path(path_of(name)).is_file() else "MISSING"
+        there = "MISSING" if _file_of(name) is None else "yes"
         size = f"{weight.size / 1e6:.2f} MB"
         table.add_row(name, weight.matcher, size, weight.licence, there, weight.sha256)
     # Not cut to the terminal's width: a checksum is there to be copied.
@@ -32,18 +31,28 @@ def list_command() -> None:
 
 @app.command("verify", help="Compare the SHA-256 of every file that ships with the catalogue.")
 def verify_command() -> None:
-    from ros2_densematch.weights.catalogue import SHIPPED, path_of
+    from ros2_densematch.weights.catalogue import SHIPPED, digest
 
     wrong = []
     for name, weight in SHIPPED.items():
-        path = Path(path_of(name))
-        if not path.is_file():
-            wrong.append(f"{name}: {path} is missing")
+        path = _file_of(name)
+        if path is None:
+            wrong.append(f"{name}: {weight.file} is missing")
             continue
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = digest(path)
         if found != weight.sha256:
             wrong.append(f"{name}: {path} has SHA-256 {found}, the catalogue says {weight.sha256}")
             continue
         print(f"{name}: intact ({path.stat().st_size} bytes)")
     if wrong:
         raise InputError(f"{'; '.join(wrong)}: install the package again")
+
+
+def _file_of(name: str) -> Path | None:
+    """The file of a shipped weight, or None where this installation lacks it."""
+    from ros2_densematch.weights.catalogue import path_of
+
+    try:
+        return path_of(name)
+    except FileNotFoundError:
+        return None

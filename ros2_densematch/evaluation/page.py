@@ -24,7 +24,7 @@ h2 { margin: 0 0 6px; font-size: 18px; }
 section { background: #fff; border: 1px solid #e5e7eb; border-radius: 10px; padding: 18px 20px; margin: 0 0 16px; }
 section > p { margin: 0 0 10px; color: #4b5563; }
 .tiles { display: flex; flex-wrap: wrap; gap: 12px; padding: 0; background: none; border: 0; }
-.tile { flex: 1 1 150px; background: #fff; border: 1px solid #e5e7eb; border-radius: 10px; padding: 12px 14px; }
+.tile { flex: 1 1 210px; background: #fff; border: 1px solid #e5e7eb; border-radius: 10px; padding: 12px 14px; }
 .tile b { display: block; font-size: 24px; line-height: 1.25; } .tile span { display: block; }
 .tile small { color: #6b7280; }
 .notice { margin: 0 0 10px; padding: 10px 14px; border-left: 4px solid #d97706; background: #fffbeb; border-radius: 6px; }

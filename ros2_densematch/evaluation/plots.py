@@ -100,7 +100,7 @@ def error_plot(view: TrajectoryView, records: Sequence[FrameRecord]) -> str:
         if np.isfinite(error).any():
             median = float(np.nanmedian(error))
             ax.axhline(median, color=colour, linewidth=0.8, linestyle=":", label=f"median {median:.3g}")
-            ax.legend(loc="upper left", frameon=False)
+            ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
         ax.set_ylabel(label)
         ax.set_ylim(bottom=0)
         _bands(ax, records)

@@ -16,7 +16,7 @@ from ros2_densematch.cli.main import main
 
 WIDTH, HEIGHT, FOCAL = 320, 240, 260.0
 K = np.array([[FOCAL, 0, 159.5], [0, FOCAL, 119.5], [0, 0, 1.0]])
-FRAMES = 12
+FRAMES = 8
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 
 from ros2_densematch.tracking.tracker import Tracker
 
-FRAMES = 12
+FRAMES = 8
 FILES = {"bag", "relative_poses.csv", "trajectory.tum", "summary.json", "report.html"}
 
 
@@ -147,7 +147,9 @@ def test_what_was_done_before_an_early_end_is_finished(
     assert signal.getsignal(signal.SIGINT) is before
     assert {p.name for p in tmp_path.iterdir()} == FILES  # complete, and no temporary file
     summary = summary_of(tmp_path)
-    assert summary["frames"]["total"] == done == len(rows_of(tmp_path)) == messages_in(tmp_path / "bag")["/matcher/status"]
+    assert (
+        summary["frames"]["total"] == done == len(rows_of(tmp_path)) == messages_in(tmp_path / "bag")["/matcher/status"]
+    )
     assert words in summary["stopped_early"]
     assert words in (tmp_path / "report.html").read_text("utf-8")
 
