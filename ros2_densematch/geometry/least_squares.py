@@ -19,7 +19,7 @@ _SMALLEST_SCALE = 1e-3  # in the residual's unit (pixels): below it lies the rou
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Residuals of one kind: `residual` (N, d) in the unit of the noise, d = 1 or 2, and `jacobian` (N, d, P)."""
+    """Residuals of one kind: `residual` (d, N) in the unit of the noise, d = 1 or 2, and `jacobian` (P, d, N)."""
 
     residual: Float64
     jacobian: Float64
@@ -44,9 +44,12 @@ def minimise(
 ) -> Solution[State] | None:
     """Minimises a sum of Tukey losses of whitened residuals by iteratively reweighted Gauss-Newton.
 
-    The noise scale is the median absolute residual, estimated anew while the state still moves, then fixed. The
-    covariance is the M-estimator's (Huber, Robust Statistics, 1981, section 7.6), pooled over all residuals:
-    ``scale^2 * [sum |psi|^2 / (M - P)] / [mean psi']^2 * (J^T J)^-1`` with M the number of scalar residuals.
+    The noise scale is the median absolute residual, estimated anew while the state still moves, then fixed.
+
+    The covariance is the M-estimator's, A^-1 B A^-1 with A = mean(psi') J^T J (Huber, Robust Statistics, 1981, section
+    7.6) and B from the residuals themselves: sum of g g^T with g = J_i^T psi_i / (1 - h_i), h_i the leverage (HC3 of
+    MacKinnon and White, J. Econometrics 1985). It needs no equal variances, and a far-off match that slipped in widens
+    it where it pulls; in simulation it stays right with 30 % outliers, where the pooled formula is too small.
 
     Args:
         evaluate: residuals and Jacobians at a state.
@@ -58,12 +61,9 @@ def minimise(
         The solution, or None where the normal equations are singular: some parameter is not observable.
     """
     state, blocks = start, evaluate(start)
-    scale = _scale(blocks)
+    scale = noise_scale(blocks)
     cost = _cost(blocks, scale)
     for iteration in range(iterations):
-        if iteration in (1, 2, 4):
-            scale = _scale(blocks)
-            cost = _cost(blocks, scale)
         A, g = _normal_equations(blocks, scale)
         step = _solve(A, -g)
         if step is None:
@@ -74,69 +74,75 @@ def minimise(
             trial_blocks = evaluate(trial)
             trial_cost = _cost(trial_blocks, scale)
             if trial_cost <= cost:
+                state, blocks, cost = trial, trial_blocks, trial_cost
                 break
             fraction *= 0.5
         else:
             break
-        state, blocks, cost = trial, trial_blocks, trial_cost
-        if iteration > 4 and fraction * float(np.abs(step).max()) < 1e-10:
+        # -g . step is the squared length of the step in standard deviations: a thousandth changes nothing.
+        if iteration >= 2 and float(-g @ step) < 1e-6:
             break
+        if iteration < 2:
+            scale = noise_scale(blocks)
+            cost = _cost(blocks, scale)
     covariance = _covariance(blocks, scale)
     return None if covariance is None else Solution(state, covariance, scale, cost)
 
 
-def _scale(blocks: list[Block]) -> float:
-    normed = [np.linalg.norm(b.residual, axis=1) / _MEDIAN_ABS[b.residual.shape[1]] for b in blocks]
+def noise_scale(blocks: list[Block]) -> float:
+    normed = [np.sqrt((b.residual**2).sum(0)) / _MEDIAN_ABS[b.residual.shape[0]] for b in blocks]
     return max(float(np.median(np.concatenate(normed))), _SMALLEST_SCALE)
 
 
 def _weights(block: Block, scale: float) -> tuple[Float64, Float64, Float64]:
     """|u|^2, Tukey's weight w = psi / u and the derivative term w' |u|, each (N,)."""
-    squared = (block.residual**2).sum(1) / scale**2
+    squared = (block.residual**2).sum(0) / scale**2
     inside = np.maximum(1.0 - squared / _TUKEY**2, 0.0)
     return squared, inside**2, -4.0 * squared / _TUKEY**2 * inside
 
 
 def _cost(blocks: list[Block], scale: float) -> float:
+    """Sum of Tukey's losses in the unit in which a small residual costs u^2 / 2."""
     total = 0.0
     for block in blocks:
-        squared = (block.residual**2).sum(1) / scale**2
-        total += float((1.0 - np.maximum(1.0 - squared / _TUKEY**2, 0.0) ** 3).sum())
+        inside = np.maximum(1.0 - (block.residual**2).sum(0) / (scale * _TUKEY) ** 2, 0.0)
+        total += _TUKEY**2 / 6.0 * float((1.0 - inside * inside * inside).sum())
     return total if np.isfinite(total) else float("inf")
 
 
 def _normal_equations(blocks: list[Block], scale: float) -> tuple[Float64, Float64]:
-    size = blocks[0].jacobian.shape[2]
+    size = blocks[0].jacobian.shape[0]
     A, g = np.zeros((size, size)), np.zeros(size)
     for block in blocks:
-        w = np.repeat(_weights(block, scale)[1], block.residual.shape[1])
-        J = block.jacobian.reshape(-1, size)
-        A += J.T @ (w[:, None] * J)
-        g += J.T @ (w * block.residual.ravel())
+        weighted = block.jacobian * (_weights(block, scale)[1] / scale**2)
+        A += weighted.reshape(size, -1) @ block.jacobian.reshape(size, -1).T
+        g += weighted.reshape(size, -1) @ block.residual.ravel()
     return A, g
 
 
 def _covariance(blocks: list[Block], scale: float) -> Float64 | None:
-    size = blocks[0].jacobian.shape[2]
+    size = blocks[0].jacobian.shape[0]
     information = np.zeros((size, size))
-    scatter = slope = 0.0
+    slope = 0.0
     count = 0
+    weighted = []
     for block in blocks:
-        squared, w, derivative = _weights(block, scale)
-        d = block.residual.shape[1]
-        used = w > 0
-        J = block.jacobian[used].reshape(-1, size)
-        information += J.T @ J
-        scatter += float((w * w * squared).sum())
+        _, w, derivative = _weights(block, scale)
+        d, used = block.residual.shape[0], w > 0
+        J, psi = block.jacobian[:, :, used], block.residual[:, used] * w[used]
+        weighted.append((J, psi))
+        information += J.reshape(size, -1) @ J.reshape(size, -1).T
         slope += float((d * w + derivative)[used].sum())
         count += d * int(used.sum())
-    if count <= size or slope <= 0:
-        return None
-    factor = scatter / (count - size) / (slope / count) ** 2 * scale**2
     inverse = _solve(information, np.eye(size))
-    if inverse is None:
+    if count <= size or slope <= 0 or inverse is None:
         return None
-    covariance = max(factor, _SMALLEST_SCALE**2) * inverse
+    scatter = np.zeros((size, size))
+    for J, psi in weighted:
+        leverage = sum((J[:, k] * (inverse @ J[:, k])).sum(0) for k in range(J.shape[1]))
+        score = np.einsum("kdn,dn->kn", J, psi) / np.maximum(1.0 - leverage, 0.1)
+        scatter += score @ score.T
+    covariance = inverse @ scatter @ inverse / (slope / count) ** 2 + _SMALLEST_SCALE**2 * inverse
     return np.asarray(0.5 * (covariance + covariance.T), np.float64)
 
 

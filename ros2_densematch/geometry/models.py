@@ -4,6 +4,7 @@ essential matrix (general scene), plane-induced homography, and pure rotation.""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,11 +12,11 @@ from numpy.typing import NDArray
 
 from ros2_densematch.geometry import least_squares, poses
 from ros2_densematch.geometry.least_squares import Block
-from ros2_densematch.geometry.rays import Rays, epipolar_distance_px, transfer_distance_px
+from ros2_densematch.geometry.rays import Rays, epipolar_distance_px, spread, transfer_distance_px
 
 Float64 = NDArray[np.float64]
 
-_GENERATORS = poses.skew(np.eye(3))  # (3, 3, 3): derivative of Exp(w) at w = 0
+GENERATORS = poses.skew(np.eye(3))  # (3, 3, 3): derivative of Exp(w) at w = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +49,10 @@ class _Motion:
 
 def tangent_basis(t: Float64) -> Float64:
     """Two orthonormal vectors (3, 2) at right angles to a unit vector t (3,)."""
-    axis = np.zeros(3)
-    axis[int(np.argmin(np.abs(t)))] = 1.0
-    first = np.cross(t, axis)
-    first /= np.linalg.norm(first)
-    return np.stack([first, np.cross(t, first)], 1)
+    T = poses.skew(t)
+    first = T[:, int(np.argmin(np.abs(t)))]  # t x axis, for the axis farthest from t
+    first = first / np.linalg.norm(first)
+    return np.stack([first, T @ first], 1)
 
 
 def refine_essential(rays: Rays, R: Float64, t: Float64) -> Refined | None:
@@ -63,7 +63,7 @@ def refine_essential(rays: Rays, R: Float64, t: Float64) -> Refined | None:
     """
 
     def evaluate(state: _Motion) -> list[Block]:
-        return [_sampson_block(rays, state.R, state.t, _essential_derivatives(state.R, state.t))]
+        return [sampson_block(rays, state.R, state.t, _essential_derivatives(state.R, state.t))]
 
     solution = least_squares.minimise(evaluate, _retract_essential, _Motion(R, t / np.linalg.norm(t), np.zeros(3)))
     if solution is None:
@@ -78,8 +78,7 @@ def refine_rotation(rays: Rays, R: Float64) -> Refined | None:
     """The rotation that minimises the reprojection error of points at infinity."""
 
     def evaluate(state: Float64) -> list[Block]:
-        derivatives = np.stack([G @ state for G in _GENERATORS])
-        return [_transfer_block(rays, state, derivatives)]
+        return [transfer_block(rays, rays.x0, state, GENERATORS @ state)]
 
     solution = least_squares.minimise(evaluate, lambda R, step: poses.exp_rotation(step) @ R, R)
     if solution is None:
@@ -97,16 +96,16 @@ def refine_plane(rays: Rays, others: Rays, R: Float64, t: Float64, n: Float64) -
         basis = tangent_basis(state.t)
         derivatives = np.concatenate(
             [
-                np.stack([G @ state.R for G in _GENERATORS]),
+                GENERATORS @ state.R,
                 np.stack([np.outer(b, state.n) for b in basis.T]),
                 np.stack([np.outer(state.t, e) for e in np.eye(3)]),
             ]
         )
         H = state.R + np.outer(state.t, state.n)
-        blocks = [_transfer_block(rays, H, derivatives)]
+        blocks = [transfer_block(rays, rays.x0, H, derivatives)]
         if len(others):
             essential = np.concatenate([_essential_derivatives(state.R, state.t), np.zeros((3, 3, 3))])
-            blocks.append(_sampson_block(others, state.R, state.t, essential))
+            blocks.append(sampson_block(others, state.R, state.t, essential))
         return blocks
 
     def retract(state: _Motion, step: Float64) -> _Motion:
@@ -125,12 +124,11 @@ def refine_plane(rays: Rays, others: Rays, R: Float64, t: Float64, n: Float64) -
 def fit_rotation(rays: Rays, guess: Float64) -> Float64:
     """A starting rotation: least squares over all rays (Wahba's problem), trimmed twice at the median, or the guess
     where that one's median error is smaller."""
-    a = rays.x0 / np.linalg.norm(rays.x0, axis=1, keepdims=True)
-    b = rays.x1 / np.linalg.norm(rays.x1, axis=1, keepdims=True)
+    a, b = rays.x0 / np.linalg.norm(rays.x0, axis=0), rays.x1 / np.linalg.norm(rays.x1, axis=0)
     best, best_error = guess, float(np.median(transfer_distance_px(rays, guess)))
     kept = np.ones(len(rays), np.bool_)
     for _ in range(3):
-        R = poses.nearest_rotation(b[kept].T @ a[kept])
+        R = poses.nearest_rotation(b[:, kept] @ a[:, kept].T)
         error = transfer_distance_px(rays, R)
         median = float(np.median(error))
         if median < best_error:
@@ -143,7 +141,7 @@ def fit_homography(rays: Rays, threshold_px: float) -> Float64 | None:
     """A homography (3, 3) of normalised coordinates by MAGSAC++ (OpenCV); None where there is none."""
     # The model decision needs no more points than this, and its time should not grow with the number of matches.
     chosen = np.linspace(0, len(rays) - 1, min(len(rays), 1000)).astype(np.intp)
-    x0, x1 = rays.x0[chosen, :2] * rays.focal0, rays.x1[chosen, :2] * rays.focal1
+    x0, x1 = rays.x0[:2, chosen].T * rays.focal0, rays.x1[:2, chosen].T * rays.focal1
     try:
         H, _ = cv2.findHomography(x0, x1, cv2.USAC_MAGSAC, threshold_px, maxIters=1000)
     except cv2.error:
@@ -152,7 +150,7 @@ def fit_homography(rays: Rays, threshold_px: float) -> Float64 | None:
         return None
     H = np.diag([1.0 / rays.focal1, 1.0 / rays.focal1, 1.0]) @ H @ np.diag([rays.focal0, rays.focal0, 1.0])
     # The sign for which points before the reference camera stay before the query camera.
-    return np.asarray(H * np.sign(np.median(rays.x0 @ H[2])), np.float64)
+    return np.asarray(H * np.sign(np.median(H[2] @ rays.x0)), np.float64)
 
 
 def plane_motions(H: Float64, rays: Rays) -> list[tuple[Float64, Float64, Float64]]:
@@ -161,40 +159,39 @@ def plane_motions(H: Float64, rays: Rays) -> list[tuple[Float64, Float64, Float6
     Malis and Vargas, "Deeper understanding of the homography decomposition for vision-based control", INRIA 2007.
     """
     _, rotations, translations, normals = cv2.decomposeHomographyMat(H, np.eye(3))
-    motions = []
+    motions: list[tuple[Float64, Float64, Float64]] = []
     for R, t, n in zip(rotations, translations, normals, strict=True):
         length = float(np.linalg.norm(t))
-        if length < 1e-9 or np.mean(rays.x0 @ n[:, 0] > 0) < 0.9:
+        if length < 1e-9 or np.mean(n[:, 0] @ rays.x0 > 0) < 0.9:
             continue
-        t, n = np.asarray(t[:, 0] / length, np.float64), np.asarray(n[:, 0] * length, np.float64)
-        motions.append((np.asarray(R, np.float64), t, n))
+        motions.append((_float(R), _float(t[:, 0] / length), _float(n[:, 0] * length)))
     return motions
 
 
-def choose_plane_motion(
+def _float(values: NDArray[Any]) -> Float64:
+    return np.asarray(values, np.float64)
+
+
+def rank_plane_motions(
     motions: list[tuple[Float64, Float64, Float64]], rays: Rays, limit_px: float
-) -> tuple[tuple[Float64, Float64, Float64], bool]:
-    """The motion that the points off the plane support; where none do, the one that turns less. The second value says
-    that the choice was such a tie."""
+) -> list[tuple[Float64, Float64, Float64]]:
+    """The motions that the points off the plane support best; where these do not decide, all that are equal, the one
+    that turns less first."""
 
     def support(motion: tuple[Float64, Float64, Float64]) -> float:
         distance = np.minimum(epipolar_distance_px(rays, motion[0], motion[1]), limit_px)
         return float((distance**2).sum() / limit_px**2)
 
-    costs = np.array([support(motion) for motion in motions])
-    order = np.argsort(costs, kind="stable")
+    costs = [support(motion) for motion in motions]
     # A difference below three points' full cost, or 2 % of all, is noise.
-    tied = [motions[i] for i in order if costs[i] - costs[order[0]] < max(3.0, 0.02 * len(rays))]
-    tied.sort(key=lambda motion: poses.rotation_angle_deg(motion[0]))
-    return tied[0], len(tied) > 1
+    margin = max(3.0, 0.02 * len(rays))
+    tied = [motion for motion, cost in zip(motions, costs, strict=True) if cost - min(costs) < margin]
+    return sorted(tied, key=lambda motion: poses.rotation_angle_deg(motion[0]))
 
 
 def _essential_derivatives(R: Float64, t: Float64) -> Float64:
     """Derivatives (5, 3, 3) of E = [t]x R by rotation (3) and translation in the tangent plane (2)."""
-    T = poses.skew(t)
-    by_rotation = [T @ G @ R for G in _GENERATORS]
-    by_translation = [poses.skew(b) @ R for b in tangent_basis(t).T]
-    return np.stack(by_rotation + by_translation)
+    return np.concatenate([poses.skew(t) @ GENERATORS @ R, poses.skew(tangent_basis(t).T) @ R])
 
 
 def _retract_essential(state: _Motion, step: Float64) -> _Motion:
@@ -202,35 +199,57 @@ def _retract_essential(state: _Motion, step: Float64) -> _Motion:
     return _Motion(poses.exp_rotation(step[:3]) @ state.R, t / np.linalg.norm(t), state.n)
 
 
-def _sampson_block(rays: Rays, R: Float64, t: Float64, derivatives: Float64) -> Block:
+def sampson_block(rays: Rays, R: Float64, t: Float64, derivatives: Float64) -> Block:
+    """Epipolar errors x1^T E x0 over their standard deviations, with the exact derivative of both."""
     E = poses.skew(t) @ R
-    line1, line0 = rays.x0 @ E.T, rays.x1 @ E
-    e = (rays.x1 * line1).sum(1)
-    noise_a = np.einsum("nij,nj->ni", rays.noise1, line1[:, :2])
-    noise_b = np.einsum("nij,nj->ni", rays.noise0, line0[:, :2])
-    variance = (noise_a * line1[:, :2]).sum(1) + (noise_b * line0[:, :2]).sum(1)
-    sigma = np.sqrt(np.maximum(variance, 1e-300))
-    residual = e / sigma
-    columns = []
-    for D in derivatives:
-        d1, d0 = rays.x0 @ D.T, rays.x1 @ D
-        de = (rays.x1 * d1).sum(1)
-        half_dv = (noise_a * d1[:, :2]).sum(1) + (noise_b * d0[:, :2]).sum(1)
-        columns.append((de - residual * half_dv / sigma) / sigma)
-    return Block(residual[:, None], np.stack(columns, 1)[:, None, :])
+    line1, line0 = E @ rays.x0, E.T @ rays.x1
+    noise_a, noise_b = _times(rays.noise1, line1), _times(rays.noise0, line0)
+    variance = (noise_a * line1[:2]).sum(0) + (noise_b * line0[:2]).sum(0)
+    inverse_sigma = 1.0 / np.sqrt(np.maximum(variance, 1e-300))
+    residual = (rays.x1 * line1).sum(0) * inverse_sigma
+    # Everything is linear in the derivative D of E: residual' = sum_ij D_ij (g1_i x0_j + x1_i g0_j) / sigma.
+    g1, g0 = rays.x1 * inverse_sigma, np.zeros_like(rays.x0)
+    factor = residual * inverse_sigma**2
+    g1[:2] -= factor * noise_a
+    g0[:2] = -factor * noise_b
+    gradient = g1[:, None] * rays.x0[None] + rays.x1[:, None] * g0[None]
+    return Block(residual[None], (derivatives.reshape(-1, 9) @ gradient.reshape(9, -1))[:, None])
 
 
-def _transfer_block(rays: Rays, H: Float64, derivatives: Float64) -> Block:
-    """Whitened reprojection residuals (N, 2) of x0 moved by H, which carries the reference point's noise over."""
-    moved = rays.x0 @ H.T
-    depth = np.where(moved[:, 2] > 1e-9, moved[:, 2], 1e-9)
-    point = moved[:, :2] / depth[:, None]
-    transfer = (H[:2, :2][None] - point[:, :, None] * H[2, :2][None, None]) / depth[:, None, None]
-    noise = rays.noise1 + transfer @ rays.noise0 @ np.swapaxes(transfer, 1, 2)
-    whiten = np.linalg.inv(np.linalg.cholesky(noise))
-    residual = np.einsum("nij,nj->ni", whiten, point - rays.x1[:, :2])
-    columns = []
-    for D in derivatives:
-        d = rays.x0 @ D.T
-        columns.append((d[:, :2] - point * d[:, 2:]) / depth[:, None])
-    return Block(residual, whiten @ np.stack(columns, 2))
+def transfer_block(rays: Rays, x: Float64, M: Float64, derivatives: Float64, extra: Float64 | None = None) -> Block:
+    """Whitened reprojection residuals of points moved by M; the first two coordinates carry the reference noise.
+
+    Args:
+        rays: N matches.
+        x: (K, N), homogeneous points: `rays.x0` for a rotation or a homography, with the inverse depth as a fourth
+            coordinate for a motion [R | t].
+        M: (3, K).
+        derivatives: (P, 3, K) of M by the parameters.
+        extra: (3, N), further covariance of the predicted point, rows xx, xy, yy.
+    """
+    moved = M @ x
+    depth = np.maximum(moved[2], 1e-9)
+    point = moved[:2] / depth
+    transfer = (M[:2, :2, None] - point[:, None] * M[2, :2, None]) / depth
+    noise = rays.noise1 + spread(transfer, rays.noise0)
+    xx, xy, yy = noise if extra is None else noise + extra
+    # Rows of the inverse Cholesky factor of the noise.
+    l11 = np.sqrt(xx)
+    l21 = xy / l11
+    l22 = np.sqrt(yy - l21 * l21)
+    w00, w10, w11 = 1.0 / l11, -l21 / (l11 * l22), 1.0 / l22
+    difference = point - rays.x1[:2]
+    residual = np.stack([w00 * difference[0], w10 * difference[0] + w11 * difference[1]])
+    # As above: residual_c' = sum_ij D_ij v_ci x_j, with v_c = (w_c, -w_c . point) / depth.
+    rows = (
+        np.stack([w00, np.zeros_like(w00), -w00 * point[0]]),
+        np.stack([w10, w11, -w10 * point[0] - w11 * point[1]]),
+    )
+    scaled, size = x / depth, 3 * len(x)
+    gradient = np.stack([(row[:, None] * scaled[None]).reshape(size, -1) for row in rows], 1)
+    return Block(residual, np.tensordot(derivatives.reshape(-1, size), gradient, 1))
+
+
+def _times(noise: Float64, line: Float64) -> Float64:
+    """Product (2, N) of covariances, rows xx, xy, yy (3, N), with the first two rows of lines (3, N)."""
+    return np.stack([noise[0] * line[0] + noise[1] * line[1], noise[1] * line[0] + noise[2] * line[1]])

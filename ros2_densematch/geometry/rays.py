@@ -19,12 +19,12 @@ _SIGMA_RANGE = (0.03, 10.0)
 
 @dataclass(frozen=True, eq=False)
 class Rays:
-    """N matches in normalised coordinates.
+    """N matches in normalised coordinates. The matches are the last axis: every formula works on whole rows.
 
     Attributes:
-        x0, x1: float64 (N, 3), homogeneous undistorted normalised points of reference and query, last entry 1.
-        per_pixel0, per_pixel1: float64 (N, 2, 2), derivative of the normalised point by the pixel.
-        noise0, noise1: float64 (N, 2, 2), covariance of the normalised points up to one common factor: from the
+        x0, x1: float64 (3, N), homogeneous undistorted normalised points of reference and query, last row 1.
+        per_pixel0, per_pixel1: float64 (2, 2, N), derivative of the normalised point by the pixel.
+        noise0, noise1: float64 (3, N), covariance xx, xy, yy of the normalised points up to one common factor: from the
             matcher's precision (all noise in the query then), or of one pixel in either image.
         focal0, focal1: mean focal lengths in pixels.
     """
@@ -39,24 +39,21 @@ class Rays:
     focal1: float
 
     def __len__(self) -> int:
-        return len(self.x0)
+        return int(self.x0.shape[1])
 
     def select(self, index: NDArray[np.bool_] | NDArray[np.intp]) -> Rays:
         """The rays that a boolean mask (N,) or an index array picks."""
+        chosen = np.flatnonzero(index) if index.dtype == np.bool_ else index
         return Rays(
-            self.x0[index],
-            self.x1[index],
-            self.per_pixel0[index],
-            self.per_pixel1[index],
-            self.noise0[index],
-            self.noise1[index],
+            np.take(self.x0, chosen, 1),
+            np.take(self.x1, chosen, 1),
+            np.take(self.per_pixel0, chosen, 2),
+            np.take(self.per_pixel1, chosen, 2),
+            np.take(self.noise0, chosen, 1),
+            np.take(self.noise1, chosen, 1),
             self.focal0,
             self.focal1,
         )
-
-    def query_pixels(self, difference: Float64) -> Float64:
-        """Differences (N, 2) of normalised query points in pixels, to first order."""
-        return np.asarray(np.linalg.solve(self.per_pixel1, difference[:, :, None])[:, :, 0], np.float64)
 
 
 def prepare(m: Correspondences, camera0: Camera, camera1: Camera) -> tuple[Rays, NDArray[np.bool_]]:
@@ -64,72 +61,81 @@ def prepare(m: Correspondences, camera0: Camera, camera1: Camera) -> tuple[Rays,
     n0, n1 = camera0.normalise(m.reference_xy), camera1.normalise(m.query_xy)
     usable = np.isfinite(n0).all(1) & np.isfinite(n1).all(1) & np.isfinite(m.score)
     n0, n1 = n0[usable], n1[usable]
-    per_pixel0 = np.asarray(np.linalg.inv(camera0.pixel_jacobian(n0)), np.float64)
-    per_pixel1 = np.asarray(np.linalg.inv(camera1.pixel_jacobian(n1)), np.float64)
+    per_pixel0, per_pixel1 = _per_pixel(camera0, n0), _per_pixel(camera1, n1)
     if m.precision is None:
-        noise0 = np.asarray(per_pixel0 @ np.swapaxes(per_pixel0, 1, 2), np.float64)
-        noise1 = np.asarray(per_pixel1 @ np.swapaxes(per_pixel1, 1, 2), np.float64)
+        noise0, noise1 = spread(per_pixel0, None), spread(per_pixel1, None)
     else:
-        noise0 = np.zeros_like(per_pixel0)
-        noise1 = per_pixel1 @ _covariance(m.precision[usable]) @ np.swapaxes(per_pixel1, 1, 2)
-    ones = np.ones((len(n0), 1))
-    rays = Rays(
-        np.concatenate([n0, ones], 1),
-        np.concatenate([n1, ones], 1),
-        per_pixel0,
-        per_pixel1,
-        noise0,
-        noise1,
-        camera0.focal,
-        camera1.focal,
-    )
-    return rays, usable
+        noise0, noise1 = np.zeros((3, len(n0))), spread(per_pixel1, _covariance(m.precision[usable]))
+    x0, x1 = np.ones((3, len(n0))), np.ones((3, len(n0)))
+    x0[:2], x1[:2] = n0.T, n1.T
+    return Rays(x0, x1, per_pixel0, per_pixel1, noise0, noise1, camera0.focal, camera1.focal), usable
+
+
+def _per_pixel(camera: Camera, normalised: Float64) -> Float64:
+    J = np.moveaxis(camera.pixel_jacobian(normalised), 0, 2)
+    determinant = J[0, 0] * J[1, 1] - J[0, 1] * J[1, 0]
+    inverse = np.stack([np.stack([J[1, 1], -J[0, 1]]), np.stack([-J[1, 0], J[0, 0]])]) / determinant
+    return np.asarray(inverse, np.float64)
+
+
+def spread(A: Float64, covariance: Float64 | None) -> Float64:
+    """Rows xx, xy, yy of A C A^T for matrices A (2, 2, N) and covariances C given as rows (3, N), or the identity."""
+    xx, xy, yy = (1.0, 0.0, 1.0) if covariance is None else covariance
+    u, v = A[:, 0] * xx + A[:, 1] * xy, A[:, 0] * xy + A[:, 1] * yy
+    return np.stack([u[0] * A[0, 0] + v[0] * A[0, 1], u[0] * A[1, 0] + v[0] * A[1, 1], u[1] * A[1, 0] + v[1] * A[1, 1]])
 
 
 def _covariance(precision: NDArray[np.float32]) -> Float64:
-    """Covariances (N, 2, 2) in px^2 of precisions (N, 3), clipped to the believable; a broken entry gets the median."""
+    """Covariances, rows (3, N) in px^2, of precisions (N, 3), clipped to the believable; a broken entry gets the
+    median."""
     xx, xy, yy = precision.astype(np.float64).T
-    broken = ~np.isfinite(precision).all(1) | (xx <= 0) | (yy <= 0) | (xx * yy <= xy * xy)
+    with np.errstate(invalid="ignore"):
+        broken = ~np.isfinite(precision).all(1) | ~((xx > 0) & (yy > 0) & (xx * yy > xy * xy))
     if broken.all():
-        return np.broadcast_to(np.eye(2), (len(precision), 2, 2))
+        return np.stack([np.ones(len(xx)), np.zeros(len(xx)), np.ones(len(xx))])
     P = np.stack([xx, xy, xy, yy], 1).reshape(-1, 2, 2)
     P[broken] = np.median(P[~broken], 0)
     values, vectors = np.linalg.eigh(P)
     variance = np.clip(1.0 / np.maximum(values, 1e-12), _SIGMA_RANGE[0] ** 2, _SIGMA_RANGE[1] ** 2)
-    return np.asarray((vectors * variance[:, None, :]) @ np.swapaxes(vectors, 1, 2), np.float64)
+    C = (vectors * variance[:, None, :]) @ np.swapaxes(vectors, 1, 2)
+    return np.asarray(np.stack([C[:, 0, 0], C[:, 0, 1], C[:, 1, 1]]), np.float64)
 
 
 def depths(rays: Rays, R: Float64, t: Float64) -> tuple[Float64, Float64, Float64]:
     """Depths (N,) in reference and query, in units of |t|, and the angle (N,) in radians between the two rays.
 
-    Linear triangulation: z1 x1 = z0 R x0 + t in the least-squares sense. Depths are infinite for parallel rays.
+    Linear triangulation: z1 x1 = z0 R x0 + t in the least-squares sense. Depths are huge for parallel rays.
     """
-    p = rays.x0 @ R.T
-    pp, qq, pq = (p * p).sum(1), (rays.x1 * rays.x1).sum(1), (p * rays.x1).sum(1)
-    pt, qt = p @ t, rays.x1 @ t
-    cross = np.linalg.norm(np.cross(p, rays.x1), axis=1)
-    determinant = np.maximum(cross * cross, 1e-300)
+    p, q = R @ rays.x0, rays.x1
+    pp, qq, pq = (p * p).sum(0), (q * q).sum(0), (p * q).sum(0)
+    pt, qt = t @ p, t @ q
+    squared = (p[1] * q[2] - p[2] * q[1]) ** 2 + (p[2] * q[0] - p[0] * q[2]) ** 2 + (p[0] * q[1] - p[1] * q[0]) ** 2
+    determinant = np.maximum(squared, 1e-300)
     z0 = (pq * qt - qq * pt) / determinant
     z1 = (pp * qt - pq * pt) / determinant
-    return z0, z1, np.arctan2(cross, pq)
+    return z0, z1, np.arctan2(np.sqrt(squared), pq)
 
 
 def epipolar_distance_px(rays: Rays, R: Float64, t: Float64) -> Float64:
     """Sampson distance (N,) in pixels of the original images (Hartley and Zisserman, 2nd ed., section 11.4.3)."""
     E = poses.skew(t) @ R
-    line1, line0 = rays.x0 @ E.T, rays.x1 @ E
+    line1, line0 = E @ rays.x0, E.T @ rays.x1
     # A line's coefficients per pixel: the transposed derivative of the normalised point by the pixel.
-    a = np.einsum("nij,ni->nj", rays.per_pixel1, line1[:, :2])
-    b = np.einsum("nij,ni->nj", rays.per_pixel0, line0[:, :2])
-    norm = np.sqrt((a * a).sum(1) + (b * b).sum(1))
-    return np.asarray(np.abs((rays.x1 * line1).sum(1)) / np.maximum(norm, 1e-300), np.float64)
+    A, B = rays.per_pixel1, rays.per_pixel0
+    squared = (A[0, 0] * line1[0] + A[1, 0] * line1[1]) ** 2 + (A[0, 1] * line1[0] + A[1, 1] * line1[1]) ** 2
+    squared += (B[0, 0] * line0[0] + B[1, 0] * line0[1]) ** 2 + (B[0, 1] * line0[0] + B[1, 1] * line0[1]) ** 2
+    return np.asarray(np.abs((rays.x1 * line1).sum(0)) / np.sqrt(np.maximum(squared, 1e-300)), np.float64)
 
 
 def transfer_distance_px(rays: Rays, H: Float64) -> Float64:
     """Distance (N,) in query pixels between the query points and the reference points moved by H (3, 3), which acts on
     normalised coordinates (a rotation is such an H); infinite where a point is moved behind the query camera."""
-    moved = rays.x0 @ H.T
-    front = moved[:, 2] > 1e-9
-    ahead = np.where(front, moved[:, 2], 1.0)
-    distance = np.linalg.norm(rays.query_pixels(moved[:, :2] / ahead[:, None] - rays.x1[:, :2]), axis=1)
+    moved = H @ rays.x0
+    front = moved[2] > 1e-9
+    difference = moved[:2] / np.where(front, moved[2], 1.0) - rays.x1[:2]
+    A = rays.per_pixel1
+    # Its inverse is the derivative of the pixel by the normalised point.
+    u = A[1, 1] * difference[0] - A[0, 1] * difference[1]
+    v = A[0, 0] * difference[1] - A[1, 0] * difference[0]
+    distance = np.hypot(u, v) / np.abs(A[0, 0] * A[1, 1] - A[0, 1] * A[1, 0])
     return np.asarray(np.where(front, distance, np.inf), np.float64)

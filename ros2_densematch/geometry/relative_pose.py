@@ -56,9 +56,9 @@ class RelativePose:
         geometry: class of the geometry.
         scale: meaning of the length of t.
         scale_std: standard deviation of the length of t in metres for Scale.METRIC, NaN otherwise.
-        covariance: float64 (6, 6) of T_query_from_reference, order x y z, rotation x y z, perturbation on the left,
-            fixed axes of the query frame (see `poses`). With Scale.UNIT the variance along t is UNKNOWN_LENGTH_VARIANCE, with
-            Scale.NONE the translation's is UNKNOWN_TRANSLATION_VARIANCE.
+        covariance: float64 (6, 6) of T_query_from_reference, order x y z, rotation x y z, perturbation on the
+            left, fixed axes of the query frame (see `poses`). With Scale.UNIT the variance along t is
+            UNKNOWN_LENGTH_VARIANCE, with Scale.NONE the translation's is UNKNOWN_TRANSLATION_VARIANCE.
         inliers: bool (N,), which matches agree with the pose.
         num_matches: N.
         num_inliers: how many agree.

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import poselib
+import poselib  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from ros2_densematch.geometry import models, poses, rays
+from ros2_densematch.geometry import models, poses, rays, scale
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.models import Refined
@@ -25,6 +25,7 @@ from ros2_densematch.geometry.relative_pose import (
     Scale,
     no_pose,
 )
+from ros2_densematch.geometry.scale import ScaleSource
 
 __all__ = ["Geometry", "PoseConfig", "RelativePose", "Scale", "estimate_relative_pose"]
 
@@ -81,6 +82,7 @@ def estimate_relative_pose(
     camera1: Camera,
     *,
     config: PoseConfig | None = None,
+    scale_source: ScaleSource | None = None,
     seed: int = 0,
 ) -> RelativePose:
     """Relative pose of the query camera against the reference camera.
@@ -90,6 +92,7 @@ def estimate_relative_pose(
             reach, are left out and counted in the status.
         camera0, camera1: reference and query camera; they must be of the image sizes that `m` names.
         config: settings, default `PoseConfig()`.
+        scale_source: where metres come from, see `scale`; None leaves the translation a direction.
         seed: of the random sampling. The same input and seed give the same result.
 
     Returns:
@@ -103,7 +106,10 @@ def estimate_relative_pose(
     prepared, usable = rays.prepare(m, camera0, camera1)
     dropped = len(m) - len(prepared)
     note = f"; {dropped} matches left out: not finite or outside the camera model" if dropped else ""
-    result = _estimate(prepared, camera1, config, seed)
+    candidates = _estimate(prepared, camera1, config, seed)
+    result = candidates[0]
+    if scale_source is not None and result.ok:
+        result = scale.apply(scale_source, candidates, prepared, m.select(usable), camera0)
     inliers = np.zeros(len(m), np.bool_)
     inliers[usable] = result.inliers
     return replace(
@@ -129,46 +135,61 @@ class _Evidence:
     on_plane: BoolArray
 
 
-def _estimate(all_rays: Rays, camera1: Camera, config: PoseConfig, seed: int) -> RelativePose:
+def _estimate(all_rays: Rays, camera1: Camera, config: PoseConfig, seed: int) -> list[RelativePose]:
+    """The pose; of a plane that leaves two motions, both, the preferred one first."""
     n = len(all_rays)
     if n < config.min_inliers:
-        return no_pose(n, f"too few matches: {n}, at least {config.min_inliers} are needed")
+        return [no_pose(n, f"too few matches: {n}, at least {config.min_inliers} are needed")]
     start = _ransac(all_rays, config, seed)
     inliers = _epipolar_inliers(all_rays, start[0], start[1], config)
     needed = _needed_inliers(n, camera1, config)
     if inliers.sum() < needed:
-        return _too_few(inliers, needed, config)
-    essential = _refine(all_rays, *start, config)
-    if essential is not None:
-        inliers = _epipolar_inliers(all_rays, essential.R, essential.t, config)
-    if essential is None or inliers.sum() < needed:
-        return _too_few(inliers, needed, config)
+        return [_too_few(inliers, needed, config)]
+    refined = _refine(all_rays, *start, config)
+    # Identical images give the translation no gradient, without parallax and noise: a rotation may still explain all.
+    essential = refined or Refined(*start, np.zeros((6, 6)), 1.0, np.inf)
+    inliers = _epipolar_inliers(all_rays, essential.R, essential.t, config)
+    if inliers.sum() < needed:
+        return [_too_few(inliers, needed, config)]
     evidence = _gather(all_rays.select(inliers), essential, config)
     geometry, reason = _decide(evidence, config)
+    if refined is None and evidence.rotation_ratio < config.explained_ratio:
+        return [no_pose(n, f"the matches do not determine the motion; {reason}", inliers=inliers)]
     if geometry in (Geometry.PANORAMIC, Geometry.PLANAR_OR_PANORAMIC):
-        return _panoramic(all_rays, evidence, geometry, reason, config)
-    refined = essential
+        return [_panoramic(all_rays, evidence, geometry, reason, config)]
     if geometry is Geometry.PLANAR:
-        refined, reason = _planar(all_rays.select(inliers), evidence, reason, config)
-        inliers = _epipolar_inliers(all_rays, refined.R, refined.t, config)
+        planar, reason = _planar(all_rays, all_rays.select(inliers), evidence, reason, camera1, config)
+        return [_directed(all_rays, model, geometry, evidence, reason, config) for model in planar]
+    return [_directed(all_rays, essential, geometry, evidence, reason, config)]
+
+
+def _directed(
+    all_rays: Rays, model: Refined, geometry: Geometry, evidence: _Evidence, reason: str, config: PoseConfig
+) -> RelativePose:
+    """The result with a direction of translation, Scale.UNIT."""
+    inliers = _epipolar_inliers(all_rays, model.R, model.t, config)
     kept = all_rays.select(inliers)
-    covariance = refined.covariance.copy()
-    covariance[:3, :3] += UNKNOWN_LENGTH_VARIANCE * np.outer(refined.t, refined.t)
+    covariance = model.covariance.copy()
+    covariance[:3, :3] += UNKNOWN_LENGTH_VARIANCE * np.outer(model.t, model.t)
     return RelativePose(
-        T_query_from_reference=poses.make_pose(refined.R, refined.t),
+        T_query_from_reference=poses.make_pose(model.R, model.t),
         geometry=geometry,
         scale=Scale.UNIT,
         scale_std=float("nan"),
         covariance=covariance,
         inliers=inliers,
-        num_matches=n,
+        num_matches=len(all_rays),
         num_inliers=int(inliers.sum()),
         inlier_ratio=float(inliers.mean()),
-        median_epipolar_px=float(np.median(rays.epipolar_distance_px(kept, refined.R, refined.t))),
-        median_triangulation_deg=float(np.degrees(np.median(rays.depths(kept, refined.R, refined.t)[2]))),
+        median_epipolar_px=_median(rays.epipolar_distance_px(kept, model.R, model.t)),
+        median_triangulation_deg=_median(np.degrees(rays.depths(kept, model.R, model.t)[2])),
         homography_inlier_ratio=evidence.homography_ratio,
         status=reason,
     )
+
+
+def _median(values: Float64) -> float:
+    return float(np.median(values)) if len(values) else float("nan")
 
 
 def _ransac(all_rays: Rays, config: PoseConfig, seed: int) -> tuple[Float64, Float64]:
@@ -186,7 +207,7 @@ def _ransac(all_rays: Rays, config: PoseConfig, seed: int) -> tuple[Float64, Flo
         for focal in (all_rays.focal0, all_rays.focal1)
     ]
     pose, _ = poselib.estimate_relative_pose(
-        all_rays.x0[:, :2] * all_rays.focal0, all_rays.x1[:, :2] * all_rays.focal1, *cameras, options, {}
+        all_rays.x0[:2].T * all_rays.focal0, all_rays.x1[:2].T * all_rays.focal1, *cameras, options, {}
     )
     t = np.asarray(pose.t, np.float64).ravel()
     length = float(np.linalg.norm(t))
@@ -198,12 +219,7 @@ def _refine(all_rays: Rays, R: Float64, t: Float64, config: PoseConfig) -> Refin
     """Refinement over all matches within three times the threshold: the tail of the noise must stay in, or the noise
     and with it the covariance come out too small; Tukey's loss takes the weight off what does not belong there."""
     wide = replace(config, max_epipolar_error_px=3.0 * config.max_epipolar_error_px)
-    refined = models.refine_essential(all_rays.select(_epipolar_inliers(all_rays, R, t, wide)), R, t)
-    if refined is None:
-        return None
-    return models.refine_essential(
-        all_rays.select(_epipolar_inliers(all_rays, refined.R, refined.t, wide)), refined.R, refined.t
-    )
+    return models.refine_essential(all_rays.select(_epipolar_inliers(all_rays, R, t, wide)), R, t)
 
 
 def _epipolar_inliers(all_rays: Rays, R: Float64, t: Float64, config: PoseConfig) -> BoolArray:
@@ -236,7 +252,10 @@ def _gather(kept: Rays, essential: Refined, config: PoseConfig) -> _Evidence:
     H = models.fit_homography(kept, limit)
     on_plane = np.zeros(len(kept), np.bool_) if H is None else rays.transfer_distance_px(kept, H) < limit
     guess = models.fit_rotation(kept, essential.R)
-    rotation = models.refine_rotation(kept, guess) or Refined(guess, np.zeros(3), np.zeros((6, 6)), 1.0, np.inf)
+    rotation = Refined(guess, np.zeros(3), np.zeros((6, 6)), 1.0, np.inf)
+    # Where the parallax is plain, the exact rotation does not matter.
+    if np.median(rays.transfer_distance_px(kept, guess)) < 3.0 * limit:
+        rotation = models.refine_rotation(kept, guess) or rotation
     shift = rays.transfer_distance_px(kept, rotation.R)
     return _Evidence(
         essential=essential,
@@ -251,10 +270,9 @@ def _gather(kept: Rays, essential: Refined, config: PoseConfig) -> _Evidence:
 
 
 def _decide(evidence: _Evidence, config: PoseConfig) -> tuple[Geometry, str]:
-    """The class of the scene and the reason. The simplest model that explains the inliers wins: rotation, plane, general."""
-    numbers = (
-        f"rotation explains {evidence.rotation_ratio:.0%}, homography {evidence.homography_ratio:.0%} of the inliers"
-    )
+    """The class of the scene and the reason. The simplest model that explains the inliers wins."""
+    rotation, homography = evidence.rotation_ratio, evidence.homography_ratio
+    numbers = f"rotation explains {rotation:.0%}, homography {homography:.0%} of the inliers"
     if evidence.rotation_ratio >= config.explained_ratio:
         return Geometry.PANORAMIC, f"pure rotation or no visible translation: {numbers}"
     planar = evidence.homography is not None and evidence.homography_ratio >= config.explained_ratio
@@ -266,17 +284,33 @@ def _decide(evidence: _Evidence, config: PoseConfig) -> tuple[Geometry, str]:
     return Geometry.CALIBRATED, f"general scene: {numbers}"
 
 
-def _planar(kept: Rays, evidence: _Evidence, reason: str, config: PoseConfig) -> tuple[Refined, str]:
-    """Pose from the homography, refined with the plane; the refined essential matrix where that fails."""
+def _planar(
+    all_rays: Rays, kept: Rays, evidence: _Evidence, reason: str, camera1: Camera, config: PoseConfig
+) -> tuple[list[Refined], str]:
+    """Motions of the homography, refined with the plane; the refined essential matrix where that fails."""
     assert evidence.homography is not None
     motions = models.plane_motions(evidence.homography, kept.select(evidence.on_plane))
     if not motions:
-        return evidence.essential, f"{reason}; the homography has no valid decomposition, pose of the essential matrix"
-    (R, t, n), tied = models.choose_plane_motion(motions, kept, config.max_epipolar_error_px)
-    refined = models.refine_plane(kept.select(evidence.on_plane), kept.select(~evidence.on_plane), R, t, n)
-    if refined is None:
-        return evidence.essential, f"{reason}; the plane could not be refined, pose of the essential matrix"
-    return refined, reason + ("; two motions fit the plane, the one that turns less was taken" if tied else "")
+        return [
+            evidence.essential
+        ], f"{reason}; the homography has no valid decomposition, pose of the essential matrix"
+    motions = models.rank_plane_motions(motions, kept, config.max_epipolar_error_px)
+    # As in `_refine`, the tail of the noise stays in. Matches off the plane count by their epipolar distance,
+    # where there are more of them than outliers would give.
+    distance = rays.transfer_distance_px(all_rays, evidence.homography)
+    on_plane, apart = distance < 1.5 * evidence.limit_px, distance > 3.0 * evidence.limit_px
+    wide = replace(config, max_epipolar_error_px=3.0 * config.max_epipolar_error_px)
+    refined = []
+    for R, t, n in motions:
+        off_plane = apart & _epipolar_inliers(all_rays, R, t, wide)
+        if off_plane.sum() < _needed_inliers(int(apart.sum()), camera1, wide):
+            off_plane[:] = False
+        model = models.refine_plane(all_rays.select(on_plane), all_rays.select(off_plane), R, t, n)
+        if model is not None:
+            refined.append(model)
+    if not refined:
+        return [evidence.essential], f"{reason}; the plane could not be refined, pose of the essential matrix"
+    return refined, reason + ("; two motions fit the plane, the one that turns less first" if len(refined) > 1 else "")
 
 
 def _panoramic(
@@ -307,8 +341,8 @@ def _panoramic(
         num_matches=len(all_rays),
         num_inliers=int(inliers.sum()),
         inlier_ratio=float(inliers.mean()),
-        median_epipolar_px=float(np.median(distance[inliers])) if inliers.any() else float("nan"),
-        median_triangulation_deg=float(np.degrees(np.median(angle))) if inliers.any() else float("nan"),
+        median_epipolar_px=_median(distance[inliers]),
+        median_triangulation_deg=_median(np.degrees(angle)),
         homography_inlier_ratio=evidence.homography_ratio,
         status=reason,
     )
