@@ -133,6 +133,6 @@ def _difference(A: Float, B: Float, unit: float) -> float:
 
 
 def _scaled(T: Float, factor: float) -> Float:
-    scaled = T.copy()
+    scaled: Float = T.copy()
     scaled[:3, 3] *= factor
     return scaled

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import poselib
+import poselib  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.geometry.two_view import Geometry, PoseConfig, RelativePose, estimate_relative_pose
+from ros2_densematch.geometry.two_view import Geometry, PoseConfig, RelativePose, Scale, estimate_relative_pose
 from ros2_densematch.tracking.refinement import Float, PointPriors, chi_squared, refine, solve_rho
 from ros2_densematch.tracking.structure import Structure
 
@@ -37,6 +37,8 @@ class Localisation:
         parallax_deg: median angle between the two rays of the inliers after the rotation is taken out.
         two_view: the two-view estimate from the matches alone.
         reason: what happened, in words.
+        covariance: (6, 6) of `T_frame_from_keyframe` in map units where `has_length`: order x y z, rotation x y z, left
+            perturbation about the fixed axes of the frame (as `geometry.poses`); else None.
     """
 
     ok: bool
@@ -49,6 +51,31 @@ class Localisation:
     parallax_deg: float
     two_view: RelativePose
     reason: str
+    covariance: Float | None = None
+
+    def metric_pose(self, T_frame_from_keyframe: Float, scale_std: float) -> RelativePose:
+        """The two-view estimate with the tracker's pose (4, 4) in metres in place of its own.
+
+        Args:
+            scale_std: relative standard deviation of the unit of length; it widens the covariance along the
+                translation.
+        """
+        t = T_frame_from_keyframe[:3, 3]
+        covariance = np.zeros((6, 6)) if self.covariance is None else self.covariance.copy()
+        covariance[:3, :3] += scale_std**2 * np.outer(t, t)
+        length = float(np.linalg.norm(t))
+        along = covariance[:3, :3] if length < 1e-9 else (t @ covariance[:3, :3] @ t / length**2)
+        return replace(
+            self.two_view,
+            T_query_from_reference=T_frame_from_keyframe,
+            scale=Scale.METRIC,
+            covariance=covariance,
+            scale_std=float(np.sqrt(np.max(along))),
+            inliers=self.inliers,
+            num_inliers=int(self.inliers.sum()),
+            inlier_ratio=float(self.inliers.mean()) if len(self.inliers) else 0.0,
+            status=f"{self.two_view.status}; metric by the keyframe's points",
+        )
 
 
 def localise(
@@ -78,7 +105,8 @@ def localise(
     """
     two_view = estimate_relative_pose(matches, structure.camera, camera, config=config, seed=seed)
     xy = camera.normalise(matches.query_xy)
-    bearing_ok = np.isfinite(structure.camera.normalise(matches.reference_xy)).all(1) & np.isfinite(xy).all(1)
+    finite = np.isfinite(np.column_stack([structure.camera.normalise(matches.reference_xy), xy]))
+    bearing_ok: NDArray[np.bool_] = np.asarray(finite.all(1))
     weight = relative_weight(matches) * bearing_ok
     xy = np.where(bearing_ok[:, None], xy, 0.0)
     known = structure.known()
@@ -125,7 +153,11 @@ def localise(
         return failed
     reason = f"{count} of {len(matches)} matches agree, {known_inliers} at points of known depth"
     parallax = _parallax_deg(T, structure.bearing[index[inliers]], xy[inliers])
-    return Localisation(True, T, True, inliers, index, xy, weight, parallax, two_view, reason)
+    # The refinement turns the pose as a whole; the convention of poses turns rotation and position separately.
+    change = np.eye(6)
+    change[:3, 3:] = -poses.skew(T[:3, 3])
+    covariance = change @ refined.covariance @ change.T
+    return Localisation(True, T, True, inliers, index, xy, weight, parallax, two_view, reason, covariance)
 
 
 def relative_weight(matches: Correspondences) -> Float:

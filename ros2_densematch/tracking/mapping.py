@@ -54,7 +54,7 @@ def initialise_structure(
     structure = keyframe.structure
     assert structure is not None
     chosen = np.flatnonzero(found.inliers)
-    index, T = found.index[chosen], found.T_frame_from_keyframe.copy()
+    index, T = found.index[chosen], np.array(found.T_frame_from_keyframe, np.float64)
     rho = triangulate(T, structure.bearing[index], found.xy[chosen])
     _, z, d = project(T[None], structure.bearing[index], rho)
     front = (rho > 0) & (z[0] > 0)
@@ -155,7 +155,8 @@ def anchor_to_previous(
         weight: (N,) relative weights of the matches.
     """
     structure = new.structure
-    assert structure is not None and previous.camera is not None
+    assert structure is not None
+    assert previous.camera is not None
     xy = previous.camera.normalise(matches.query_xy)
     finite = np.isfinite(xy).all(1) & np.isfinite(structure.camera.normalise(matches.reference_xy)).all(1)
     xy, reference, weight = xy[finite], matches.reference_xy[finite], weight[finite]
@@ -178,7 +179,9 @@ def anchor_to_previous(
     refine_window(new)
 
 
-def add_query_depth(keyframe: Keyframe, found: Localisation, T: Float, depth: NDArray[np.float32], query_xy: Float) -> None:
+def add_query_depth(
+    keyframe: Keyframe, found: Localisation, T: Float, depth: NDArray[np.float32], query_xy: Float
+) -> None:
     """Takes metric depth measured in a frame as knowledge about the keyframe's points (both in metres).
 
     Args:
@@ -214,7 +217,7 @@ def metric_ratio(structure: Structure, found: Localisation, depth: NDArray[np.fl
 
 
 def covered_cells(xy: NDArray[np.floating], size: tuple[int, int]) -> int:
-    """Number of cells of a 10 x 8 grid over an image of `size` (width, height) that hold at least one of `xy` (N, 2)."""
+    """Cells of a 10 x 8 grid over an image of `size` (width, height) that hold at least one of `xy` (N, 2)."""
     column = np.clip((np.asarray(xy)[:, 0] + 0.5) * _CELLS_X / size[0], 0, _CELLS_X - 1).astype(int)
     row = np.clip((np.asarray(xy)[:, 1] + 0.5) * _CELLS_Y / size[1], 0, _CELLS_Y - 1).astype(int)
     return len(np.unique(row * _CELLS_X + column))

@@ -32,17 +32,15 @@ def rho_from_depth(depth: NDArray[np.float32], xy: NDArray[np.floating]) -> tupl
     patch = np.where(np.isfinite(patch) & (patch > _MIN_DEPTH_M), 1.0 / np.maximum(patch, _MIN_DEPTH_M), np.nan)
     centre = patch[:, 4]
     valid = np.isfinite(centre)
-    low, high = (np.where(np.isnan(patch), centre[:, None], patch).min(1), np.where(np.isnan(patch), centre[:, None], patch).max(1))
-    spread = 0.5 * (high - low)
+    filled = np.where(np.isnan(patch), centre[:, None], patch)
+    spread = 0.5 * (filled.max(1) - filled.min(1))
     variance = (_DEPTH_RELATIVE_STD * centre) ** 2 + spread**2
     where = np.flatnonzero(inside)[valid]
     rho[where], info[where] = centre[valid], 1.0 / variance[valid]
     return rho, info
 
 
-def rho_from_stereo(
-    matches: Correspondences, left: Camera, right: Camera
-) -> tuple[NDArray[np.float32], Float, Float]:
+def rho_from_stereo(matches: Correspondences, left: Camera, right: Camera) -> tuple[NDArray[np.float32], Float, Float]:
     """Inverse depths from matches of a rectified pair: rho = disparity / (focal length * baseline).
 
     Args:
@@ -57,7 +55,9 @@ def rho_from_stereo(
         ValueError: no baseline is known, or the images are not rectified.
     """
     if right.baseline is None or right.baseline <= 0:
-        raise ValueError("the right camera's P holds no baseline (P[0, 3] = -fx * baseline): use its rectified CameraInfo")
+        raise ValueError(
+            "the right camera's P holds no baseline (P[0, 3] = -fx * baseline): use its rectified CameraInfo"
+        )
     if left.distortion_model != "none" or right.distortion_model != "none":
         raise ValueError("stereo needs rectified images: use the rectified topics and rectified=true")
     a = left.normalise(matches.reference_xy)

@@ -2,9 +2,9 @@
 
 A point of the keyframe is its bearing b = (x, y, 1) and its inverse depth rho; frame k with pose (R_k, t_k) sees it at
 pi(R_k b + rho t_k), which stays defined at rho = 0 (Civera et al., "Inverse depth parametrization for monocular SLAM",
-T-RO 2008). Each point may carry a Gaussian prior on rho. Inverse depths are eliminated by the Schur complement, so that
-one formula covers both extremes: a point without prior contributes exactly its epipolar residual, a point of known depth
-its full reprojection residual, everything else what its uncertainty allows.
+T-RO 2008). Each point may carry a Gaussian prior on rho. Inverse depths are eliminated by the Schur complement, so
+that one formula covers both extremes: a point without prior contributes exactly its epipolar residual, a point of known
+depth its full reprojection residual, everything else what its uncertainty allows.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class RefinedPoses:
         info: float64 (N,), their inverse variance given the poses.
         chi2: float64 (M, N), squared residual of each observation, with its share of its point's prior, in standard
             deviations; infinite behind the camera, NaN where not seen.
+        covariance: float64 (6 F, 6 F) of the left perturbations (translation, rotation) of the F free poses in order.
         sigma: standard deviation of one observed coordinate, in normalised units, as estimated from the residuals.
     """
 
@@ -58,6 +59,7 @@ class RefinedPoses:
     rho: Float
     info: Float
     chi2: Float
+    covariance: Float
     sigma: float
 
 
@@ -70,8 +72,8 @@ def project(poses: Float, bearing: Float, rho: Float) -> tuple[Float, Float, Flo
         rho: (N,).
 
     Returns:
-        xy (M, N, 2) normalised coordinates, z (M, N) = third component of R b + rho t, d (M, N, 2) = derivative of xy by
-        rho. Points behind a camera come out with z <= 0 and xy of no meaning (never NaN).
+        xy (M, N, 2) normalised coordinates, z (M, N) = third component of R b + rho t, d (M, N, 2) = derivative of xy
+        by rho. Points behind a camera come out with z <= 0 and xy of no meaning (never NaN).
     """
     zero = np.zeros((len(poses), len(rho)))
     e = _evaluate(poses, PointPriors(bearing, rho, np.zeros(len(rho))), np.stack([zero, zero], -1), zero, rho)
@@ -100,7 +102,7 @@ def solve_rho(
 
 
 def chi_squared(poses: Float, priors: PointPriors, xy: Float, weight: Float, rho: Float) -> Float:
-    """Squared residuals (M, N) of observations together with their share of their point's prior, in standard deviations.
+    """Squared residuals (M, N) of observations with their share of their point's prior, in standard deviations.
 
     NaN where not seen (weight 0), infinite behind the camera.
     """
@@ -142,7 +144,8 @@ def refine(
         hessian, gradient, back = _reduced_system(e, priors, w, rho, free)
         cost, improved = e.cost, False
         for _ in range(4):
-            step = np.linalg.solve(hessian + np.diag(damping * np.diag(hessian) + 1e-12), gradient)
+            damped = hessian + np.diag(damping * np.diag(hessian) + 1e-12)
+            step = np.asarray(np.linalg.solve(damped, gradient), np.float64)
             trial = _perturb(poses, free, step)
             trial_rho = _step_rho(rho, back[0] - back[1] @ step)
             trial_cost = _evaluate(trial, priors, xy, w, trial_rho).cost
@@ -159,13 +162,17 @@ def refine(
         sigma = _robust_sigma(_evaluate(poses, priors, xy, weight, rho), weight, min_sigma, max_sigma)
     w = weight / sigma**2
     rho, info = solve_rho(poses, priors, xy, w, rho)
-    return RefinedPoses(poses, rho, info, chi_squared(poses, priors, xy, w, rho), float(sigma))
+    covariance: Float = np.zeros((0, 0))
+    if len(free):
+        hessian, _, _ = _reduced_system(_evaluate(poses, priors, xy, w, rho), priors, w, rho, free)
+        covariance = np.asarray(np.linalg.pinv(hessian, rcond=1e-12, hermitian=True), np.float64)
+    return RefinedPoses(poses, rho, info, chi_squared(poses, priors, xy, w, rho), covariance, float(sigma))
 
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """Everything that residuals and derivatives need, each (M, N): projection u v, depth factor z, its inverse, residual
-    eu ev, derivative by rho du dv, squared residual with the prior's share, and the robust cost of all."""
+    """Everything that residuals and derivatives need, each (M, N): projection u v, depth factor z, its inverse,
+    residual eu ev, derivative by rho du dv, squared residual with the prior's share, and the robust cost of all."""
 
     u: Float
     v: Float
@@ -249,7 +256,7 @@ def _pose_jacobian(u: Float, v: Float, s: Float) -> tuple[Float, Float]:
 
 
 def _perturb(poses: Float, free: NDArray[np.intp], step: Float) -> Float:
-    moved = poses.copy()
+    moved: Float = poses.copy()
     for row, m in enumerate(free):
         delta = step[6 * row : 6 * row + 6]
         rotation = exp_rotation(delta[3:])

@@ -50,8 +50,8 @@ class TrackedFrame:
             a metric segment.
         T_world_from_camera: (4, 4) pose in the frame of the first camera, or None when lost. While `scale` is NONE only
             the rotation is known and the position is held.
-        scale: of `T_world_from_camera`: NONE (no length is known yet), UNIT (one arbitrary unit over the whole segment),
-            METRIC (metres).
+        scale: of `T_world_from_camera`: NONE (no length is known yet), UNIT (one arbitrary unit over the whole
+            segment), METRIC (metres).
         scale_std: relative standard deviation of the length unit where METRIC, else NaN.
         is_keyframe: the frame is a keyframe from now on.
         segment: number of the stretch of trajectory, from 0; poses of different segments have no common scale and no

@@ -144,14 +144,13 @@ class Tracker:
 
     def _match(self, seen: _Seen, reference: Encoding, query: Encoding) -> Correspondences:
         start = time.perf_counter()
-        matches = self.matcher.match(
-            reference, query, max_matches=self.config.max_matches, seed=self.config.seed
-        )
+        matches = self.matcher.match(reference, query, max_matches=self.config.max_matches, seed=self.config.seed)
         seen.timings["match"] += _milliseconds(start)
         return matches
 
     def _localise(self, seen: _Seen, keyframe: Keyframe, predictions: list[Float]) -> Localisation:
-        assert keyframe.structure is not None and seen.frame.camera is not None
+        assert keyframe.structure is not None
+        assert seen.frame.camera is not None
         seen.matches = self._match(seen, keyframe.reference, seen.encoding)
         seen.found = localise(
             seen.matches,
@@ -175,7 +174,9 @@ class Tracker:
         """The frame is consistent with the keyframe: position, points, and whether it replaces the keyframe."""
         frame, config = seen.frame, self.config
         structure = keyframe.structure
-        assert structure is not None and frame.camera is not None and seen.matches is not None
+        assert structure is not None
+        assert frame.camera is not None
+        assert seen.matches is not None
         self._keyframe, self._lost_frames, self._tentative = keyframe, 0, None
         self._enter_segment(keyframe.segment)
         keyframe.tracked += 1
@@ -196,9 +197,7 @@ class Tracker:
         self._last = seen
         inliers = int(found.inliers.sum())
         cells = mapping.covered_cells(seen.matches.reference_xy[found.inliers], keyframe.size)
-        why = mapping.keyframe_reason(
-            keyframe, inliers, cells, found.parallax_deg, poses.rotation_angle_deg(T), config
-        )
+        why = mapping.keyframe_reason(keyframe, inliers, cells, found.parallax_deg, poses.rotation_angle_deg(T), config)
         if frame.size != keyframe.size:
             why = f"the image size changed from {keyframe.size} to {frame.size}"
         elif self._scale == Scale.NONE and frame.depth is not None and structure.depth is None:
@@ -222,7 +221,8 @@ class Tracker:
                 f"baseline too short ({found.parallax_deg:.2f} degrees of parallax): rotation chained, position held; "
                 + found.reason
             )
-        assert seen.frame.camera is not None and keyframe.structure is not None
+        assert seen.frame.camera is not None
+        assert keyframe.structure is not None
         length = self._odometry_length(seen.frame.odometry, keyframe.odometry)
         depth = self._typical_depth
         T_map = mapping.initialise_structure(keyframe, found, seen.frame.camera.focal, length, depth)
@@ -251,7 +251,7 @@ class Tracker:
         return length if length > 0.02 else None
 
     def _learn_metric(self, seen: _Seen, keyframe: Keyframe, found: Localisation, T: Float) -> str:
-        """Uses a depth image of the frame: as knowledge about the keyframe's points, or to turn the unit into metres."""
+        """Uses the frame's depth image: as knowledge about the keyframe's points, or to turn the unit into metres."""
         depth, structure = seen.frame.depth, keyframe.structure
         if depth is None or not found.has_length or structure is None or structure.depth is not None:
             return ""
@@ -316,7 +316,9 @@ class Tracker:
 
     def _add_stereo(self, seen: _Seen, reference: Encoding, structure: Structure) -> None:
         frame = seen.frame
-        assert frame.right_image is not None and frame.right_camera is not None and frame.camera is not None
+        assert frame.right_image is not None
+        assert frame.right_camera is not None
+        assert frame.camera is not None
         start = time.perf_counter()
         right = self.matcher.encode(frame.right_image)
         seen.timings["encode"] += _milliseconds(start)
@@ -329,7 +331,9 @@ class Tracker:
 
     def _promote(self, seen: _Seen, previous: Keyframe) -> Keyframe:
         """Makes a tracked frame the current keyframe and carries the points over to it."""
-        assert seen.T_from_keyframe is not None and seen.found is not None and seen.matches is not None
+        assert seen.T_from_keyframe is not None
+        assert seen.found is not None
+        assert seen.matches is not None
         T_world = poses.compose(previous.T_world_from_camera, poses.inverse(seen.T_from_keyframe))
         keyframe = self._make_keyframe(seen, T_world)
         if keyframe.structure is not None and previous.structure is not None:
@@ -499,8 +503,11 @@ class Tracker:
         )
 
     def _relative_pose(self, seen: _Seen) -> RelativePose:
-        assert seen.found is not None
-        return seen.found.two_view
+        found = seen.found
+        assert found is not None
+        if self._scale is Scale.METRIC and found.has_length and found.ok and seen.T_from_keyframe is not None:
+            return found.metric_pose(seen.T_from_keyframe, self._scale_std)
+        return found.two_view
 
 
 def _milliseconds(start: float) -> float:

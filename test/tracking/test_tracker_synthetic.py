@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,9 @@ import pytest
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.geometry.two_view import Scale
 from ros2_densematch.matchers.base import Encoding, Matcher
 from ros2_densematch.tracking.frame import Frame
-from ros2_densematch.tracking.tracker import Status, TrackedFrame, Tracker, TrackerConfig
+from ros2_densematch.tracking.tracker import Status, TrackedFrame, Tracker
 
 CAMERA = Camera.from_matrix([[500.0, 0, 319.5], [0, 500.0, 239.5], [0, 0, 1]], 640, 480)
 
@@ -49,7 +49,7 @@ class World:
 
 @dataclass
 class PointMatcher(Matcher):
-    """Knows the pose of an image by the number that its first pixels hold, and sees the points of a world from there."""
+    """Knows the pose of an image by the number in its first pixels, and sees the points of a world from there."""
 
     world: World
     trajectory: np.ndarray
@@ -78,9 +78,7 @@ class PointMatcher(Matcher):
         # the noise is fixed with the image, as a detector's is
         return number, ids[kept], xy[kept] + rng.normal(0, self.noise_px, (int(kept.sum()), 2))
 
-    def _match(
-        self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int
-    ) -> Correspondences:
+    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> Correspondences:
         (i, a_ids, a_xy), (j, b_ids, b_xy) = reference.data, query.data
         _, a, b = np.intersect1d(a_ids, b_ids, return_indices=True)
         rng = np.random.default_rng((i, j))
@@ -115,7 +113,7 @@ def look(x: float, y: float, z: float, yaw_deg: float = 0.0, pitch_deg: float = 
 def through(keys: list[tuple[int, np.ndarray]]) -> np.ndarray:
     """Poses (N, 4, 4) through key poses, so many frames after each other, with smooth speed."""
     trajectory = [keys[0][1]]
-    for (_, before), (frames, after) in zip(keys[:-1], keys[1:], strict=True):
+    for (_, before), (frames, after) in itertools.pairwise(keys):
         for k in range(1, frames + 1):
             s = k / frames
             trajectory.append(poses.interpolate(before, after, s * s * (3 - 2 * s)))
