@@ -34,7 +34,7 @@ from ros2_densematch.training.run_files import (
     start_manifest,
     write_weights,
 )
-from ros2_densematch.training.sample import ImageStore, PairSource, Sample
+from ros2_densematch.training.sample import ImageStore, PairSource, Sample, TrainingDataError
 from ros2_densematch.training.scene_jobs import render_missing
 from ros2_densematch.training.scene_pairs import ScenePairs
 from ros2_densematch.training.stages import build_stage, exported_state, stage_config
@@ -270,7 +270,12 @@ class _StageRun:
             # Hints for other uses of the trainer: more workers, a log interval, a resumable loader (ours is).
             warnings.filterwarnings("ignore", module=r"lightning\..*")
             trainer = self._trainer(callbacks)
-            trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+            try:
+                trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+            except TrainingDataError as error:
+                # From a worker process the message comes wrapped in a traceback; its last line is the message.
+                last = str(error).strip().splitlines()[-1]
+                raise TrainingDataError(last.split("TrainingDataError: ")[-1]) from error
         self.steps, self.stopped, self.skipped_steps = trainer.global_step, stop.received, guard.skipped_steps
 
     def _trainer(self, callbacks: list[Any]) -> lightning.Trainer:

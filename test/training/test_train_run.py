@@ -181,6 +181,35 @@ def test_a_signal_lets_the_step_end_and_the_run_goes_on_to_the_same_bits(data, t
     assert_same_run(tmp_path / "straight", tmp_path / "resumed")
 
 
+def test_a_crash_loses_only_the_steps_since_the_last_checkpoint(data, tmp_path, monkeypatch):
+    train(recipe(), tmp_path / "straight", data)
+
+    def crash_in_the_fourth_step(step: int) -> None:
+        if step == 3:
+            raise MemoryError("the machine gave up")
+
+    monkeypatch.setattr(Tiny, "hook", staticmethod(crash_in_the_fourth_step))
+    with pytest.raises(MemoryError):
+        train(recipe(), tmp_path / "resumed", data)
+    assert training_state(tmp_path / "resumed")["global_step"] == 2
+    monkeypatch.setattr(Tiny, "hook", None)
+    train(recipe(), tmp_path / "resumed", data)
+    assert_same_run(tmp_path / "straight", tmp_path / "resumed")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_strict_runs_end_with_one_line_that_names_the_file(data, tmp_path, capsys, workers):
+    folder = tmp_path / "data" / "train_photos"
+    folder.mkdir(parents=True)
+    (folder / "bad.jpg").write_bytes(b"no photo")
+    config = write_recipe(tmp_path / "tiny.yaml", TINY_YAML.replace("size: 64", f"workers: {workers}, size: 64"))
+    command = ["train", str(config), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--strict"]
+    assert main(command) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert "bad.jpg" in said[-1]
+    assert "Traceback" not in said[-1]
+
+
 def test_a_finished_run_is_left_as_it_is(data, tmp_path):
     train(recipe(), tmp_path, data)
     content = (tmp_path / "last.safetensors").read_bytes()
