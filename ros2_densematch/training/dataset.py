@@ -90,6 +90,10 @@ class PairDataset(torch.utils.data.Dataset[Sample]):
             with self._skip_log.open("a", encoding="utf-8") as stream:
                 stream.write(" ".join(message.split()) + "\n")
 
+    def weighted_sources(self) -> list[tuple[PairSource, float]]:
+        """The sources with their chances, for stages that draw in their own way."""
+        return list(zip(self.sources, self._chance.tolist(), strict=True))
+
     def files(self) -> list[Path]:
         """Every file the sources may read, each once, sorted."""
         return sorted({path for source in self.sources for path in source.files()})

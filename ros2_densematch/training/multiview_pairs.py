@@ -101,12 +101,19 @@ class MultiviewPairs:
         found = [p for s in self._sets for p in s.images]
         return sorted(found + [f / n for f in self._folders for n in ("cameras.csv", "tracks.npz")])
 
-    def draw(self, rng: np.random.Generator, size: int) -> Pair:
+    def draw_images(self, rng: np.random.Generator) -> tuple[Path, Path]:
+        """The files of two photos of a set that share enough tracks."""
+        chosen, k0, k1 = self._choose(rng)
+        return chosen.images[k0], chosen.images[k1]
+
+    def _choose(self, rng: np.random.Generator) -> tuple[_TrackSet, int, int]:
         chosen = self._sets[int(rng.choice(len(self._sets), p=self._chance))]
         k0, k1 = chosen.pairs[int(rng.integers(len(chosen.pairs)))]
-        if rng.random() < 0.5:
-            k0, k1 = k1, k0
-        shared = chosen.shared(int(k0), int(k1))
+        return (chosen, int(k1), int(k0)) if rng.random() < 0.5 else (chosen, int(k0), int(k1))
+
+    def draw(self, rng: np.random.Generator, size: int) -> Pair:
+        chosen, k0, k1 = self._choose(rng)
+        shared = chosen.shared(k0, k1)
         image0, image1 = (self._store.get(p) for p in shared.images)
         sizes = [(image.shape[1], image.shape[0]) for image in (image0, image1)]
         crop0, crop1, keep = self._lay_crops(rng, size, shared, sizes)

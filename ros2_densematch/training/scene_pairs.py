@@ -51,6 +51,19 @@ class _Group:
 
 
 @dataclass(frozen=True)
+class ViewPair:
+    """Two whole rendered views with depth (z, metres, not finite = nothing there), calibration and relative pose."""
+
+    image0: Image
+    image1: Image
+    depth0: Floats
+    depth1: Floats
+    K0: NDArray[np.float64]
+    K1: NDArray[np.float64]
+    T_1_from_0: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class _View:
     image: Image
     depth: Floats
@@ -87,19 +100,27 @@ class ScenePairs:
     def files(self) -> list[Path]:
         return list(self._paths)
 
-    def draw(self, rng: np.random.Generator, size: int) -> Pair:
+    def draw_views(self, rng: np.random.Generator) -> ViewPair:
+        """Two whole views of a group. Raises TrainingDataError for a damaged file."""
         group = self._group(self._paths[int(rng.integers(len(self._paths)))])
         i, j = (int(k) for k in group.pairs[int(rng.integers(len(group.pairs)))])
         if rng.random() < 0.5:
             i, j = j, i
         view0, view1 = self._view(group, i), self._view(group, j)
-        transform = np.linalg.inv(group.T_world_from_camera[j]) @ group.T_world_from_camera[i]
-        tolerance = self.config.tolerance
-        xy0, xy1 = _correspondences(rng, view0.depth, view1.depth, group.K[i], group.K[j], transform, tolerance)
-        crop0, crop1, chosen = self._lay_crops(rng, size, xy0, xy1, view0.image.shape[:2])
+        transform: NDArray[np.float64] = np.asarray(
+            np.linalg.inv(group.T_world_from_camera[j]) @ group.T_world_from_camera[i], np.float64
+        )
+        return ViewPair(view0.image, view1.image, view0.depth, view1.depth, group.K[i], group.K[j], transform)
+
+    def draw(self, rng: np.random.Generator, size: int) -> Pair:
+        views = self.draw_views(rng)
+        xy0, xy1 = _correspondences(
+            rng, views.depth0, views.depth1, views.K0, views.K1, views.T_1_from_0, self.config.tolerance
+        )
+        crop0, crop1, chosen = self._lay_crops(rng, size, xy0, xy1, views.image0.shape[:2])
         return Pair(
-            warp_crop(view0.image, crop0, size),
-            warp_crop(view1.image, crop1, size),
+            warp_crop(views.image0, crop0, size),
+            warp_crop(views.image1, crop1, size),
             apply_homography(crop0, xy0[chosen]).astype(np.float32),
             apply_homography(crop1, xy1[chosen]).astype(np.float32),
         )

@@ -6,6 +6,8 @@ A stage is a LightningModule with a pydantic configuration:
 - `training_step(batch, index)` consumes batches of the common sample (`training.sample`), and returns the loss.
 - `network`: what is trained and exported; or `export_state() -> dict[str, Tensor]` for a choice of its own. Names must
   not collide with those of other stages.
+- `make_dataset(sources, out, photometric)`, optional: a stage whose samples are no pairs of crops makes its own dataset
+  (index -> sample, for any index) from the recipe's sources.
 - `start_from(state: dict[str, Tensor])`, optional: gets what the stages before exported, before training starts.
 """
 
