@@ -12,6 +12,9 @@ A ROS parameter file looks like config/matcher.yaml::
 from __future__ import annotations
 
 import difflib
+import inspect
+import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -127,6 +130,57 @@ def values_of(model: Any) -> dict[str, Any]:
     return found
 
 
+def parameter_file() -> str:
+    """The text of config/matcher.yaml: every parameter with its description, range and default."""
+    lines = [
+        "# Parameters of densematch with their defaults: a ROS parameter file that the offline commands read too.",
+        "# Unknown names and values out of range are refused, with the reason.",
+        "# Written by: python -m ros2_densematch.configuration > config/matcher.yaml",
+        "",
+        "/**:",
+        "  ros__parameters:",
+        *_described(Configuration(), 4),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _described(model: Any, indent: int) -> Iterator[str]:
+    margin = " " * indent
+    for name, (text, value) in _descriptions(model).items():
+        for line in textwrap.wrap(text, 118 - indent):
+            yield f"{margin}# {line}"
+        if is_dataclass(value) or isinstance(value, BaseModel):
+            yield f"{margin}{name}:"
+            yield from _described(value, indent + 2)
+        else:
+            yield margin + yaml.safe_dump({name: value}, default_style=None).replace("''", '""').strip()
+
+
+def _descriptions(model: Any) -> dict[str, tuple[str, Any]]:
+    """Name -> (description with range, value) of a pydantic model, or of a dataclass with an Attributes section."""
+    if isinstance(model, BaseModel):
+        return {
+            name: (f"{info.description or ''}{_range(info.metadata)}", getattr(model, name))
+            for name, info in type(model).model_fields.items()
+        }
+    text = inspect.getdoc(type(model)) or ""
+    found: dict[str, str] = {}
+    for entry in re.split(r"\n    (?=\w)", text.partition("Attributes:")[2]):
+        names, _, description = entry.partition(":")
+        for name in names.split(","):
+            found[name.strip()] = " ".join(description.split())
+    return {
+        f.name: (found.get(f.name, "")[:1].upper() + found.get(f.name, "")[1:], getattr(model, f.name))
+        for f in fields(model)
+    }
+
+
+def _range(limits: list[Any]) -> str:
+    signs = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
+    found = [f"{sign} {getattr(limit, key)}" for limit in limits for key, sign in signs if hasattr(limit, key)]
+    return f" [{', '.join(found)}]" if found else ""
+
+
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -154,3 +208,7 @@ def _parameters(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 def _is_ours(section: str) -> bool:
     return section.rsplit("/", 1)[-1] in (NODE_NAME, "**", "*")
+
+
+if __name__ == "__main__":
+    print(parameter_file(), end="")

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ros2_densematch.configuration import Configuration, configuration_from, defaults, parameter_names, read_configuration
+from ros2_densematch.configuration import (
+    Configuration,
+    configuration_from,
+    defaults,
+    parameter_file,
+    parameter_names,
+    read_configuration,
+)
 
 
 def written(folder: Path, text: str) -> Path:
@@ -17,8 +24,9 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_the_shipped_file_holds_every_parameter_with_its_default(repository: Path) -> None:
-    content = yaml.safe_load((repository / "config" / "matcher.yaml").read_text("utf-8"))
-    assert content["/**"]["ros__parameters"] == defaults()
+    text = (repository / "config" / "matcher.yaml").read_text("utf-8")
+    assert text == parameter_file(), "write it again: python -m ros2_densematch.configuration > config/matcher.yaml"
+    assert yaml.safe_load(text)["/**"]["ros__parameters"] == defaults()
     assert read_configuration(repository / "config" / "matcher.yaml") == Configuration()
 
 

@@ -134,7 +134,8 @@ def curves_plot(records: Sequence[FrameRecord], min_inliers: int | None = None) 
                 min_inliers, color="#dc2626", linewidth=0.9, linestyle="--", label=f"lost below {min_inliers}"
             )
     count.set_ylabel("count")
-    count.set_ylim(bottom=0)
+    most = float(np.nanmax(matches)) if np.isfinite(matches).any() else 1.0
+    count.set_ylim(0, 1.08 * max(most, 1.0))
 
     share = np.array([np.nan if r.overlap is None else r.overlap for r in records], np.float64)
     ratio = np.array([np.nan if r.inlier_ratio is None else r.inlier_ratio for r in records], np.float64)
