@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from ros2_densematch.evaluation import trajectory as errors
 from ros2_densematch.evaluation.plots import TrajectoryView
 from ros2_densematch.evaluation.summary import FrameRecord
-from ros2_densematch.geometry.trajectory import Trajectory
+from ros2_densematch.geometry.trajectory import Similarity, Trajectory, align
 
 Float64 = NDArray[np.float64]
 
 MIN_POSES = 3  # a similarity has 7 unknowns, three positions give 9 numbers
+MAX_GAP_NS = 200_000_000  # between two true poses further apart than this nothing is interpolated
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def assess(records: Sequence[FrameRecord], ground_truth: Trajectory | None) -> A
         "poses": len(rows),
         "coverage": len(rows) / len(records),
         "scale": scale,
-        "path_length": _path_length(estimated.T_world_from_camera[:, :3, 3]),
+        "path_length": estimated.path_length(),
     }
     compared = None if ground_truth is None else _compare(records, rows, estimated, ground_truth)
     if ground_truth is not None and compared is None:
@@ -95,7 +96,7 @@ def assess(records: Sequence[FrameRecord], ground_truth: Trajectory | None) -> A
 
 @dataclass(frozen=True)
 class _Comparison:
-    similarity: errors.Similarity
+    similarity: Similarity
     accuracy: dict[str, Any]
     truth_shown: Float64  # (M, 3)
     position_error: Float64  # (N,), NaN without ground truth
@@ -106,21 +107,22 @@ def _compare(
     records: Sequence[FrameRecord], rows: Sequence[FrameRecord], estimated: Trajectory, truth: Trajectory
 ) -> _Comparison | None:
     """Errors of one segment; None where too few of its poses have ground truth at their time."""
-    known, T_true = errors.poses_at(estimated.stamps_ns, truth.stamps_ns, truth.T_world_from_camera)
+    at_poses, served = truth.interpolated(estimated.stamps_ns, max_gap_ns=MAX_GAP_NS)
+    known, T_true = np.flatnonzero(served), at_poses.T_world_from_camera
     if len(known) < MIN_POSES:
         return None
     T = estimated.T_world_from_camera[known]
-    similarity = errors.align(T[:, :3, 3], T_true[:, :3, 3])
+    similarity = align(T[:, :3, 3], T_true[:, :3, 3])
     distance = np.linalg.norm(similarity.apply(T[:, :3, 3]) - T_true[:, :3, 3], axis=1)
     angle = errors.rotation_errors_deg(T[:, :3, :3], T_true[:, :3, :3])
 
     # A step joins poses of frames that follow each other in the recording, so a loss is no step.
     place = {record.stamp_ns: i for i, record in enumerate(records)}
-    at = np.array([place[rows[i].stamp_ns] for i in known])
+    at = np.array([place[rows[int(i)].stamp_ns] for i in known])
     first = np.flatnonzero(np.diff(at) == 1)
     translation, rotation = errors.relative_errors(T, T_true, np.stack([first, first + 1], 1), similarity.scale)
 
-    path = _path_length(T_true[:, :3, 3])
+    path = at_poses.path_length()
     accuracy = {
         "poses": len(known),
         "alignment": "similarity",
@@ -145,7 +147,3 @@ def _compare(
     position_error[known], rotation_error[known] = distance, angle
     shown = truth.T_world_from_camera[during][:, :3, 3]
     return _Comparison(similarity, accuracy, shown, position_error, rotation_error)
-
-
-def _path_length(positions: Float64) -> float:
-    return float(np.linalg.norm(np.diff(positions, axis=0), axis=1).sum())

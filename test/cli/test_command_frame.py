@@ -64,7 +64,9 @@ def test_wrong_usage_is_one_line_and_exit_code_2(densematch, words: tuple[str, .
         (KeyboardInterrupt(), 130),
     ],
 )
-def test_what_is_raised_becomes_an_exit_code(capsys: pytest.CaptureFixture[str], error: BaseException, code: int) -> None:
+def test_what_is_raised_becomes_an_exit_code(
+    capsys: pytest.CaptureFixture[str], error: BaseException, code: int
+) -> None:
     def command() -> None:
         raise error
 
@@ -103,7 +105,9 @@ def test_a_weights_file_sets_the_matcher(densematch, flight: Path, tmp_path: Pat
     assert "does not name its matcher" in densematch("match", image, image, "--out", tmp_path, "--weights", file).err
     file.write_bytes(b"no weights")
     assert "is not a safetensors file" in densematch("match", image, image, "--out", tmp_path, "--weights", file).err
-    assert "there is no weights file" in densematch("match", image, image, "--out", tmp_path, "--weights", "nowhere").err
+    assert (
+        "there is no weights file" in densematch("match", image, image, "--out", tmp_path, "--weights", "nowhere").err
+    )
 
 
 def test_a_file_as_output_folder_is_refused(densematch, flight: Path, tmp_path: Path) -> None:
