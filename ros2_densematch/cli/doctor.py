@@ -175,11 +175,12 @@ def weights() -> list[Check]:
 
     rows = []
     for name, entry in SHIPPED.items():
-        path = Path(path_of(name))
         cost = f"matcher {entry.matcher} has no trained weights"
         remedy = "pip install --force-reinstall --no-deps ros2-densematch"
-        if not path.is_file():
-            rows.append(Check(f"weights {name}", MISSING, f"{path} is missing", cost, remedy))
+        try:
+            path = path_of(name)
+        except FileNotFoundError as error:
+            rows.append(Check(f"weights {name}", MISSING, str(error), cost, remedy))
             continue
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != entry.sha256:

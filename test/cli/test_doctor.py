@@ -36,6 +36,7 @@ def test_a_needed_package_that_is_missing_exits_1_with_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hide(monkeypatch, "poselib")
+    monkeypatch.setattr(doctor, "weights", list)  # whether these are intact is not the question here
     assert doctor.command() == 1
     printed = capsys.readouterr().out
     assert "pip install poselib" in printed
@@ -76,15 +77,22 @@ def test_damaged_or_missing_weights_are_needed(monkeypatch: pytest.MonkeyPatch, 
     import hashlib
 
     file = tmp_path / "gcm.safetensors"
-    file.write_bytes(b"weights")
     entry = SimpleNamespace(matcher="gcm", sha256=hashlib.sha256(b"weights").hexdigest(), licence="Apache-2.0", size=7)
+
+    def path_of(name: str) -> Path:
+        if not file.is_file():
+            raise FileNotFoundError(f"{file.name} is missing")
+        return file
+
     monkeypatch.setattr(catalogue, "SHIPPED", {"gcm": entry})
-    monkeypatch.setattr(catalogue, "path_of", lambda name: file)
-    assert [r.state for r in doctor.weights()] == ["ok"]
-    file.write_bytes(b"weightz")
-    (row,) = doctor.weights()
-    assert (row.state, "SHA-256" in row.found) == ("MISSING", True)
+    monkeypatch.setattr(catalogue, "path_of", path_of)
+    for content, state, found in ((b"weights", "ok", "verified"), (b"weightz", "MISSING", "should be")):
+        file.write_bytes(content)
+        (row,) = doctor.weights()
+        assert row.state == state
+        assert found in row.found
     file.unlink()
     (row,) = doctor.weights()
     assert row.state == "MISSING"
+    assert "is missing" in row.found
     assert row.remedy
