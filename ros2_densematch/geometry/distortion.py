@@ -166,9 +166,14 @@ def _end_of_radius(D: Float64) -> float:
     # In u = r^2, with numerator a and denominator b: (a b + 2 u (a' b - a b')) / b^2 changes sign, or b = 0.
     a, b = np.poly1d([k3, k2, k1, 1.0]), np.poly1d([k6, k5, k4, 1.0])
     slope = a * b + np.poly1d([2.0, 0.0]) * (a.deriv() * b - a * b.deriv())
-    candidates = np.concatenate([slope.roots, b.roots])
-    ends = [float(np.sqrt(u.real)) for u in candidates if abs(u.imag) < 1e-9 * abs(u) + 1e-12 and u.real > 0]
-    return min(ends, default=float("inf"))
+    return min(_positive_roots(slope.coeffs) + _positive_roots(b.coeffs), default=float("inf"))
+
+
+def _positive_roots(coefficients: ArrayLike) -> list[float]:
+    """Square roots of the positive real roots of a polynomial in r^2, highest power first."""
+    # A coefficient this small acts far beyond any lens, and only upsets the eigenvalue solver.
+    c = np.where(np.abs(np.asarray(coefficients, np.float64)) < 1e-12, 0.0, coefficients)
+    return [float(np.sqrt(u.real)) for u in np.roots(c) if abs(u.imag) < 1e-9 * abs(u) + 1e-12 and u.real > 0]
 
 
 def _determinant(matrices: Float64) -> Float64:
@@ -213,9 +218,7 @@ def _equidistant(D: Float64, theta: Float64, radius: Float64, z: Float64) -> Flo
 
 def _end_of_range(D: Float64) -> float:
     """Largest angle from the optical axis up to which the equidistant polynomial grows, at most pi."""
-    roots = np.roots([9.0 * D[3], 7.0 * D[2], 5.0 * D[1], 3.0 * D[0], 1.0]) if np.any(D) else np.zeros(0)
-    turning = [float(np.sqrt(r.real)) for r in roots if abs(r.imag) < 1e-12 and r.real > 0]
-    return min([np.pi, *turning])
+    return min([float(np.pi), *_positive_roots([9.0 * D[3], 7.0 * D[2], 5.0 * D[1], 3.0 * D[0], 1.0])])
 
 
 def _undistort_equidistant(D: Float64, distorted: Float64) -> Float64:

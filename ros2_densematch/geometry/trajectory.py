@@ -127,7 +127,7 @@ def associate(a_ns: ArrayLike, b_ns: ArrayLike, max_difference_ns: int = 20_000_
     if len(a) == 0 or len(b) == 0:
         return np.zeros(0, np.intp), np.zeros(0, np.intp)
     after = np.searchsorted(b, a)
-    pairs = []
+    pairs: list[tuple[int, int, int]] = []
     for shift in (-1, 0):
         j = np.clip(after + shift, 0, len(b) - 1)
         difference = np.abs(b[j] - a)
@@ -149,8 +149,8 @@ def align(source: ArrayLike, target: ArrayLike, *, with_scale: bool = True) -> S
     """The similarity (or rigid motion) that maps points onto others with the least squared distance.
 
     Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991, section III.
-    Where the points do not determine it (one point, a line) the smallest rotation of the family that the data allow is not
-    sought: the result is one of the equally good ones. Without any extent the scale is 1.
+    Where the points do not determine it (one point, a line) the result is one of the equally good ones. Without any
+    extent the scale is 1.
 
     Args:
         source, target: (N, 3), N at least 1.
