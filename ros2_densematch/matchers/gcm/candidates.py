@@ -24,6 +24,8 @@ GROWN_CORRELATION = 0.6
 # A seed may grow when its neighbours place it within this many pixels.
 _GROW_RESIDUAL = 6.0
 _LEAST_SEEDS = 8
+# more than elsewhere, because many coarse matches are wrong
+_COARSE_NEIGHBOURS = 16
 
 
 @dataclass
@@ -73,7 +75,8 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Coarse:
-    """Mutual matches of key points before refinement, in working pixels of the two images."""
+    """Mutual matches of key points before refinement, in working pixels; `supported` counts those that their
+    neighbours confirm."""
 
     reference_xy: FloatArray
     query_xy: FloatArray
@@ -83,42 +86,21 @@ class Coarse:
     supported: int
 
 
-def coarse_matches(
-    reference: GcmEncoding, query: GcmEncoding, *, similarity: float, frame: FloatArray | None = None
-) -> Coarse:
-    """Mutual nearest neighbours of key points and their local affine maps.
-
-    Args:
-        reference: encoding of the reference, or of a warped version of it.
-        query: encoding of the query.
-        similarity: least cosine.
-        frame: (2, 3) affine map from the (warped) reference image to the original reference image; None: the identity.
-
-    Returns:
-        The matches in pixels of the original reference image. `supported` counts those that their neighbours confirm.
-    """
+def coarse_matches(reference: GcmEncoding, query: GcmEncoding, *, similarity: float) -> Coarse:
+    """Mutual nearest neighbours of key points with a cosine above `similarity`, and their local affine maps."""
     mutual = mutual_nearest_neighbours(reference.keypoint_descriptors, query.keypoint_descriptors)
     good = mutual.similarity > similarity
-    first, second = mutual.first[good], mutual.second[good]
-    x0 = reference.keypoints[first].cpu().numpy().astype(np.float64)
-    x1 = query.keypoints[second].cpu().numpy().astype(np.float64)
-    if frame is not None:
-        x0 = x0 @ frame[:, :2].T + frame[:, 2]
-        # in the warped frame the local map is near the identity: that is where the estimate is pulled to
-        inverse = np.linalg.inv(frame[:, :2])
-        local = estimate_local_affine((x0 - frame[:, 2]) @ inverse.T, x1)
-        linear = local.linear @ inverse
-    else:
-        local = estimate_local_affine(x0, x1)
-        linear = local.linear
-    supported = int(((local.residual < 6.0) & (local.support >= 0.5)).sum()) if len(x0) > _LEAST_SEEDS else 0
+    x0 = _array(reference.keypoints[mutual.first[good]])
+    x1 = _array(query.keypoints[mutual.second[good]])
+    local = estimate_local_affine(x0, x1, neighbours=_COARSE_NEIGHBOURS)
+    confirmed = (local.residual < _GROW_RESIDUAL) & (local.support >= 0.25)
     return Coarse(
         x0,
         x1,
-        linear,
-        mutual.similarity[good].cpu().numpy().astype(np.float64),
-        mutual.margin[good].cpu().numpy().astype(np.float64),
-        supported,
+        local.linear,
+        _array(mutual.similarity[good]),
+        _array(mutual.margin[good]),
+        int(confirmed.sum()) if len(x0) > _LEAST_SEEDS else 0,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -31,7 +32,7 @@ class GcmEncoding:
         anchor_descriptors: (rows columns, C) their unit descriptors.
         allowed: bool (H, W) or None.
         scale: (2,) working pixels per original pixel, x and y.
-        variants: rotated and scaled versions, made when a hypothesis first needs them and kept with the keyframe.
+        thumbnails: (angle in degrees, scale) -> warped small version, made when a hypothesis first needs it.
     """
 
     rgb: NDArray[np.uint8]
@@ -43,7 +44,7 @@ class GcmEncoding:
     anchor_descriptors: Tensor
     allowed: NDArray[np.bool_] | None
     scale: NDArray[np.float64]
-    variants: dict[tuple[float, float], GcmEncoding] = field(default_factory=dict)
+    thumbnails: dict[tuple[float, float], Thumbnail] = field(default_factory=dict)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -53,6 +54,13 @@ class GcmEncoding:
     def to_original(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
         """Working pixels to pixels of the original image (pixel centres stay centres)."""
         return (xy + 0.5) / self.scale - 0.5
+
+
+class Thumbnail(NamedTuple):
+    """A small, warped version of an encoded image, and the (2, 3) map from its pixels to the working image's."""
+
+    encoding: GcmEncoding
+    back: NDArray[np.float64]
 
 
 def working_image(

@@ -75,7 +75,11 @@ def estimate_local_affine(
     # neighbours far away say less about the map here
     distance = np.linalg.norm(offset, axis=2)
     near = 1.0 / (1.0 + (distance / (np.median(distance, axis=1, keepdims=True) + 1e-9)) ** 2)
-    start = np.median(target - offset, axis=1, keepdims=True)
+    if own:
+        # the match itself is the start: where most neighbours are wrong, their median is too, but not the few that agree
+        start = (query_xy - reference_xy)[:, None]
+    else:
+        start = np.median(target - offset, axis=1, keepdims=True)
     residual = np.linalg.norm(target - offset - start, axis=2)
     solution = np.zeros((len(positions), 3, 2))
     # the first scale is wide, because the start is a mere translation

@@ -20,7 +20,7 @@ from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
 from ros2_densematch.matchers.gcm.candidates import Candidates, Coarse, coarse_matches, grow, refine_coarse
 from ros2_densematch.matchers.gcm.encoding import GcmEncoding, encode_working_image, working_image
-from ros2_densematch.matchers.gcm.hypotheses import best_hypothesis, variant
+from ros2_densematch.matchers.gcm.hypotheses import best_hypothesis, warped_encoding
 from ros2_densematch.matchers.gcm.match_filter import MatchFilter, match_graph
 from ros2_densematch.matchers.gcm.network import GcmNetwork
 from ros2_densematch.matchers.gcm.warp import cell_warp, dense_warp
@@ -30,6 +30,8 @@ from ros2_densematch.weights.catalogue import path_of
 from ros2_densematch.weights.loading import load_exactly, read_state
 
 _FILTER_PREFIX = "filter."
+# a hypothesis needs so many coarse matches that their neighbours confirm
+_LEAST_CONFIRMED = 20
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class GcmMatcher(Matcher):
         similarity_threshold: float = 0.5,
         least_score: float = 0.2,
         weak_support: int = 60,
+        weak_share: float = 0.25,
         stages: frozenset[str] = frozenset({"refine", "grow", "filter", "hypotheses"}),
     ) -> None:
         """
@@ -87,6 +90,7 @@ class GcmMatcher(Matcher):
             similarity_threshold: least cosine of a coarse match.
             least_score: matches that are less likely right than this are left out.
             weak_support: a plain match with fewer confirmed coarse matches is weak: hypotheses are tried.
+            weak_share: likewise one with a smaller share of confirmed coarse matches.
             stages: which stages run; for ablation.
 
         Raises:
@@ -105,6 +109,7 @@ class GcmMatcher(Matcher):
         self._similarity_threshold = similarity_threshold
         self._least_score = least_score
         self._weak_support = weak_support
+        self._weak_share = weak_share
         self._stages = stages
         self._network = GcmNetwork()
         self._filter = MatchFilter()
@@ -173,7 +178,8 @@ class GcmMatcher(Matcher):
     def candidates(self, reference: GcmEncoding, query: GcmEncoding) -> Candidates:
         """Candidate matches of two encodings before the filter, in working pixels."""
         plain = coarse_matches(reference, query, similarity=self._similarity_threshold)
-        if "hypotheses" in self._stages and self._settings.hypotheses and plain.supported < self._weak_support:
+        weak = plain.supported < max(self._weak_support, self._weak_share * len(plain.similarity))
+        if weak and "hypotheses" in self._stages and self._settings.hypotheses:
             turned = self._in_another_frame(reference, query, plain.supported)
             if turned is not None:
                 return turned
@@ -188,23 +194,24 @@ class GcmMatcher(Matcher):
         return grow(reference, query, found, radius=5, iterations=4, rounds=settings.growth_rounds)
 
     def _in_another_frame(self, reference: GcmEncoding, query: GcmEncoding, supported: int) -> Candidates | None:
-        """Candidates by the best rotation and scale hypothesis, or None when it does not clearly help."""
+        """Candidates by the best affine hypothesis, or None when it does not clearly help."""
         best = best_hypothesis(reference, query, self._encode_working, self._similarity_threshold)
         if best is None:
             return None
-        turned, reference_frame = variant(reference, best.angle, best.reference_scale, self._encode_working)
+        # whichever image shows the scene larger is made smaller
+        enlargement = max(1.0, float(np.sqrt(np.linalg.det(best.linear))))
+        turned, reference_frame = warped_encoding(reference, best.linear / enlargement, self._encode_working)
         scaled, query_frame = query, np.eye(2, 3)
-        if best.query_scale != 1.0:
-            scaled, query_frame = variant(query, 0.0, best.query_scale, self._encode_working)
+        if enlargement > 1.2:
+            scaled, query_frame = warped_encoding(query, np.eye(2) / enlargement, self._encode_working)
         coarse = coarse_matches(turned, scaled, similarity=self._similarity_threshold)
-        if coarse.supported < max(20, 1.5 * supported):
+        if coarse.supported < max(_LEAST_CONFIRMED, 1.3 * supported):
             return None
         found = self._finish(turned, scaled, coarse)
-        inverse = np.linalg.inv(reference_frame[:, :2])
         found.reference_xy = found.reference_xy @ reference_frame[:, :2].T + reference_frame[:, 2]
         found.query_xy = found.query_xy @ query_frame[:, :2].T + query_frame[:, 2]
-        found.linear = query_frame[:, :2] @ found.linear @ inverse
-        found.information = found.information * best.query_scale**2
+        found.linear = query_frame[:, :2] @ found.linear @ np.linalg.inv(reference_frame[:, :2])
+        found.information = found.information / abs(np.linalg.det(query_frame[:, :2]))
         return found
 
     def score(self, candidates: Candidates) -> NDArray[np.float64]:
