@@ -39,8 +39,8 @@ SHIPPED: dict[str, Weight] = {
             name="gcm",
             file="gcm.safetensors",
             matcher="gcm",
-            sha256="0" * 64,
-            size=0,
+            sha256="ad0eb57a0a127e28174ce538458e1410da80a2ecaffbee0488a3f9d10ec0671e",
+            size=3_424_776,
             licence="Apache-2.0",
             ancestors=(
                 "EfficientNet-Lite0, ImageNet-1k (Apache-2.0): start of the backbone",
