@@ -1,0 +1,85 @@
+"""The covariance is true: the squared error over it has the mean of its chi-square distribution, within 95 %."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy.stats import chi2
+
+from ros2_densematch.geometry import poses
+from ros2_densematch.geometry.relative_pose import UNKNOWN_LENGTH_VARIANCE
+from ros2_densematch.geometry.two_view import Scale, estimate_relative_pose
+
+RUNS = 80
+
+
+def check_band(errors: list[float], freedom: int) -> None:
+    low, high = chi2.ppf([0.025, 0.975], freedom * len(errors)) / len(errors)
+    assert low < np.mean(errors) < high
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("general", {"n": 300, "noise": 0.3}),
+        ("general", {"n": 300, "noise": 0.3, "with_precision": True}),
+        ("general", {"n": 400, "noise": 0.3, "outliers": 0.3}),
+        ("forward", {"n": 300, "noise": 0.3}),
+        ("plane", {"n": 300, "noise": 0.3, "outliers": 0.2}),
+    ],
+    ids=["general", "precision", "outliers", "forward", "plane"],
+)
+def test_unit_scale_has_five_degrees_of_freedom(
+    make_pair: Callable, squared_error: Callable, kind: str, options: dict
+) -> None:
+    errors = []
+    for seed in range(RUNS):
+        pair = make_pair(kind, seed=seed, **options)
+        pose = estimate_relative_pose(pair.matches, pair.camera, pair.camera, seed=seed)
+        assert pose.scale is Scale.UNIT, pose.status
+        if "two motions" in pose.status:
+            continue  # which of the two is true is not a matter of noise
+        errors.append(squared_error(pair.T, pose.T_query_from_reference, pose.covariance, unit=True))
+    assert len(errors) > RUNS / 2
+    check_band(errors, 5)
+
+
+def test_rotation_of_a_pure_rotation_has_three_degrees_of_freedom(make_pair: Callable) -> None:
+    errors = []
+    for seed in range(RUNS):
+        pair = make_pair("rotation", n=200, seed=seed)
+        pose = estimate_relative_pose(pair.matches, pair.camera, pair.camera, seed=seed)
+        error = poses.log_rotation(pair.T[:3, :3] @ pose.T_query_from_reference[:3, :3].T)
+        errors.append(float(error @ np.linalg.solve(pose.covariance[3:, 3:], error)))
+    check_band(errors, 3)
+
+
+def test_the_inverse_pose_carries_an_equally_true_covariance(make_pair: Callable, squared_error: Callable) -> None:
+    errors = []
+    for seed in range(RUNS):
+        pair = make_pair("general", n=200, seed=seed)
+        pose = estimate_relative_pose(pair.matches, pair.camera, pair.camera, seed=seed)
+        errors.append(squared_error(poses.inverse(pair.T), *pose.pose_of_query(), unit=True))
+    check_band(errors, 5)
+
+
+def test_the_variance_along_a_unit_translation_is_the_declared_one(make_pair: Callable) -> None:
+    pair = make_pair("general")
+    pose = estimate_relative_pose(pair.matches, pair.camera, pair.camera)
+    t, C = pose.T_query_from_reference[:3, 3], pose.covariance
+    assert t @ C[:3, :3] @ t == pytest.approx(UNKNOWN_LENGTH_VARIANCE)
+    assert np.sort(np.linalg.eigvalsh(C))[-2] < 1e-2
+
+
+def test_more_noise_gives_a_larger_covariance_in_proportion(make_pair: Callable) -> None:
+    def spread(noise: float) -> float:
+        traces = []
+        for seed in range(10):
+            pair = make_pair("general", n=400, noise=noise, seed=seed)
+            pose = estimate_relative_pose(pair.matches, pair.camera, pair.camera)
+            traces.append(np.trace(pose.covariance[3:, 3:]))
+        return float(np.median(traces))
+
+    assert spread(0.4) / spread(0.1) == pytest.approx(16.0, rel=0.25)
