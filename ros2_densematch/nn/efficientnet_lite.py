@@ -64,7 +64,8 @@ class _InvertedBottleneck(nn.Module):
             y = functional.relu6(self._bn0(self._expand_conv(y)))
         y = functional.relu6(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
-        return x + y if self.residual else y
+        result: Tensor = x + y if self.residual else y
+        return result
 
 
 class EfficientNetLite0(nn.Module):
@@ -122,6 +123,8 @@ def fold_batch_norms(module: nn.Module) -> None:
         for conv_name, norm_name in pairs.items():
             conv, norm = getattr(parent, conv_name, None), getattr(parent, norm_name, None)
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                assert norm.running_mean is not None
+                assert norm.running_var is not None
                 fused = torch.nn.utils.fusion.fuse_conv_bn_weights(
                     conv.weight,
                     conv.bias,

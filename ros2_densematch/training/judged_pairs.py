@@ -1,7 +1,7 @@
 """Whole image pairs that can judge any match: what the match filter is trained on.
 
-Rendered views judge by depth and pose, photos by the homography between two crops, photo sets by epipolar geometry alone
-(a wrong match that happens to lie on its epipolar line passes: about one in two hundred).
+Rendered views judge by depth and pose, photos by the homography between two crops, photo sets by epipolar geometry
+alone (a wrong match that happens to lie on its epipolar line passes: about one in two hundred).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class JudgedPhotos:
 
         def judge(xy0: FloatArray, xy1: FloatArray) -> Verdict:
             error = np.linalg.norm(apply_homography(homography, xy0) - xy1, axis=1)
-            return (error < RIGHT_PX).astype(np.int8)
+            return np.asarray(error < RIGHT_PX, np.int8)
 
         return JudgedPair(pair.image0, pair.image1, judge)
 
@@ -127,7 +127,9 @@ class JudgedPhotoSets:
         folder = image.parent.parent
         if folder not in self._cameras:
             with (folder / "cameras.csv").open(newline="") as stream:
-                self._cameras[folder] = {folder / "images" / row["image"]: _camera(row) for row in csv.DictReader(stream)}
+                self._cameras[folder] = {
+                    folder / "images" / row["image"]: _camera(row) for row in csv.DictReader(stream)
+                }
         return self._cameras[folder][image]
 
 

@@ -1,7 +1,7 @@
 """Trains the match filter of `gcm` on its own candidates, judged by ground truth.
 
-The network of the descriptor stage is frozen. Each sample is the candidate graph of one whole image pair with a verdict for
-every candidate; the loss is the binary cross entropy of the verdicts, unweighted, so that the filter's output is a
+The network of the descriptor stage is frozen. Each sample is the candidate graph of one whole image pair with a verdict
+for every candidate; the loss is the binary cross entropy of the verdicts, unweighted, so that the filter's output is a
 probability. Graphs are made once and kept: making one takes as long as matching a pair.
 """
 
@@ -98,7 +98,8 @@ class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
             graph = match_graph(candidates)
             if len(graph.nodes):
                 verdict = pair.judge(candidates.reference_xy, candidates.query_xy)
-                return {**graph._asdict(), "verdict": torch.from_numpy(verdict)}
+                parts = {**graph._asdict(), "verdict": torch.from_numpy(verdict)}
+                return {name: part.contiguous() for name, part in parts.items()}
         raise ValueError("twenty training pairs in a row gave no candidate match: is the descriptor stage trained?")
 
 
@@ -142,10 +143,10 @@ class MatchFilterModule(lightning.LightningModule):
         strength = photometric.strength * self.config.photometric_strength
         changed = photometric.model_copy(update={"strength": strength})
         cv2.setNumThreads(1)
-        dataset = GraphDataset(
-            matcher, judged, self.config.graphs, folder, seed=self.config.seed, photometric=changed
+        dataset = GraphDataset(matcher, judged, self.config.graphs, folder, seed=self.config.seed, photometric=changed)
+        nodes = torch.cat(
+            [load["nodes"][: load["count"]] for load in (dataset[i] for i in range(min(40, len(dataset))))]
         )
-        nodes = torch.cat([load["nodes"][: load["count"]] for load in (dataset[i] for i in range(min(40, len(dataset))))])
         self.filter.mean.copy_(nodes.mean(0))
         self.filter.deviation.copy_(nodes.std(0).clamp_min(1e-3))
         return dataset
@@ -197,9 +198,9 @@ def _judged(source: PairSource) -> JudgedSource:
     raise ValueError(f"training source {source.name!r} cannot judge matches: use photos, multiview or scenes")
 
 
-def reliability(probability: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 10) -> tuple[
-    float, list[tuple[float, float, int]]
-]:
+def reliability(
+    probability: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 10
+) -> tuple[float, list[tuple[float, float, int]]]:
     """Expected calibration error and the reliability curve (mean probability, share right, count) of each bin."""
     edges = np.linspace(0, 1, bins + 1)
     index = np.clip(np.digitize(probability, edges) - 1, 0, bins - 1)

@@ -1,8 +1,8 @@
 """Frozen teachers to distil from. They are used as their authors publish them and are never needed at run time.
 
-The dense teacher is EdgePoint2 (Yao et al., MIT licence, trained on MegaDepth by distilling ALIKED): 64-d descriptors at
-stride 4 and a key point score for every pixel. It is no package: the user clones the public repository HITCSC/EdgePoint2
-and passes the folder.
+The dense teacher is EdgePoint2 (MIT licence, trained on MegaDepth by distilling ALIKED): 64-d descriptors at stride 4
+and a key point score for every pixel. It is no package: the user clones the public repository HITCSC/EdgePoint2 and
+passes the folder.
 """
 
 from __future__ import annotations

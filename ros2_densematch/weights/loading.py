@@ -22,7 +22,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(str(path), device="cpu"))
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file ({error}): give one written by `densematch train`") from error
+        raise ValueError(
+            f"{path} is not a safetensors file ({error}): give one written by `densematch train`"
+        ) from error
 
 
 def load_exactly(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:

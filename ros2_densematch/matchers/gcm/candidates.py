@@ -60,9 +60,7 @@ class Candidates:
     @staticmethod
     def empty() -> Candidates:
         z = np.zeros
-        return Candidates(
-            z((0, 2)), z((0, 2)), z((0, 2, 2)), z(0), z(0), z(0), z((0, 3)), z(0), np.zeros(0, np.bool_)
-        )
+        return Candidates(z((0, 2)), z((0, 2)), z((0, 2, 2)), z(0), z(0), z(0), z((0, 3)), z(0), np.zeros(0, np.bool_))
 
     def select(self, index: NDArray[np.bool_] | NDArray[np.intp]) -> Candidates:
         """The candidates that a mask or an index array picks."""
@@ -104,9 +102,9 @@ def coarse_matches(reference: GcmEncoding, query: GcmEncoding, *, similarity: fl
     )
 
 
-def refine_coarse(reference: GcmEncoding, query: GcmEncoding, coarse: Coarse, *, radius: int, iterations: int) -> (
-    Candidates
-):
+def refine_coarse(
+    reference: GcmEncoding, query: GcmEncoding, coarse: Coarse, *, radius: int, iterations: int
+) -> Candidates:
     """Aligns the coarse matches below the pixel and drops those whose patches disagree."""
     if len(coarse.reference_xy) == 0:
         return Candidates.empty()
@@ -192,8 +190,7 @@ def grow(
 
 
 def _inside(xy: FloatArray, size: tuple[int, int]) -> NDArray[np.bool_]:
-    inside: NDArray[np.bool_] = (xy >= 0).all(1) & (xy <= np.array(size) - 1.0).all(1)
-    return inside
+    return np.asarray((xy >= 0).all(1) & (xy <= np.array(size) - 1.0).all(1), np.bool_)
 
 
 def _to(encoding: GcmEncoding) -> _Converter:

@@ -49,9 +49,7 @@ def mutual_nearest_neighbours(a: Tensor, b: Tensor) -> MutualMatches:
         block_best, block_index = similarity.max(0)
         block_second = _without(similarity, 0, block_index, block_best)
         better = block_best > column[0]
-        column[1] = torch.where(
-            better, torch.maximum(column[0], block_second), torch.maximum(column[1], block_best)
-        )
+        column[1] = torch.where(better, torch.maximum(column[0], block_second), torch.maximum(column[1], block_best))
         column[2] = torch.where(better, (block_index + start).to(column.dtype), column[2])
         column[0] = torch.where(better, block_best, column[0])
     best, second, index = torch.cat(row_best), torch.cat(row_second), torch.cat(row_index)

@@ -67,7 +67,7 @@ def working_image(
     image: NDArray[np.uint8], mask: NDArray[np.bool_] | None, max_pixels: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None, NDArray[np.float64]]:
     """The image in RGB and at most `max_pixels` large, its mask, and the scale (x, y) that was applied."""
-    rgb = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    rgb = image if image.ndim == 3 else np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
     height, width = rgb.shape[:2]
     factor = min(1.0, (max_pixels / (height * width)) ** 0.5)
     if factor == 1.0:
@@ -75,8 +75,8 @@ def working_image(
     size = max(16, round(width * factor)), max(16, round(height * factor))
     smaller = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
     if mask is not None:
-        mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    return smaller, mask, np.array([size[0] / width, size[1] / height])
+        mask = np.asarray(cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)) > 0
+    return smaller, mask, np.array([size[0] / width, size[1] / height], np.float64)
 
 
 @torch.inference_mode()

@@ -1,8 +1,8 @@
 """Growth: refined matches are carried by their local affine maps into the cells that hold none yet.
 
 This is where the flexible hierarchical refinement of GCM (arXiv 2403.05388, section III-D) becomes dense: a cell takes
-the place that its matched neighbours predict, searches the deep descriptors around it, and is then aligned on grey values.
-No threshold is applied on the way; the final correlation decides.
+the place that its matched neighbours predict, searches the deep descriptors around it, and is then aligned on grey
+values. No threshold is applied on the way; the final correlation decides.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ros2_densematch.matchers.gcm.network import DESCRIPTOR_STRIDE
 FloatArray = NDArray[np.float64]
 
 
-def predict(reference_xy: FloatArray, query_xy: FloatArray, at: FloatArray, query_size: tuple[int, int]) -> tuple[
-    LocalAffine, NDArray[np.bool_]
-]:
+def predict(
+    reference_xy: FloatArray, query_xy: FloatArray, at: FloatArray, query_size: tuple[int, int]
+) -> tuple[LocalAffine, NDArray[np.bool_]]:
     """Where the neighbours expect each position, and whether that lies inside the query image.
 
     Args:

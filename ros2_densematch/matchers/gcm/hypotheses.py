@@ -2,9 +2,9 @@
 
 The descriptors bear moderate rotation and zoom only. Thumbnails of the reference, turned in steps of 45 degrees and
 scaled by 1/4 to 4 against the query, are matched; the one whose matches agree best with one affine map says how the
-reference is to be warped for a second, full match: GCM's homography pre-warp, without the need of a first good match. The
-caller keeps the second match only when clearly more of its coarse matches are confirmed by their neighbours than before,
-so that a hypothesis cannot hurt.
+reference is to be warped for a second, full match: GCM's homography pre-warp, without the need of a first good match.
+The caller keeps the second match only when clearly more of its coarse matches are confirmed by their neighbours than
+before, so that a hypothesis cannot hurt.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Hypothesis(NamedTuple):
     votes: int
 
 
-def warped(image: NDArray[np.uint8], allowed: NDArray[np.bool_] | None, linear: FloatArray) -> tuple[
-    NDArray[np.uint8], NDArray[np.bool_], FloatArray
-]:
+def warped(
+    image: NDArray[np.uint8], allowed: NDArray[np.bool_] | None, linear: FloatArray
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_], FloatArray]:
     """The image under a linear map, on a canvas that holds all of it.
 
     Args:
@@ -101,7 +101,9 @@ def best_hypothesis(
                 continue
             first = _thumbnail(reference, angle, scale0, encode)
             second = _thumbnail(query, 0.0, scale1, encode)
-            mutual = mutual_nearest_neighbours(first.encoding.keypoint_descriptors, second.encoding.keypoint_descriptors)
+            mutual = mutual_nearest_neighbours(
+                first.encoding.keypoint_descriptors, second.encoding.keypoint_descriptors
+            )
             good = mutual.similarity > similarity
             if int(good.sum()) < _LEAST_VOTES:
                 continue

@@ -1,8 +1,8 @@
 """Local affine maps around sparse matches: what the neighbours of a match say about it.
 
-Each match gets the affine map that best carries its neighbours from the reference to the query image, robustly and with
-a pull towards the identity where the neighbours do not fix it. The residual of the match under the map of its neighbours
-(itself left out) tells wrong matches.
+Each match gets the affine map that best carries its neighbours from the reference to the query image, robustly and
+with a pull towards the identity where the neighbours do not fix it. The residual of the match under the map of its
+neighbours (itself left out) tells wrong matches.
 """
 
 from __future__ import annotations
@@ -71,12 +71,20 @@ def estimate_local_affine(
     offset = reference_xy[index] - positions[:, None]  # (M, k, 2)
     target = query_xy[index] - positions[:, None]  # relative to the position: the identity gives target = offset
     design = np.concatenate([offset, np.ones((*offset.shape[:2], 1))], axis=2)  # (M, k, 3)
+    # all products that the normal equations sum, so that a re-weighting is one matrix product
+    products = np.concatenate(
+        [
+            (design[..., :, None] * design[..., None, :]).reshape(*offset.shape[:2], 9),
+            (design[..., :, None] * target[..., None, :]).reshape(*offset.shape[:2], 6),
+        ],
+        axis=2,
+    )
     prior = np.array([pull**2, pull**2, 1e-6])
     # neighbours far away say less about the map here
     distance = np.linalg.norm(offset, axis=2)
     near = 1.0 / (1.0 + (distance / (np.median(distance, axis=1, keepdims=True) + 1e-9)) ** 2)
     if own:
-        # the match itself is the start: where most neighbours are wrong, their median is too, but not the few that agree
+        # the match itself is the start: where most neighbours are wrong, so is their median, but not the few that agree
         start = (query_xy - reference_xy)[:, None]
     else:
         start = np.median(target - offset, axis=1, keepdims=True)
@@ -86,8 +94,9 @@ def estimate_local_affine(
     scales = np.geomspace(robust_scale * 6, robust_scale, iterations)
     for scale in scales:
         weight = near / (1.0 + (residual / scale) ** 2)
-        normal = np.einsum("mki,mk,mkj->mij", design, weight, design) + np.diag(prior)
-        right = np.einsum("mki,mk,mkj->mij", design, weight, target)
+        sums = (weight[:, None] @ products)[:, 0]
+        normal = sums[:, :9].reshape(-1, 3, 3) + np.diag(prior)
+        right = sums[:, 9:].reshape(-1, 3, 2)
         right[:, 0, 0] += prior[0]
         right[:, 1, 1] += prior[1]
         solution = np.linalg.solve(normal, right)

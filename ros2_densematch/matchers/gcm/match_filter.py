@@ -1,7 +1,7 @@
 """The learned match filter: from the evidence for a match and for its neighbours to the chance that it is right.
 
-A small graph network: every match is a node, its nearest matches in the reference image are its neighbours, and the mean
-over all matches is known to each. It sees no absolute position, so that it cannot learn where in an image matches lie.
+A small graph network: every match is a node, its nearest matches in the reference image are its neighbours, and the
+mean over all matches is known to each. It sees no absolute position, so that it cannot learn where matches lie.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def match_graph(candidates: Candidates) -> MatchGraph:
     x0, x1 = candidates.reference_xy, candidates.query_xy
     local = estimate_local_affine(x0, x1)
     k = min(NEIGHBOURS, count - 1)
-    distance, index = cKDTree(x0).query(x0, k + 1)
-    distance, index = distance[:, 1:], index[:, 1:]
+    nearest = cKDTree(x0).query(x0, k + 1)
+    distance, index = np.asarray(nearest[0])[:, 1:], np.asarray(nearest[1])[:, 1:]
     # with few matches the farthest neighbour is repeated
     repeat = np.minimum(np.arange(NEIGHBOURS), k - 1)
     distance, index = distance[:, repeat], index[:, repeat]
@@ -62,9 +62,7 @@ def match_graph(candidates: Candidates) -> MatchGraph:
     a, b, c = candidates.information.T
     half, root = (a + c) / 2, np.sqrt(np.maximum(((a - c) / 2) ** 2 + b**2, 0))
     singular = np.linalg.svd(local.linear, compute_uv=False)
-    rotation = np.arctan2(
-        local.linear[:, 1, 0] - local.linear[:, 0, 1], local.linear[:, 0, 0] + local.linear[:, 1, 1]
-    )
+    rotation = np.arctan2(local.linear[:, 1, 0] - local.linear[:, 0, 1], local.linear[:, 0, 0] + local.linear[:, 1, 1])
     nodes = np.stack(
         [
             candidates.similarity,

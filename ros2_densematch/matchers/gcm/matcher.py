@@ -2,9 +2,9 @@
 
 GCM (arXiv 2403.05388) matches deep features of two images by mutual nearest neighbours, carries the matches down the
 pyramid with no threshold on the way, and decides at the end by a patch descriptor of full resolution. Here the deep
-features are a distilled network's at salient places, the way down goes through local affine maps that also fill the cells
-without a match, the patch is aligned below the pixel, and a learned filter turns all evidence into the chance that a match
-is right.
+features are a distilled network's at salient places, the way down goes through local affine maps that also fill the
+cells without a match, the patch is aligned below the pixel, and a learned filter turns all evidence into the chance
+that a match is right.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ros2_densematch.matchers.gcm.hypotheses import best_hypothesis, warped_enco
 from ros2_densematch.matchers.gcm.match_filter import MatchFilter, match_graph
 from ros2_densematch.matchers.gcm.network import GcmNetwork
 from ros2_densematch.matchers.gcm.warp import cell_warp, dense_warp
-from ros2_densematch.nn.device import choose_device
+from ros2_densematch.nn.device import choose_device, to_channels_last
 from ros2_densematch.nn.efficientnet_lite import fold_batch_norms
 from ros2_densematch.weights.catalogue import path_of
 from ros2_densematch.weights.loading import load_exactly, read_state
@@ -122,7 +122,8 @@ class GcmMatcher(Matcher):
             self._load(path_of("gcm") if weights is None else Path(weights))
         self._network.eval().requires_grad_(False)
         fold_batch_norms(self._network)
-        self._network.to(device=self._device, memory_format=torch.channels_last)
+        self._network.to(device=self._device)
+        to_channels_last(self._network)
         self._filter.eval().requires_grad_(False)
 
     def _load(self, path: Path) -> None:

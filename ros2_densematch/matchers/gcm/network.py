@@ -110,5 +110,3 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
 def parameter_count(module: nn.Module) -> int:
     """Number of trainable and frozen parameters."""
     return sum(p.numel() for p in module.parameters())
-
-

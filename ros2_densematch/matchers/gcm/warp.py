@@ -75,7 +75,7 @@ def dense_warp(
     map_x, map_y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
     original = ((cells + 0.5) / query_scale - 0.5).astype(np.float32)
     layers = np.dstack([original, certainty.astype(np.float32)])
-    full = cv2.remap(layers, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    full = np.asarray(cv2.remap(layers, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
     xy = np.ascontiguousarray(full[..., :2])
     sure = np.ascontiguousarray(full[..., 2])
     outside = (xy < -0.5).any(2) | (xy[..., 0] > query_size[0] - 0.5) | (xy[..., 1] > query_size[1] - 0.5)
