@@ -133,14 +133,30 @@ def refine_window(keyframe: Keyframe) -> None:
     _, z, d = project(result.poses, structure.bearing[points], rho)
     good &= z > 0
     info = np.einsum("mn,mnk,mnk->n", good * w, d, d) + structure.prior_info[points]
+    poses_refined = result.poses.copy()
+    if not fixed.any():
+        # Without a fixed view nothing but weak priors holds the unit: it stays that of the points known before.
+        unit = _unit_change(structure, points, rho)
+        poses_refined[:, :3, 3] *= unit
+        rho, info = rho / unit, info * unit**2
     supported = good.any(0)
     structure.rho[points] = rho
     structure.info[points] = np.where(supported, info, 0.0)
     structure.prior_info[points] = np.where(supported, structure.prior_info[points], 0.0)
     for k, sight in enumerate(keyframe.window):
-        sight.T_frame_from_keyframe = result.poses[k]
+        sight.T_frame_from_keyframe = poses_refined[k]
         kept = good[k, row[sight.index]]
         sight.index, sight.xy, sight.weight = sight.index[kept], sight.xy[kept], sight.weight[kept]
+
+
+def _unit_change(structure: Structure, points: NDArray[np.intp], rho: Float) -> float:
+    """Median ratio of refined to present inverse depths over the points of known depth; 1 where depths were measured."""
+    before = structure.rho[points]
+    both = structure.known()[points] & (before > 0) & (rho > 0)
+    measured = np.count_nonzero(structure.prior_info[points] > 0)
+    if np.count_nonzero(both) < 8 or measured >= 8:
+        return 1.0
+    return float(np.median(rho[both] / before[both]))
 
 
 def anchor_to_previous(
