@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -68,6 +69,9 @@ def build_app(chosen: str | None = None) -> typer.Typer:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `densematch` with the given arguments (default: those of the process) and returns the exit code."""
+    # Idle OpenMP threads that spin take the cores that a robot's other processes need; it must be said before the
+    # libraries load, and the user's own choice stands.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen = next((word for word in given if not word.startswith("-")), None)
 

@@ -47,7 +47,9 @@ class MatchFilterConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     graphs: int = Field(800, gt=0, description="judged image pairs, made once and kept in `cache`")
-    held_out: int = Field(100, gt=0, description="further pairs on which the calibration is measured")
+    initial_weights: Path | None = Field(
+        None, description="weights of `gcm` to take the network from, in a recipe without a descriptor stage"
+    )
     cache: Path | None = Field(None, description="folder of the graphs; default: beside the checkpoints")
     learning_rate: float = Field(2e-3, gt=0)
     max_steps: int = Field(3000, gt=0, description="length of the cosine decay")
@@ -124,14 +126,16 @@ class MatchFilterModule(lightning.LightningModule):
         self.config = config
         self.filter = MatchFilter()
         self._network_state: dict[str, Tensor] = {}
+        if config.initial_weights is not None:
+            self.start_from(load_file(str(config.initial_weights)))
 
     def start_from(self, state: dict[str, Tensor]) -> None:
         """Takes the network of the descriptor stage."""
         self._network_state = {k: v for k, v in state.items() if not k.startswith("filter.")}
 
     def export_state(self) -> dict[str, Tensor]:
-        """The filter, its names prefixed with `filter.`."""
-        return {f"filter.{k}": v for k, v in self.filter.state_dict().items()}
+        """The network, unchanged, and the filter, its names prefixed with `filter.`."""
+        return self._network_state | {f"filter.{k}": v for k, v in self.filter.state_dict().items()}
 
     def make_dataset(
         self, sources: Sequence[tuple[PairSource, float]], out: Path, photometric: PhotometricConfig
