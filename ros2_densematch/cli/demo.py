@@ -171,7 +171,7 @@ def _explained(rows: Sequence[FrameRow], total: int) -> Verdict:
 
 
 def _loss(rows: Sequence[FrameRow], flight: Flight) -> list[Verdict]:
-    """The blank wall: tracking must end there, and go on afterwards in the same segment, so with the same scale."""
+    """The blank wall: tracking must end there, and go on afterwards in the same segment (how well: ATE)."""
     first_blank = flight.stretch.index("turn to the blank wall")
     lost = [row.index for row in rows if not row.tracked and row.index >= first_blank]
     if not lost:
@@ -180,11 +180,11 @@ def _loss(rows: Sequence[FrameRow], flight: Flight) -> list[Verdict]:
     before = [row for row in rows if row.index < lost[0] and row.tracked]
     loss = Verdict("lost at the blank wall", f"{len(lost)} frames, {lost[0]} to {lost[-1]}", "some frames", True)
     if not after or not before:
-        return [loss, Verdict("found again", "never", "same scale and frame as before", False)]
+        return [loss, Verdict("found again", "never", "in the same segment", False)]
     same = after[0].segment == before[-1].segment
     how = f"frame {after[0].index} ({after[0].status.lower()})"
-    measured = how if same else f"{how}, as a new segment"
-    return [loss, Verdict("found again", measured, "same scale and frame as before", same)]
+    measured = how if same else f"{how}, in a new segment"
+    return [loss, Verdict("found again", measured, "in the same segment", same)]
 
 
 def _print(verdicts: Sequence[Verdict], title: str) -> None:

@@ -39,8 +39,8 @@ _NEEDED = (
     ("typer", "typer", "the command line"),
 )
 _OPTIONAL = (
-    ("lightning", "lightning", "densematch train", "pip install 'ros2-densematch[train]'"),
-    ("pytest", "pytest", "make test", "pip install 'ros2-densematch[dev]'"),
+    ("lightning", "lightning", "densematch train", "pip install '.[train]' in the source folder"),
+    ("pytest", "pytest", "make test", "pip install '.[dev]' in the source folder"),
 )
 # OpenCV comes under four names; whichever provides cv2 is the one to report.
 _OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
@@ -154,7 +154,7 @@ def ros() -> list[Check]:
     distribution = os.environ.get("ROS_DISTRO", "")
     if importlib.util.find_spec("rclpy") is None:
         setups = sorted(Path("/opt/ros").glob("*/setup.bash"))
-        remedy = f"source {setups[-1]}" if setups else "install ROS 2, or: pip install 'ros2-densematch[ros]'"
+        remedy = f"source {setups[-1]}" if setups else "install ROS 2, or: pip install '.[ros]' in the source folder"
         rows = [Check("ROS 2 (rclpy)", OPTIONAL, "not importable", cost, remedy)]
     else:
         rows = [Check("ROS 2 (rclpy)", OK, distribution or "ROS_DISTRO is not set")]
@@ -176,7 +176,7 @@ def weights() -> list[Check]:
     rows = []
     for name, entry in SHIPPED.items():
         cost = f"matcher {entry.matcher} has no trained weights"
-        remedy = "pip install --force-reinstall --no-deps ros2-densematch"
+        remedy = "pip install --force-reinstall --no-deps . in the source folder"
         try:
             path = path_of(name)
         except FileNotFoundError as error:

@@ -69,7 +69,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
     folder = tmp_path_factory.mktemp("demo") / "out"
     stdout = io.StringIO()
     with contextlib.redirect_stdout(stdout):
-        code = main(["demo", "--out", str(folder), "--matcher", "sift", "--frames", "40"])
+        code = main(["demo", "--out", str(folder), "--matcher", "sift", "--frames", "20"])
     return folder, code, stdout.getvalue()
 
 
@@ -88,12 +88,12 @@ def test_the_bag_holds_the_flight_as_any_tool_reads_it(demo: tuple[Path, int, st
 
     from ros2_densematch.geometry.poses import pose_from_quaternion
 
-    flight = demo_flight(40)
+    flight = demo_flight(20)
     with AnyReader([demo[0] / "flight"]) as reader:
         assert {c.topic: c.msgcount for c in reader.connections} == {
-            "/camera/image_raw/compressed": 40,
-            "/camera/camera_info": 40,
-            "/ground_truth/pose": 40,
+            "/camera/image_raw/compressed": 20,
+            "/camera/camera_info": 20,
+            "/ground_truth/pose": 20,
         }
         truth = [c for c in reader.connections if c.topic == "/ground_truth/pose"]
         for i, (connection, stamp, data) in enumerate(reader.messages(truth)):
@@ -112,13 +112,13 @@ def test_the_bag_replays_as_frames_with_calibration_and_ground_truth(demo: tuple
 
     source = open_source(demo[0] / "flight")
     frames = list(source)
-    assert len(frames) == 40
+    assert len(frames) == 20
     assert source.warnings == []
     assert frames[0].image.shape == (480, 640, 3)
     assert frames[0].camera is not None
     np.testing.assert_allclose(frames[0].camera.K, demo_camera().K)
     assert source.ground_truth is not None
-    np.testing.assert_allclose(source.ground_truth.T_world_from_camera, demo_flight(40).T_world_from_camera, atol=1e-12)
+    np.testing.assert_allclose(source.ground_truth.T_world_from_camera, demo_flight(20).T_world_from_camera, atol=1e-12)
 
 
 def test_a_folder_that_is_no_bag_is_not_overwritten(tmp_path: Path) -> None:
