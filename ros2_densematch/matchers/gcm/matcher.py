@@ -180,7 +180,9 @@ class GcmMatcher(Matcher):
         """Candidate matches of two encodings before the filter, in working pixels."""
         plain = coarse_matches(reference, query, similarity=self._similarity_threshold)
         weak = plain.supported < max(self._weak_support, self._weak_share * len(plain.similarity))
-        if weak and "hypotheses" in self._stages and self._settings.hypotheses:
+        # a blank image shows the same nothing however it is turned
+        rich = min(len(reference.keypoints), len(query.keypoints)) >= 2 * _LEAST_CONFIRMED
+        if weak and rich and "hypotheses" in self._stages and self._settings.hypotheses:
             turned = self._in_another_frame(reference, query, plain.supported)
             if turned is not None:
                 return turned
