@@ -101,9 +101,17 @@ class KeyframeStore:
         """Forgets all keyframes of a segment."""
         self._keyframes = [k for k in self._keyframes if k.segment != segment]
 
-    def nearest(self, T_world_from_camera: Float, segment: int) -> list[Keyframe]:
-        """All keyframes, those of `segment` that look most alike from this pose first."""
+    def nearest(self, T_world_from_camera: Float, segment: int, within: float | None = None) -> list[Keyframe]:
+        """Keyframes, those of `segment` that look most alike from this pose (4, 4) first.
+
+        Args:
+            within: only those of `segment` that differ by less: radians of turn plus distance over median depth.
+        """
         unit = self._unit()
+        if within is not None:
+            same = [k for k in self._keyframes if k.segment == segment]
+            near = [k for k in same if _difference(k.T_world_from_camera, T_world_from_camera, unit) < within]
+            return sorted(near, key=lambda k: (_difference(k.T_world_from_camera, T_world_from_camera, unit), k.id))
         return sorted(
             self._keyframes,
             key=lambda k: (k.segment != segment, _difference(k.T_world_from_camera, T_world_from_camera, unit), -k.id),

@@ -150,7 +150,7 @@ def refine_window(keyframe: Keyframe) -> None:
 
 
 def _unit_change(structure: Structure, points: NDArray[np.intp], rho: Float) -> float:
-    """Median ratio of refined to present inverse depths over the points of known depth; 1 where depths were measured."""
+    """Median ratio of refined to present inverse depths of the known points; 1 where depths were measured."""
     before = structure.rho[points]
     both = structure.known()[points] & (before > 0) & (rho > 0)
     measured = np.count_nonzero(structure.prior_info[points] > 0)

@@ -136,15 +136,17 @@ class Structure:
     def add(self, xy: NDArray[np.float32]) -> NDArray[np.intp]:
         """Makes a point at each pixel of `xy` (N, 2) and returns their indices."""
         rho, info = self._from_neighbours(xy)
+        # Neighbours help to track; as a prior of the refinement they would count the same observations twice.
+        prior_rho, prior_info = np.zeros(len(xy)), np.zeros(len(xy))
         if self.depth is not None:
-            measured, measured_info = rho_from_depth(self.depth, xy)
-            rho, info = np.where(measured_info > 0, measured, rho), np.where(measured_info > 0, measured_info, info)
+            prior_rho, prior_info = rho_from_depth(self.depth, xy)
+            rho, info = np.where(prior_info > 0, prior_rho, rho), np.where(prior_info > 0, prior_info, info)
         start = len(self)
         pixels = np.asarray(xy, np.float64)
         normalised = self.camera.normalise(pixels)
         self.xy = np.concatenate([self.xy, pixels])
         self.bearing = np.concatenate([self.bearing, np.column_stack([normalised, np.ones(len(xy))])])
-        for name, values in (("rho", rho), ("info", info), ("prior_rho", rho.copy()), ("prior_info", info.copy())):
+        for name, values in (("rho", rho), ("info", info), ("prior_rho", prior_rho), ("prior_info", prior_info)):
             setattr(self, name, np.concatenate([getattr(self, name), values]))
         self._grid = None
         return np.arange(start, len(self))

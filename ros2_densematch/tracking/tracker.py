@@ -28,6 +28,9 @@ __all__ = ["Status", "TrackedFrame", "Tracker", "TrackerConfig"]
 
 Float = NDArray[np.float64]
 
+_FEW_KNOWN = 30  # with fewer known points in view an older keyframe is looked for
+_SAME_VIEW = 0.35  # radians of turn plus distance over median depth within which an older keyframe shows the same
+
 
 @dataclass
 class _Seen:
@@ -202,11 +205,43 @@ class Tracker:
             why = f"the image size changed from {keyframe.size} to {frame.size}"
         elif self._scale == Scale.NONE and frame.depth is not None and structure.depth is None:
             why = "it is the first one with a depth image"
+        known = int(np.count_nonzero(structure.known()[found.index[found.inliers]]))
+        weak = known < _FEW_KNOWN and keyframe.tracked % config.relocalisation_interval == 0
+        if (why or weak) and self._scale != Scale.NONE and self._return_to_older(seen, keyframe, inliers):
+            assert seen.found is not None
+            back = f"back to keyframe {self._keyframe.id}; {seen.found.reason}"
+            return self._answer(seen, status, prefix + back, self._keyframe)
         if why:
             self._promote(seen, keyframe)
             changed = Status.NEW_KEYFRAME if status is Status.TRACKED else status
             return self._answer(seen, changed, f"{prefix}new keyframe: {why}; {reason}", keyframe, is_keyframe=True)
         return self._answer(seen, status, prefix + reason, keyframe)
+
+    def _return_to_older(self, seen: _Seen, keyframe: Keyframe, inliers: int) -> bool:
+        """Takes up an older keyframe where it sees this frame as well: its points are better known and drifted less."""
+        assert seen.T_from_keyframe is not None
+        T_world = poses.compose(keyframe.T_world_from_camera, poses.inverse(seen.T_from_keyframe))
+        older = self._store.nearest(T_world, self._segment, within=_SAME_VIEW)
+        candidate = next((k for k in older if k is not keyframe and k.camera is not None), None)
+        if candidate is None or candidate.structure is None or candidate.size != seen.frame.size:
+            return False
+        before = (seen.matches, seen.found, seen.T_from_keyframe)
+        guess = poses.compose(poses.inverse(T_world), candidate.T_world_from_camera)
+        found = self._localise(seen, candidate, [guess])
+        T = found.T_frame_from_keyframe
+        enough = max(self.config.relocalisation_inliers, min(inliers, 4 * self.config.relocalisation_inliers))
+        if found.has_length and int(found.inliers.sum()) >= enough:
+            assert seen.matches is not None
+            cells = mapping.covered_cells(seen.matches.reference_xy[found.inliers], candidate.size)
+            turn = poses.rotation_angle_deg(T)
+            count = int(found.inliers.sum())
+            if not mapping.keyframe_reason(candidate, count, cells, found.parallax_deg, turn, self.config):
+                candidate.tracked += 1
+                seen.T_from_keyframe = T
+                self._keyframe, self._last = candidate, seen
+                return True
+        seen.matches, seen.found, seen.T_from_keyframe = before
+        return False
 
     def _without_length(self, seen: _Seen, keyframe: Keyframe, found: Localisation) -> tuple[Float, str]:
         """The keyframe's points give no length: triangulate them with this frame if it moved enough, else hold."""
