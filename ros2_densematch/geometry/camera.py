@@ -124,6 +124,7 @@ class Camera:
         A pixel that no ray in front of the camera reaches under this distortion model becomes NaN.
         """
         points = np.asarray(xy, np.float64).reshape(-1, 2)
+        points = np.where(np.isfinite(points), points, np.nan)  # an infinity would warn on its way to NaN
         y = (points[:, 1] - self.K[1, 2]) / self.K[1, 1]
         x = (points[:, 0] - self.K[0, 2] - self.K[0, 1] * y) / self.K[0, 0]
         return distortion.undistort(self.distortion_model, self.D, np.stack([x, y], 1))

@@ -34,7 +34,8 @@ def simulate(
     with_precision: bool = False,
     translation: float = 0.5,
 ) -> Pair:
-    """kind: general, plane, rotation, forward, identical. Pixel noise acts in the query image alone."""
+    """kind: general, plane, rotation, forward, identical. Pixel noise acts in both images, or, where each match has its
+    own precision, in the query image alone, as the contract says."""
     g = np.random.default_rng(seed)
     camera = camera or Camera.from_matrix([[500, 0, 320], [0, 500, 240], [0, 0, 1]], 640, 480)
     u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
@@ -61,6 +62,7 @@ def simulate(
         camera.project((rays * depth[pixels[:, 1], pixels[:, 0], None]) @ R.T + t)
         + g.normal(0, 1, (n, 2)) * sigma[:, None]
     )
+    reference = pixels + (0.0 if with_precision else g.normal(0, 1, (n, 2)) * noise)
     bad = round(outliers * n)
     query[:bad] = g.uniform([0, 0], [camera.width, camera.height], (bad, 2))
     precision = None
@@ -69,7 +71,7 @@ def simulate(
     size = (camera.width, camera.height)
     order = g.permutation(n)
     matches = Correspondences(
-        pixels[order].astype(np.float32),
+        reference[order].astype(np.float32),
         query[order].astype(np.float32),
         np.ones(n, np.float32),
         1.0,
