@@ -39,8 +39,8 @@ SHIPPED: dict[str, Weight] = {
             name="gcm",
             file="gcm.safetensors",
             matcher="gcm",
-            sha256="2ab784b012327343b134115803f3d3e43ceef98a714a0f80b701e2b10ec1faf9",
-            size=3_424_776,
+            sha256="cb1f73cb3efed4829a791acaff9905d87cd1edd8c95f80987453785fc8f4d48f",
+            size=3_677_236,
             licence="Apache-2.0",
             ancestors=(
                 "EfficientNet-Lite0, ImageNet-1k (Apache-2.0): start of the backbone",
