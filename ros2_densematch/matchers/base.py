@@ -23,11 +23,22 @@ class Encoding:
         matcher: name of the matcher that made it; encodings of different matchers do not mix.
         size: (width, height) of the original image in pixels.
         data: the matcher's own content (features, key points, a conditioned Gaussian process, ...).
+        mask: bool (H, W), True where pixels may be matched, or None for everywhere.
     """
 
     matcher: str
     size: tuple[int, int]
     data: Any
+    mask: Mask | None = None
+
+    def allows(self, xy: NDArray[np.floating[Any]]) -> Mask:
+        """Whether the pixel at each of (N, 2) positions of the original image may be matched, bool (N,)."""
+        if self.mask is None:
+            return np.ones(len(xy), np.bool_)
+        width, height = self.size
+        # in the type of the final coordinates, which may round to the next pixel
+        x, y = np.floor(xy.astype(np.float32) + np.float32(0.5)).astype(np.intp).T
+        return np.asarray(self.mask[y.clip(0, height - 1), x.clip(0, width - 1)], np.bool_)
 
 
 class Matcher(ABC):
@@ -50,12 +61,10 @@ class Matcher(ABC):
             ValueError: the image or the mask has another type or shape; the message names the remedy.
         """
         height, width = _check_image(image)
-        if mask is not None and (mask.shape != (height, width) or mask.dtype != np.bool_):
-            raise ValueError(
-                f"mask must be bool of the image's shape ({height}, {width}), got {mask.dtype} {mask.shape}: "
-                "resize it with nearest neighbour and compare with 0"
-            )
-        return Encoding(self.name, (width, height), self._encode(image, reference=reference, mask=mask))
+        if mask is not None:
+            _check_mask(mask, height, width)
+            mask = mask.copy()  # the caller may reuse its memory
+        return Encoding(self.name, (width, height), self._encode(image, reference=reference, mask=mask), mask)
 
     def match(
         self, reference: Encoding, query: Encoding, *, max_matches: int | None = 5000, seed: int = 0
@@ -87,6 +96,16 @@ class Matcher(ABC):
     def _match(
         self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int
     ) -> Correspondences: ...
+
+
+def _check_mask(mask: Mask, height: int, width: int) -> None:
+    if isinstance(mask, np.ndarray) and mask.shape == (height, width) and mask.dtype == np.bool_:
+        return
+    given = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+    raise ValueError(
+        f"mask must be bool of the image's shape ({height}, {width}), got {given}: "
+        "resize it with nearest neighbour and compare with 0"
+    )
 
 
 def _check_image(image: Image) -> tuple[int, int]:

@@ -32,7 +32,7 @@ class SiftMatcher(Matcher):
             raise ValueError(f"unknown preset {preset!r} of sift: choose base")
         if weights not in (None, "random"):
             raise ValueError(f"sift has no weights, got weights={weights!r}: leave it out")
-        if device.startswith("cuda"):
+        if device not in ("auto", "cpu"):
             raise ValueError(f"sift runs on the CPU only, got device={device!r}: use cpu or auto")
         if not 0.0 < ratio <= 1.0:
             raise ValueError(f"ratio must lie in (0, 1], got {ratio}")

@@ -71,7 +71,8 @@ def working_image(
     height, width = rgb.shape[:2]
     factor = min(1.0, (max_pixels / (height * width)) ** 0.5)
     if factor == 1.0:
-        return rgb, mask, np.ones(2)
+        # a copy, because hypotheses read it later, when the caller may have reused the memory
+        return np.array(rgb, order="C") if rgb is image else rgb, mask, np.ones(2)
     size = max(16, round(width * factor)), max(16, round(height * factor))
     smaller = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
     if mask is not None:

@@ -23,7 +23,7 @@ from ros2_densematch.matchers.gcm.encoding import GcmEncoding, encode_working_im
 from ros2_densematch.matchers.gcm.hypotheses import best_hypothesis, warped_encoding
 from ros2_densematch.matchers.gcm.match_filter import MatchFilter, match_graph
 from ros2_densematch.matchers.gcm.network import GcmNetwork
-from ros2_densematch.matchers.gcm.warp import cell_warp, dense_warp
+from ros2_densematch.matchers.gcm.warp import cell_warp, dense_warp, hide_masked, overlap
 from ros2_densematch.nn.device import choose_device, to_channels_last
 from ros2_densematch.nn.efficientnet_lite import fold_batch_norms
 from ros2_densematch.weights.catalogue import path_of
@@ -111,14 +111,11 @@ class GcmMatcher(Matcher):
         self._weak_support = weak_support
         self._weak_share = weak_share
         self._stages = stages
-        self._network = GcmNetwork()
-        self._filter = MatchFilter()
-        if weights == "random":
-            # a generator of its own: loading a matcher must not disturb the caller's random numbers
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                self._network, self._filter = GcmNetwork(), MatchFilter()
-        else:
+        # a generator of its own: loading a matcher must not disturb the caller's random numbers
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            self._network, self._filter = GcmNetwork(), MatchFilter()
+        if weights != "random":
             self._load(path_of("gcm") if weights is None else Path(weights))
         self._network.eval().requires_grad_(False)
         fold_batch_norms(self._network)
@@ -159,16 +156,20 @@ class GcmMatcher(Matcher):
         candidates = self.candidates(a, b)
         score = self.score(candidates)
         accepted = score >= self._least_score
+        # refinement may have carried a match over the rim of a mask
+        accepted &= reference.allows(a.to_original(candidates.reference_xy))
+        accepted &= query.allows(b.to_original(candidates.query_xy))
         candidates, score = candidates.select(accepted), score[accepted]
         cells, certainty = cell_warp(candidates.reference_xy, candidates.query_xy, score, a.size)
         warp = dense_warp(cells, certainty, a.size, reference.size, query.size, b.scale)
+        hide_masked(warp, reference.mask, query.mask)
         order = np.argsort(-score, kind="stable")[: len(score) if max_matches is None else max_matches]
         candidates, score = candidates.select(order), score[order]
         return Correspondences(
             a.to_original(candidates.reference_xy).astype(np.float32),
             b.to_original(candidates.query_xy).astype(np.float32),
             score.astype(np.float32),
-            float(warp.certainty.mean()),
+            overlap(warp, reference.mask),
             reference.size,
             query.size,
             _precision(candidates, b.scale).astype(np.float32),

@@ -1,0 +1,116 @@
+"""Rotation, scale and affine hypotheses: they save turned and zoomed pairs and leave all others alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+
+from ros2_densematch.matchers.base import Image
+from ros2_densematch.matchers.gcm import hypotheses
+from ros2_densematch.matchers.gcm.hypotheses import warped
+from ros2_densematch.matchers.gcm.matcher import GcmMatcher
+
+Photo = Callable[..., Image]
+WIDTH, HEIGHT = 480, 360
+
+
+def turned(image: Image, quarters: int, scale: float) -> tuple[Image, np.ndarray]:
+    """The image turned by quarters and made smaller over areas, and the (2, 3) map of its pixels."""
+    other = np.ascontiguousarray(np.rot90(image, quarters))
+    height, width = other.shape[:2]
+    size = round(width * scale), round(height * scale)
+    other = np.asarray(cv2.resize(other, size, interpolation=cv2.INTER_AREA), np.uint8)
+    h, w = image.shape[0] - 1, image.shape[1] - 1
+    rotation = {
+        0: [[1, 0, 0], [0, 1, 0]],
+        1: [[0, 1, 0], [-1, 0, w]],
+        2: [[-1, 0, w], [0, -1, h]],
+        3: [[0, -1, h], [1, 0, 0]],
+    }[quarters]
+    sx, sy = size[0] / width, size[1] / height
+    return other, np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5]]) @ np.array([*rotation, [0, 0, 1]])
+
+
+@pytest.mark.parametrize(("quarters", "scale"), [(1, 1.0), (2, 1.0), (1, 0.4), (2, 0.4), (3, 0.6)])
+@pytest.mark.parametrize("swapped", [False, True], ids=["shrunk", "enlarged"])
+def test_a_turned_and_scaled_image_is_matched(
+    gcm: GcmMatcher, photo: Photo, quarters: int, scale: float, swapped: bool
+) -> None:
+    image = photo(0)
+    other, affine = turned(image, quarters, scale)
+    first, second = (other, image) if swapped else (image, other)
+    matches = gcm.match(gcm.encode(first), gcm.encode(second))
+    of_image, of_other = matches.reference_xy, matches.query_xy
+    if swapped:
+        of_image, of_other = of_other, of_image
+    error = np.linalg.norm(of_image @ affine[:, :2].T + affine[:, 2] - of_other, axis=1)
+    assert len(matches) > 100
+    assert (error < 2).mean() > 0.9
+    assert np.median(error) < 0.25
+
+
+def test_an_ordinary_pair_is_left_as_it_is(photo: Photo, carried: Callable, gcm: GcmMatcher) -> None:
+    image = photo(0)
+    other, _ = carried(image, 1.15, (-20.2, -30.8))
+    without = GcmMatcher(device="cpu", stages=frozenset({"refine", "grow", "filter"}))
+    first, second = (m.match(m.encode(image), m.encode(other)) for m in (gcm, without))
+    assert len(first) > 300
+    for name in ("reference_xy", "query_xy", "score", "precision"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    np.testing.assert_array_equal(first.warp.certainty, second.warp.certainty)
+
+
+def test_the_thumbnails_of_a_keyframe_are_made_once(
+    gcm: GcmMatcher, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = gcm.encode(photo(0))
+    gcm.match(reference, gcm.encode(turned(photo(0), 2, 1.0)[0]))
+    made = dict(reference.data.thumbnails)
+    assert made
+    gcm.match(reference, gcm.encode(turned(photo(0), 1, 1.0)[0]))
+    assert reference.data.thumbnails.keys() == made.keys()
+    assert all(reference.data.thumbnails[key] is thumbnail for key, thumbnail in made.items())
+
+
+def test_a_preset_without_hypotheses_never_tries_them(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+    matcher = GcmMatcher(device="cpu", preset="fast")
+    reference = matcher.encode(photo(0))
+    matcher.match(reference, matcher.encode(turned(photo(0), 2, 1.0)[0]))
+    assert reference.data.thumbnails == {}
+
+
+@pytest.mark.parametrize(
+    "linear",
+    [np.eye(2), 0.5 * np.eye(2), np.array([[0.0, -1.0], [1.0, 0.0]]), np.array([[0.5, -0.3], [0.25, 0.6]])],
+    ids=["same", "half", "quarter turn", "affine"],
+)
+def test_warping_an_image_says_where_its_pixels_come_from(waves, linear: np.ndarray) -> None:
+    grey = waves.image(200, 150)
+    image = np.repeat(np.clip(np.round(grey), 0, 255).astype(np.uint8)[..., None], 3, 2)
+    other, mask, back = warped(image, None, linear)
+    assert other.shape[:2] == mask.shape
+    y, x = np.nonzero(mask)
+    old = np.stack([x, y], 1) @ back[:, :2].T + back[:, 2]
+    assert (old >= -0.5).all()
+    assert (old <= (199.5, 149.5)).all()
+    # all of the image is there: the mask covers its area but for a rim
+    area = 200 * 150 * np.linalg.det(linear)
+    assert 0.75 * area < mask.sum() < 1.05 * area
+    difference = other[y, x, 0] - waves.at(old)
+    assert abs(np.median(difference)) < 1
+    # shrinking averages over areas: the waves lose contrast, but stay in place
+    assert np.corrcoef(other[y, x, 0].astype(float), waves.at(old))[0, 1] > 0.98
+    np.testing.assert_allclose(np.linalg.inv(back[:, :2]), linear, rtol=0.03, atol=0.02)
+
+
+def test_warping_keeps_masked_pixels_masked(waves) -> None:
+    image = np.repeat(waves.image(200, 150).clip(0, 255).astype(np.uint8)[..., None], 3, 2)
+    allowed = np.ones((150, 200), np.bool_)
+    allowed[:, :80] = False
+    _, mask, back = hypotheses.warped(image, allowed, np.array([[0.4, -0.4], [0.4, 0.4]]))
+    y, x = np.nonzero(mask)
+    assert len(x) > 500
+    assert (x * back[0, 0] + y * back[0, 1] + back[0, 2]).min() > 79.5
