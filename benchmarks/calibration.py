@@ -1,0 +1,66 @@
+"""Is the score of `gcm` a probability? Reliability curve and expected calibration error on judged training-like pairs.
+
+    python benchmarks/calibration.py --data ../shared/data --scenes out/gcm-small/scenes --pairs 80 --seed 99
+
+The pairs are drawn with a seed that the training did not use, from the same photos, photo sets and rendered scenes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from ros2_densematch.matchers.gcm.matcher import GcmMatcher
+from ros2_densematch.training.homography_pairs import HomographyPairs
+from ros2_densematch.training.judged_pairs import JudgedPhotos, JudgedPhotoSets, JudgedScenes, JudgedSource
+from ros2_densematch.training.match_filter import reliability
+from ros2_densematch.training.multiview_pairs import MultiviewPairs
+from ros2_densematch.training.photometric import PhotometricConfig, augment
+from ros2_densematch.training.sample import ImageStore
+from ros2_densematch.training.scene_pairs import ScenePairs
+
+
+def average_precision(score: np.ndarray, right: np.ndarray) -> float:
+    """Area under precision over recall when the candidates are ranked by `score`."""
+    hits = right[np.argsort(-score, kind="stable")]
+    return float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--scenes", type=Path, required=True, help="cache of rendered scenes, made by densematch train")
+    parser.add_argument("--pairs", type=int, default=80)
+    parser.add_argument("--seed", type=int, default=99)
+    arguments = parser.parse_args()
+    store = ImageStore()
+    sources: list[JudgedSource] = [
+        JudgedPhotos(HomographyPairs(arguments.data / "train_photos", store=store)),
+        JudgedPhotoSets(MultiviewPairs(arguments.data / "train_multiview" / "photos", store=store), store),
+        JudgedScenes(ScenePairs(arguments.scenes)),
+    ]
+    matcher = GcmMatcher(device="cpu")
+    photometric = PhotometricConfig(strength=0.5)
+    score, correlation, right = [], [], []
+    for i in range(arguments.pairs):
+        rng = np.random.default_rng((arguments.seed, i))
+        pair = sources[int(rng.choice(3, p=(0.25, 0.35, 0.40)))].draw(rng)
+        encodings = [matcher.encode(augment(image, rng, photometric)).data for image in (pair.image0, pair.image1)]
+        candidates = matcher.candidates(encodings[0], encodings[1])
+        verdict = pair.judge(candidates.reference_xy, candidates.query_xy)
+        judged = verdict >= 0
+        score.append(matcher.score(candidates)[judged])
+        correlation.append(candidates.correlation[judged])
+        right.append(verdict[judged] == 1)
+    p, c, r = np.concatenate(score), np.concatenate(correlation), np.concatenate(right)
+    error, curve = reliability(p, r)
+    print(f"{len(p)} judged candidates, {r.mean():.0%} right; expected calibration error {error:.3f}")
+    for mean, share, count in curve:
+        print(f"  score {mean:.2f}: {share:.2f} right ({count})")
+    print(f"average precision: filter {average_precision(p, r):.3f}, correlation alone {average_precision(c, r):.3f}")
+
+
+if __name__ == "__main__":
+    main()
