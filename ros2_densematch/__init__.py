@@ -40,7 +40,7 @@ _HOME = {
     "load_matcher": "matchers.registry",
 }
 
-__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604  (the names are listed once, in _HOME)
+__all__ = ["__version__", *sorted(_HOME)]
 
 
 def __getattr__(name: str) -> Any:
