@@ -34,6 +34,7 @@ class Structure:
         prior_rho, prior_info: float64 (N,), what was known when the point was made (depth image, stereo, another
             keyframe); the joint refinement starts from these, so that no observation is counted twice.
         depth: float32 (H, W) metres of the keyframe image, or None: new points take their inverse depth from it.
+        measured: a depth image or a stereo pair measured some of the points, so that the unit is the metre.
         limit: most points kept; further ones are ignored.
     """
 
@@ -46,7 +47,11 @@ class Structure:
     info: Float = field(default_factory=lambda: np.zeros(0))
     prior_rho: Float = field(default_factory=lambda: np.zeros(0))
     prior_info: Float = field(default_factory=lambda: np.zeros(0))
+    measured: bool = False
     _grid: NDArray[np.int32] | None = None
+
+    def __post_init__(self) -> None:
+        self.measured = self.measured or self.depth is not None
 
     def __len__(self) -> int:
         return len(self.rho)

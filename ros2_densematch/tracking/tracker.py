@@ -6,7 +6,7 @@ Pure and deterministic: no input or output, no clock but for the timings, the sa
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,34 +14,23 @@ from numpy.typing import NDArray
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.two_view import RelativePose, Scale
-from ros2_densematch.matchers.base import Encoding, Matcher
+from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.tracking import mapping
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.frame import Frame, frame_problem
 from ros2_densematch.tracking.keyframe import Keyframe, KeyframeStore
-from ros2_densematch.tracking.localisation import Localisation, localise, relative_weight
-from ros2_densematch.tracking.metric import rho_from_stereo
-from ros2_densematch.tracking.structure import Structure, transfer
+from ros2_densematch.tracking.keyframe_maker import KeyframeMaker, Seen, milliseconds_since
+from ros2_densematch.tracking.localisation import Localisation, localise
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
 
 __all__ = ["Status", "TrackedFrame", "Tracker", "TrackerConfig"]
 
 Float = NDArray[np.float64]
 
+_MEASURED_STD = 0.02  # relative standard deviation of the metre from depth or stereo, and from odometry
+_ODOMETRY_STD = 0.05
 _FEW_KNOWN = 30  # with fewer known points in view an older keyframe is looked for
 _SAME_VIEW = 0.35  # radians of turn plus distance over median depth within which an older keyframe shows the same
-
-
-@dataclass
-class _Seen:
-    """A frame in work, or the last one that was tracked."""
-
-    frame: Frame
-    encoding: Encoding
-    timings: dict[str, float]
-    matches: Correspondences | None = None
-    found: Localisation | None = None
-    T_from_keyframe: Float | None = None  # T_frame_from_keyframe, map units
 
 
 class Tracker:
@@ -63,14 +52,14 @@ class Tracker:
 
     def reset(self) -> None:
         """Forgets everything; the next frame becomes the first keyframe."""
+        self._maker = KeyframeMaker(self.matcher, self.config)
         self._store = KeyframeStore(self.config.max_keyframes)
         self._keyframe: Keyframe | None = None
-        self._last: _Seen | None = None  # the previous frame, when it was tracked against the current keyframe
-        self._tentative: _Seen | None = None  # a lost frame that may begin a new segment
+        self._last: Seen | None = None  # the previous frame, when it was tracked against the current keyframe
+        self._tentative: Seen | None = None  # a lost frame that may begin a new segment
         self._last_T_world = np.eye(4)
         self._last_stamp_ns: int | None = None
         self._lost_frames = 0
-        self._next_id = 0
         self._segment = 0
         self._segments = 1
         self._scale = Scale.NONE
@@ -99,17 +88,17 @@ class Tracker:
         timings = {"encode": 0.0, "match": 0.0, "pose": 0.0}
         start = time.perf_counter()
         encoding = self.matcher.encode(frame.image, mask=frame.mask)
-        timings["encode"] = _milliseconds(start)
+        timings["encode"] = milliseconds_since(start)
         start = time.perf_counter()
         before = timings["encode"]
-        seen = _Seen(frame, encoding, timings)
+        seen = Seen(frame, encoding, timings)
         answer = self._track(seen)
-        timings["pose"] = _milliseconds(start) - timings["match"] - (timings["encode"] - before)
+        timings["pose"] = milliseconds_since(start) - timings["match"] - (timings["encode"] - before)
         if answer.T_world_from_camera is not None:
             self._last_T_world = answer.T_world_from_camera
         return answer
 
-    def _track(self, seen: _Seen) -> TrackedFrame:
+    def _track(self, seen: Seen) -> TrackedFrame:
         if self._keyframe is None:
             self._begin(seen, np.eye(4))
             return self._answer(seen, Status.INITIALISED, "first frame: it is the first keyframe", is_keyframe=True)
@@ -120,6 +109,8 @@ class Tracker:
         first = (seen.matches, found)
         moved = float(np.linalg.norm(found.T_frame_from_keyframe[:3, 3])) > 0
         if found.ok and (found.has_length or self._scale == Scale.NONE or not moved):
+            if self._lost_frames:
+                return self._accept(seen, keyframe, found, Status.RELOCALISED, self._found_again(keyframe))
             return self._accept(seen, keyframe, found, Status.TRACKED)
         if self._last is not None and self._last.T_from_keyframe is not None:
             # The keyframe is out of sight, the previous frame hardly is: make that one the keyframe, a frame late.
@@ -145,16 +136,10 @@ class Tracker:
 
     # ---- poses against keyframes
 
-    def _match(self, seen: _Seen, reference: Encoding, query: Encoding) -> Correspondences:
-        start = time.perf_counter()
-        matches = self.matcher.match(reference, query, max_matches=self.config.max_matches, seed=self.config.seed)
-        seen.timings["match"] += _milliseconds(start)
-        return matches
-
-    def _localise(self, seen: _Seen, keyframe: Keyframe, predictions: list[Float]) -> Localisation:
+    def _localise(self, seen: Seen, keyframe: Keyframe, predictions: list[Float]) -> Localisation:
         assert keyframe.structure is not None
         assert seen.frame.camera is not None
-        seen.matches = self._match(seen, keyframe.reference, seen.encoding)
+        seen.matches = self._maker.match(seen, keyframe.reference, seen.encoding)
         seen.found = localise(
             seen.matches,
             keyframe.structure,
@@ -172,7 +157,7 @@ class Tracker:
         return [self._last.T_from_keyframe]
 
     def _accept(
-        self, seen: _Seen, keyframe: Keyframe, found: Localisation, status: Status, prefix: str = ""
+        self, seen: Seen, keyframe: Keyframe, found: Localisation, status: Status, prefix: str = ""
     ) -> TrackedFrame:
         """The frame is consistent with the keyframe: position, points, and whether it replaces the keyframe."""
         frame, config = seen.frame, self.config
@@ -217,7 +202,7 @@ class Tracker:
             return self._answer(seen, changed, f"{prefix}new keyframe: {why}; {reason}", keyframe, is_keyframe=True)
         return self._answer(seen, status, prefix + reason, keyframe)
 
-    def _return_to_older(self, seen: _Seen, keyframe: Keyframe, inliers: int) -> bool:
+    def _return_to_older(self, seen: Seen, keyframe: Keyframe, inliers: int) -> bool:
         """Takes up an older keyframe where it sees this frame as well: its points are better known and drifted less."""
         assert seen.T_from_keyframe is not None
         T_world = poses.compose(keyframe.T_world_from_camera, poses.inverse(seen.T_from_keyframe))
@@ -243,7 +228,7 @@ class Tracker:
         seen.matches, seen.found, seen.T_from_keyframe = before
         return False
 
-    def _without_length(self, seen: _Seen, keyframe: Keyframe, found: Localisation) -> tuple[Float, str]:
+    def _without_length(self, seen: Seen, keyframe: Keyframe, found: Localisation) -> tuple[Float, str]:
         """The keyframe's points give no length: triangulate them with this frame if it moved enough, else hold."""
         T = found.T_frame_from_keyframe.copy()
         moved = float(np.linalg.norm(T[:3, 3])) > 0
@@ -269,7 +254,7 @@ class Tracker:
         else:
             note = ""
         metric = length is not None
-        self._set_scale(Scale.METRIC if metric else Scale.UNIT, 0.05 if metric else float("nan"))
+        self._set_scale(Scale.METRIC if metric else Scale.UNIT, _ODOMETRY_STD if metric else float("nan"))
         unit = "metres from odometry" if metric else "unit = median depth"
         seen.found = replace(found, T_frame_from_keyframe=T_map, has_length=True)
         mapping.add_sight(keyframe, seen.found, T_map, self.config)
@@ -285,7 +270,7 @@ class Tracker:
         length = float(np.linalg.norm(np.asarray(now)[:3, 3] - np.asarray(then)[:3, 3]))
         return length if length > 0.02 else None
 
-    def _learn_metric(self, seen: _Seen, keyframe: Keyframe, found: Localisation, T: Float) -> str:
+    def _learn_metric(self, seen: Seen, keyframe: Keyframe, found: Localisation, T: Float) -> str:
         """Uses the frame's depth image: as knowledge about the keyframe's points, or to turn the unit into metres."""
         depth, structure = seen.frame.depth, keyframe.structure
         if depth is None or not found.has_length or structure is None or structure.depth is not None:
@@ -305,91 +290,30 @@ class Tracker:
         found.T_frame_from_keyframe[:3, 3] *= ratio
         old = self._segment
         self._new_segment(keyframe, whole=True)
-        self._set_scale(Scale.METRIC, 0.02)
+        self._set_scale(Scale.METRIC, _MEASURED_STD)
         return f"; new segment {self._segment}: a depth image turned the unit of segment {old} into metres"
 
     # ---- keyframes and segments
 
-    def _begin(self, seen: _Seen, T_world: Float) -> Keyframe:
+    def _begin(self, seen: Seen, T_world: Float) -> Keyframe:
         """A keyframe without a predecessor."""
-        keyframe = self._make_keyframe(seen, T_world)
+        keyframe = self._maker.make(seen, T_world, self._segment, use_metric=True)
         self._store.add(keyframe)
         self._keyframe, self._last, self._tentative = keyframe, None, None
-        structure = keyframe.structure
-        metric = structure is not None and (structure.depth is not None or bool(structure.known().any()))
-        self._set_scale(Scale.METRIC if metric else Scale.NONE, 0.02 if metric else float("nan"))
+        self._scale_of_first(keyframe)
         return keyframe
 
-    def _make_keyframe(self, seen: _Seen, T_world: Float) -> Keyframe:
-        frame = seen.frame
-        reference = seen.encoding
-        if self.matcher.reference_encoding_differs:
-            start = time.perf_counter()
-            reference = self.matcher.encode(frame.image, reference=True, mask=frame.mask)
-            seen.timings["encode"] += _milliseconds(start)
-        structure = None
-        if frame.camera is not None:
-            depth_fits = self._scale in (Scale.NONE, Scale.METRIC)
-            structure = Structure(frame.camera, frame.depth if depth_fits else None, 3 * self.config.max_matches)
-            if frame.right_image is not None and frame.right_camera is not None and depth_fits:
-                self._add_stereo(seen, reference, structure)
-        keyframe = Keyframe(
-            self._next_id,
-            frame.index,
-            frame.stamp_ns,
-            frame.size,
-            frame.camera,
-            self._segment,
-            T_world,
-            reference,
-            seen.encoding,
-            structure,
-            frame.odometry,
-        )
-        self._next_id += 1
-        return keyframe
+    def _scale_of_first(self, keyframe: Keyframe) -> None:
+        metric = keyframe.structure is not None and keyframe.structure.measured
+        self._set_scale(Scale.METRIC if metric else Scale.NONE, _MEASURED_STD if metric else float("nan"))
 
-    def _add_stereo(self, seen: _Seen, reference: Encoding, structure: Structure) -> None:
-        frame = seen.frame
-        assert frame.right_image is not None
-        assert frame.right_camera is not None
-        assert frame.camera is not None
-        start = time.perf_counter()
-        right = self.matcher.encode(frame.right_image)
-        seen.timings["encode"] += _milliseconds(start)
-        matches = self._match(seen, reference, right)
-        xy, rho, info = rho_from_stereo(matches, frame.camera, frame.right_camera)
-        index = structure.find_or_add(xy)
-        _, first = np.unique(index, return_index=True)
-        first = first[index[first] >= 0]
-        structure.set_prior(index[first], rho[first], info[first])
-
-    def _promote(self, seen: _Seen, previous: Keyframe) -> Keyframe:
+    def _promote(self, seen: Seen, previous: Keyframe) -> Keyframe:
         """Makes a tracked frame the current keyframe and carries the points over to it."""
-        assert seen.T_from_keyframe is not None
-        assert seen.found is not None
-        assert seen.matches is not None
-        T_world = poses.compose(previous.T_world_from_camera, poses.inverse(seen.T_from_keyframe))
-        keyframe = self._make_keyframe(seen, T_world)
-        if keyframe.structure is not None and previous.structure is not None:
-            inliers = np.flatnonzero(seen.found.inliers)
-            transfer(
-                previous.structure,
-                seen.found.index[inliers],
-                seen.T_from_keyframe,
-                keyframe.structure,
-                seen.matches.query_xy[inliers],
-            )
-            if keyframe.structure.known().any():
-                back = self._match(seen, keyframe.reference, previous.query)
-                mapping.anchor_to_previous(
-                    keyframe, previous, back, poses.inverse(seen.T_from_keyframe), relative_weight(back)
-                )
-            if keyframe.structure.depth is not None and self._scale == Scale.NONE:
-                self._set_scale(Scale.METRIC, 0.02)
+        keyframe = self._maker.promote(seen, previous, use_metric=self._scale is not Scale.UNIT)
+        if keyframe.structure is not None and keyframe.structure.measured and self._scale is Scale.NONE:
+            self._set_scale(Scale.METRIC, _MEASURED_STD)
         self._store.add(keyframe)
-        self._keyframe = keyframe
-        self._last = None
+        self._keyframe, self._last = keyframe, None
         return keyframe
 
     def _new_segment(self, keyframe: Keyframe, *, whole: bool = False) -> None:
@@ -412,7 +336,10 @@ class Tracker:
 
     # ---- loss and recovery
 
-    def _lost(self, seen: _Seen, matches: Correspondences | None, found: Localisation) -> TrackedFrame:
+    def _found_again(self, keyframe: Keyframe) -> str:
+        return f"found again by keyframe {keyframe.id} after {self._lost_frames} lost frames; "
+
+    def _lost(self, seen: Seen, matches: Correspondences | None, found: Localisation) -> TrackedFrame:
         keyframe = self._keyframe
         assert keyframe is not None
         self._lost_frames += 1
@@ -423,57 +350,56 @@ class Tracker:
             self._turn += 1
             again = self._localise(seen, candidate, [])
             if again.ok and int(again.inliers.sum()) >= self.config.relocalisation_inliers:
-                prefix = f"found again by keyframe {candidate.id} after {self._lost_frames} lost frames; "
-                return self._accept(seen, candidate, again, Status.RELOCALISED, prefix)
-        fresh = keyframe.tracked == 0
-        if fresh or self._lost_frames >= self.config.max_lost_frames:
+                return self._accept(seen, candidate, again, Status.RELOCALISED, self._found_again(candidate))
+        if not self._tracked_segment() or self._lost_frames >= self.config.max_lost_frames:
             started = self._try_new_segment(seen)
             if started is not None:
                 return started
         seen.matches, seen.found = matches, found
         return self._answer(seen, Status.LOST, f"lost: {found.reason}", keyframe)
 
-    def _try_new_segment(self, seen: _Seen) -> TrackedFrame | None:
+    def _tracked_segment(self) -> bool:
+        """Whether any frame was tracked in the present segment."""
+        return any(k.tracked > 0 for k in self._store if k.segment == self._segment)
+
+    def _try_new_segment(self, seen: Seen) -> TrackedFrame | None:
         """Two lost frames in a row that match each other begin a new segment at the last known pose."""
         tentative, self._tentative = self._tentative, seen
         if tentative is None or tentative.frame.camera is None or seen.frame.camera is None:
             return None
         reference = tentative.encoding
-        probe = self._match(seen, reference, seen.encoding)
+        probe = self._maker.match(seen, reference, seen.encoding)
         if len(probe) < 2 * self.config.min_inliers:
             return None
-        old_keyframe, old_segment = self._keyframe, self._segment
-        assert old_keyframe is not None
-        if old_keyframe.tracked > 0:
+        used, old_segment = self._tracked_segment(), self._segment
+        if used:
             self._segment = self._segments
-        keyframe = self._make_keyframe(tentative, self._last_T_world)
+        keyframe = self._maker.make(tentative, self._last_T_world, self._segment, use_metric=True)
         found = self._localise(seen, keyframe, [])
         if not found.ok:
             self._segment = old_segment
             return None
         lost = self._lost_frames
-        if old_keyframe.tracked > 0:
+        if used:
             self._segments += 1
             note = f"new segment {self._segment} at the last known pose after {lost} lost frames; "
         else:
             self._store.drop_segment(old_segment)
             note = f"begun again at frame {keyframe.frame_index}: nothing matched the first frame; "
         self._store.add(keyframe)
-        structure = keyframe.structure
-        metric = structure is not None and (structure.depth is not None or bool(structure.known().any()))
-        self._set_scale(Scale.METRIC if metric else Scale.NONE, 0.02 if metric else float("nan"))
+        self._scale_of_first(keyframe)
         return self._accept(seen, keyframe, found, Status.TRACKED, note)
 
     # ---- without calibration
 
-    def _track_uncalibrated(self, seen: _Seen, keyframe: Keyframe) -> TrackedFrame:
+    def _track_uncalibrated(self, seen: Seen, keyframe: Keyframe) -> TrackedFrame:
         """Matches only; a keyframe is replaced when too few are left or they moved far."""
         if (seen.frame.camera is None) != (keyframe.camera is None):
             self._begin(seen, self._last_T_world)
             what = "gone" if seen.frame.camera is None else "known"
             status = Status.NO_CALIBRATION if seen.frame.camera is None else Status.INITIALISED
             return self._answer(seen, status, f"the calibration is {what} from here: new keyframe", is_keyframe=True)
-        matches = seen.matches = self._match(seen, keyframe.reference, seen.encoding)
+        matches = seen.matches = self._maker.match(seen, keyframe.reference, seen.encoding)
         keyframe.tracked += 1
         cells = mapping.covered_cells(matches.reference_xy, keyframe.size) if len(matches) else 0
         why = mapping.keyframe_reason(keyframe, len(matches), cells, 0.0, 0.0, self.config)
@@ -491,8 +417,8 @@ class Tracker:
             )
         return self._answer(seen, Status.NO_CALIBRATION, reason, keyframe)
 
-    def _keyframe_without_pose(self, seen: _Seen) -> Keyframe:
-        keyframe = self._make_keyframe(seen, self._last_T_world)
+    def _keyframe_without_pose(self, seen: Seen) -> Keyframe:
+        keyframe = self._maker.make(seen, self._last_T_world, self._segment, use_metric=True)
         self._keyframe, self._last = keyframe, None
         return keyframe
 
@@ -500,7 +426,7 @@ class Tracker:
 
     def _answer(
         self,
-        seen: _Seen,
+        seen: Seen,
         status: Status,
         reason: str,
         keyframe: Keyframe | None = None,
@@ -521,7 +447,7 @@ class Tracker:
             index=seen.frame.index,
             stamp_ns=seen.frame.stamp_ns,
             status=status,
-            reason=reason,
+            reason=reason + seen.note,
             keyframe_id=reference.id,
             keyframe_index=reference.frame_index,
             keyframe_stamp_ns=reference.stamp_ns,
@@ -537,13 +463,9 @@ class Tracker:
             timings_ms=seen.timings,
         )
 
-    def _relative_pose(self, seen: _Seen) -> RelativePose:
+    def _relative_pose(self, seen: Seen) -> RelativePose:
         found = seen.found
         assert found is not None
         if self._scale is Scale.METRIC and found.has_length and found.ok and seen.T_from_keyframe is not None:
             return found.metric_pose(seen.T_from_keyframe, self._scale_std)
         return found.two_view
-
-
-def _milliseconds(start: float) -> float:
-    return 1000.0 * (time.perf_counter() - start)

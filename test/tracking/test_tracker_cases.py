@@ -118,6 +118,28 @@ def test_depth_that_begins_later_turns_a_unit_into_metres_in_a_flagged_segment(w
     assert length == pytest.approx(np.linalg.norm(SIDEWAYS[-1][:3, 3] - SIDEWAYS[12][:3, 3]), rel=0.05)
 
 
+def test_stereo_pair_gives_metres_at_once(world: World) -> None:
+    baseline = 0.2
+    right_camera = Camera(640, 480, CAMERA.K, P=np.column_stack([CAMERA.K, [-500.0 * baseline, 0, 0]]))
+    shift = poses.make_pose(np.eye(3), [baseline, 0, 0])
+    both = np.concatenate([SIDEWAYS, SIDEWAYS @ shift])  # the matcher's images: left ones, then right ones
+    fields = {
+        "right_image": lambda i: image_of(i + len(SIDEWAYS)),
+        "right_camera": lambda i: right_camera,
+    }
+    results = run(Tracker(PointMatcher(world, both)), both, numbers=list(range(len(SIDEWAYS))), **fields)
+    assert {r.scale for r in results} == {Scale.METRIC}
+    expected = poses.inverse(SIDEWAYS[0]) @ SIDEWAYS[-1]
+    np.testing.assert_allclose(results[-1].T_world_from_camera[:3, 3], expected[:3, 3], atol=0.05)
+
+
+def test_stereo_without_a_baseline_is_left_out_with_the_reason(world: World) -> None:
+    fields = {"right_image": image_of, "right_camera": lambda i: CAMERA}
+    results = run(Tracker(PointMatcher(world, SIDEWAYS)), SIDEWAYS[:5], **fields)
+    assert "stereo not used" in results[0].reason
+    assert results[-1].scale is not Scale.METRIC
+
+
 def test_odometry_gives_the_length_of_the_first_baseline(world: World) -> None:
     tracker = Tracker(PointMatcher(world, SIDEWAYS))
     results = run(tracker, SIDEWAYS, odometry=lambda i: SIDEWAYS[i])
@@ -134,10 +156,18 @@ def test_without_calibration_there_are_matches_but_no_pose(world: World) -> None
     assert "CameraInfo" in results[-1].reason
 
 
-def test_loss_without_return_begins_a_new_flagged_segment(world: World) -> None:
-    path = through([(0, look(-1.5, 0, 0)), (20, look(0, 0, 0)), (8, look(0, 0, 8, 180)), (20, look(1.5, 0, 8, 180))])
+@pytest.fixture(scope="module")
+def two_rooms(world: World) -> World:
+    """A second room, 300 m to the right, that shares nothing with the first."""
+    both = World()
+    both.points = np.concatenate([world.points, world.points + np.array([300.0, 0, 0])])
+    return both
+
+
+def test_loss_without_return_begins_a_new_flagged_segment(two_rooms: World) -> None:
+    path = through([(0, look(-1.5, 0, 0)), (20, look(0, 0, 0)), (8, look(299, 0, 0)), (20, look(300, 0, 0))])
     blind = frozenset(range(21, 29))
-    tracker = Tracker(PointMatcher(world, path, blind=blind), TrackerConfig(max_lost_frames=5))
+    tracker = Tracker(PointMatcher(two_rooms, path, blind=blind), TrackerConfig(max_lost_frames=5))
     results = run(tracker, path)
     assert {results[i].status for i in blind} == {Status.LOST}
     after = [r for r in results if r.segment == 1]
@@ -146,20 +176,17 @@ def test_loss_without_return_begins_a_new_flagged_segment(world: World) -> None:
     assert after[-1].scale is Scale.UNIT
 
 
-def test_after_a_new_segment_the_old_one_is_found_again(world: World) -> None:
-    away = look(0, 0, 8, 180)
-    path = through(
-        [(0, look(-1.5, 0, 0)), (20, look(0, 0, 0)), (8, away), (8, look(0.7, 0, 8, 180)), (6, away), (6, look(0, 0, 0))]
-        + [(12, look(-1.0, 0, 0))]
-    )
+def test_after_a_new_segment_the_old_one_is_found_again(two_rooms: World) -> None:
+    keys = [(0, look(-1.5, 0, 0)), (20, look(0, 0, 0)), (8, look(299, 0, 0)), (14, look(300, 0, 0))]
+    path = through([*keys, (6, look(0, 0, 0)), (12, look(-1.0, 0, 0))])
     blind = frozenset([*range(21, 29), *range(43, 49)])
-    tracker = Tracker(PointMatcher(world, path, blind=blind), TrackerConfig(max_lost_frames=5))
+    tracker = Tracker(PointMatcher(two_rooms, path, blind=blind), TrackerConfig(max_lost_frames=5))
     results = run(tracker, path)
     assert 1 in {r.segment for r in results}
     back = next(r for r in results if r.status is Status.RELOCALISED)
     assert back.segment == 0
-    before = [r for r in results[:21]]
-    assert similarity_error([*before, *results[back.index :]], path[[*range(21), *range(back.index, len(path))]])[0] < 0.01
+    known = [*range(21), *range(back.index, len(path))]
+    assert similarity_error([results[i] for i in known], path[known])[0] < 0.01
 
 
 def test_nothing_in_view_from_the_start_begins_again_where_something_is(world: World) -> None:
@@ -214,7 +241,9 @@ def test_another_image_size_with_its_camera_becomes_a_keyframe(world: World) -> 
     answer = tracker.process(Frame(small, 3_000_000_000, 10, camera=CAMERA.resized(320, 240)))
     assert answer.status is Status.NEW_KEYFRAME
     assert "image size changed" in answer.reason
-    again = tracker.process(Frame(np.ascontiguousarray(image_of(11)[:240, :320]), 3_100_000_000, 11, CAMERA.resized(320, 240)))
+    again = tracker.process(
+        Frame(np.ascontiguousarray(image_of(11)[:240, :320]), 3_100_000_000, 11, CAMERA.resized(320, 240))
+    )
     assert again.status is Status.TRACKED
     assert again.keyframe_index == 10
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -44,3 +44,14 @@ def test_flight_with_rotation_loss_and_recovery_keeps_one_scale(world: World) ->
     assert {r.segment for r in results} == {0}
     assert ate < 0.005
     assert turn < 0.1
+
+
+def test_own_work_of_a_frame_is_small(world: World) -> None:
+    tracker = Tracker(PointMatcher(world, FLIGHT))
+    run(tracker, FLIGHT[:12])
+    start = time.process_time()
+    results = run(tracker, FLIGHT, numbers=list(range(12, 40)))
+    seconds = (time.process_time() - start) / 28
+    assert min(len(r.correspondences) for r in results) >= 1900
+    # about 40 ms on one free core; the limit leaves room for slow and busy machines, the matcher of the test included
+    assert seconds < 0.12

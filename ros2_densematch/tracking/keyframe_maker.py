@@ -1,0 +1,140 @@
+"""Making keyframes: encodings, metric points, and points carried over from the keyframe before."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from ros2_densematch.geometry import poses
+from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.matchers.base import Encoding, Matcher
+from ros2_densematch.tracking import mapping
+from ros2_densematch.tracking.config import TrackerConfig
+from ros2_densematch.tracking.frame import Frame
+from ros2_densematch.tracking.keyframe import Keyframe
+from ros2_densematch.tracking.localisation import Localisation, relative_weight
+from ros2_densematch.tracking.metric import rho_from_stereo
+from ros2_densematch.tracking.refinement import Float
+from ros2_densematch.tracking.structure import Structure, transfer
+
+
+@dataclass
+class Seen:
+    """A frame in work, or the last one that was tracked.
+
+    Attributes:
+        frame, encoding: the frame and its encoding as a query.
+        timings: milliseconds by stage.
+        matches, found: against the keyframe that was tried last.
+        T_from_keyframe: (4, 4) T_frame_from_keyframe in map units.
+        note: what could not be used of the frame, in words.
+    """
+
+    frame: Frame
+    encoding: Encoding
+    timings: dict[str, float]
+    matches: Correspondences | None = None
+    found: Localisation | None = None
+    T_from_keyframe: Float | None = None
+    note: str = ""
+
+
+class KeyframeMaker:
+    """Makes keyframes with consecutive numbers.
+
+    Args:
+        matcher, config: of the tracker.
+    """
+
+    def __init__(self, matcher: Matcher, config: TrackerConfig) -> None:
+        self._matcher = matcher
+        self._config = config
+        self._next_id = 0
+
+    def match(self, seen: Seen, reference: Encoding, query: Encoding) -> Correspondences:
+        """Matches two encodings; the time counts for the frame `seen`."""
+        start = time.perf_counter()
+        matches = self._matcher.match(reference, query, max_matches=self._config.max_matches, seed=self._config.seed)
+        seen.timings["match"] += milliseconds_since(start)
+        return matches
+
+    def make(self, seen: Seen, T_world_from_camera: Float, segment: int, *, use_metric: bool) -> Keyframe:
+        """A keyframe without points but those that depth or stereo measure.
+
+        Args:
+            use_metric: the map unit is the metre or not yet chosen; otherwise depth and stereo are left aside.
+        """
+        frame, reference = seen.frame, seen.encoding
+        if self._matcher.reference_encoding_differs:
+            start = time.perf_counter()
+            reference = self._matcher.encode(frame.image, reference=True, mask=frame.mask)
+            seen.timings["encode"] += milliseconds_since(start)
+        structure = None
+        if frame.camera is not None:
+            structure = Structure(frame.camera, frame.depth if use_metric else None, 3 * self._config.max_matches)
+            if frame.right_image is not None and frame.right_camera is not None and use_metric:
+                try:
+                    self._add_stereo(seen, reference, structure)
+                except ValueError as error:
+                    seen.note = f"; stereo not used: {error}"
+        keyframe = Keyframe(
+            self._next_id,
+            frame.index,
+            frame.stamp_ns,
+            frame.size,
+            frame.camera,
+            segment,
+            T_world_from_camera,
+            reference,
+            seen.encoding,
+            structure,
+            frame.odometry,
+        )
+        self._next_id += 1
+        return keyframe
+
+    def promote(self, seen: Seen, previous: Keyframe, *, use_metric: bool) -> Keyframe:
+        """A keyframe from a frame that was tracked against `previous`; the points that both see are carried over."""
+        assert seen.T_from_keyframe is not None
+        assert seen.found is not None
+        assert seen.matches is not None
+        T_previous_from_new = poses.inverse(seen.T_from_keyframe)
+        T_world = poses.compose(previous.T_world_from_camera, T_previous_from_new)
+        keyframe = self.make(seen, T_world, previous.segment, use_metric=use_metric)
+        if keyframe.structure is None or previous.structure is None:
+            return keyframe
+        inliers = np.flatnonzero(seen.found.inliers)
+        transfer(
+            previous.structure,
+            seen.found.index[inliers],
+            seen.T_from_keyframe,
+            keyframe.structure,
+            seen.matches.query_xy[inliers],
+        )
+        if keyframe.structure.known().any():
+            back = self.match(seen, keyframe.reference, previous.query)
+            mapping.anchor_to_previous(keyframe, previous, back, T_previous_from_new, relative_weight(back))
+        return keyframe
+
+    def _add_stereo(self, seen: Seen, reference: Encoding, structure: Structure) -> None:
+        frame = seen.frame
+        assert frame.right_image is not None
+        assert frame.right_camera is not None
+        assert frame.camera is not None
+        start = time.perf_counter()
+        right = self._matcher.encode(frame.right_image)
+        seen.timings["encode"] += milliseconds_since(start)
+        matches = self.match(seen, reference, right)
+        xy, rho, info = rho_from_stereo(matches, frame.camera, frame.right_camera)
+        index = structure.find_or_add(xy)
+        _, first = np.unique(index, return_index=True)
+        first = first[index[first] >= 0]
+        structure.set_prior(index[first], rho[first], info[first])
+        structure.measured = bool(structure.known().any())
+
+
+def milliseconds_since(start: float) -> float:
+    """Milliseconds since `time.perf_counter()` was `start`."""
+    return 1000.0 * (time.perf_counter() - start)
