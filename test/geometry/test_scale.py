@@ -14,7 +14,7 @@ from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.scale import DepthScale, PriorScale, StereoScale, sample_inverse
 from ros2_densematch.geometry.two_view import Geometry, Scale, estimate_relative_pose
 
-RUNS = 40
+RUNS = 30
 SIZE = (640, 480)
 CAMERA = Camera.from_matrix([[500, 0, 320], [0, 500, 240], [0, 0, 1]], *SIZE)
 BASELINE = 0.2

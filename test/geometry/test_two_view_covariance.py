@@ -12,7 +12,7 @@ from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.relative_pose import UNKNOWN_LENGTH_VARIANCE
 from ros2_densematch.geometry.two_view import Scale, estimate_relative_pose
 
-RUNS = 100
+RUNS = 80
 
 
 def check_band(errors: list[float], freedom: int) -> None:
