@@ -109,6 +109,10 @@ class Tracker:
         first = (seen.matches, found)
         moved = float(np.linalg.norm(found.T_frame_from_keyframe[:3, 3])) > 0
         if found.ok and (found.has_length or self._scale == Scale.NONE or not moved):
+            rejoined = self._rejoin_older_segment(seen, keyframe)
+            if rejoined is not None:
+                return rejoined
+            seen.matches, seen.found = first
             if self._lost_frames:
                 return self._accept(seen, keyframe, found, Status.RELOCALISED, self._found_again(keyframe))
             return self._accept(seen, keyframe, found, Status.TRACKED)
@@ -358,6 +362,23 @@ class Tracker:
         seen.matches, seen.found = matches, found
         return self._answer(seen, Status.LOST, f"lost: {found.reason}", keyframe)
 
+    def _rejoin_older_segment(self, seen: Seen, keyframe: Keyframe) -> TrackedFrame | None:
+        """In a later segment, every few frames, whether a keyframe of an older one sees this frame; then that one goes
+        on and the later one is given up: nothing relates the two units but this frame."""
+        older = [k for k in self._store if k.segment < self._segment and k.structure is not None]
+        older = [k for k in older if self._scales.get(k.segment, (Scale.NONE, 0.0))[0] >= self._scale]
+        if not older or keyframe.tracked % self.config.relocalisation_interval:
+            return None
+        candidate = older[self._turn % len(older)]
+        self._turn += 1
+        found = self._localise(seen, candidate, [])
+        if not found.has_length or int(found.inliers.sum()) < self.config.relocalisation_inliers:
+            return None
+        left = self._segment
+        self._store.drop_segment(left)
+        note = f"segment {candidate.segment} found again by keyframe {candidate.id}, segment {left} ends; "
+        return self._accept(seen, candidate, found, Status.RELOCALISED, note)
+
     def _tracked_segment(self) -> bool:
         """Whether any frame was tracked in the present segment."""
         return any(k.tracked > 0 for k in self._store if k.segment == self._segment)
@@ -367,10 +388,10 @@ class Tracker:
         tentative, self._tentative = self._tentative, seen
         if tentative is None or tentative.frame.camera is None or seen.frame.camera is None:
             return None
-        reference = tentative.encoding
-        probe = self._maker.match(seen, reference, seen.encoding)
-        if len(probe) < 2 * self.config.min_inliers:
-            return None
+        if not self.matcher.reference_encoding_differs:
+            probe = self._maker.match(seen, tentative.encoding, seen.encoding)
+            if len(probe) < 2 * self.config.min_inliers:
+                return None
         used, old_segment = self._tracked_segment(), self._segment
         if used:
             self._segment = self._segments

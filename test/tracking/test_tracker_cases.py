@@ -189,6 +189,28 @@ def test_after_a_new_segment_the_old_one_is_found_again(two_rooms: World) -> Non
     assert similarity_error([results[i] for i in known], path[known])[0] < 0.01
 
 
+def test_a_later_segment_ends_when_a_keyframe_of_the_older_one_comes_into_view(world: World) -> None:
+    path = through(
+        [
+            (0, look(-1.0, 0, 2, -60)),
+            (12, look(-0.4, 0, 2, -55)),
+            (8, look(0, 0, 2, 60)),
+            (12, look(0.6, 0, 2, 55)),
+            (20, look(0, 0, 2, -50)),
+            (8, look(-0.6, 0, 2.1, -50)),
+        ]
+    )
+    tracker = Tracker(PointMatcher(world, path, blind=frozenset(range(13, 21))), TrackerConfig(max_lost_frames=5))
+    results = run(tracker, path)
+    assert results[30].segment == 1
+    back = next(r for r in results if r.status is Status.RELOCALISED)
+    assert "segment 0 found again" in back.reason
+    assert results[-1].segment == 0
+    assert {k.segment for k in tracker.keyframes} == {0}
+    known = [*range(13), *range(back.index, len(path))]
+    assert similarity_error([results[i] for i in known], path[known])[0] < 0.02
+
+
 def test_nothing_in_view_from_the_start_begins_again_where_something_is(world: World) -> None:
     tracker = Tracker(PointMatcher(world, SIDEWAYS, blind=frozenset(range(4))))
     results = run(tracker, SIDEWAYS)
