@@ -19,7 +19,7 @@ def from_the_whole_matrix(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor,
     forward, backward = similarity.argmax(1), similarity.argmax(0)
     first = torch.nonzero(backward[forward] == torch.arange(len(a)))[:, 0]
     second = forward[first]
-    rows, columns = similarity.sort(1, descending=True)[0], similarity.sort(0, descending=True)[0]
+    rows, columns = similarity.topk(2, 1)[0], similarity.topk(2, 0)[0]
     margin = torch.minimum((rows[:, 0] - rows[:, 1])[first], (columns[0] - columns[1])[second])
     return first, second, similarity[first, second], margin
 
