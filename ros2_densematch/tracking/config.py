@@ -39,8 +39,8 @@ class TrackerConfig(BaseModel):
         1.0,
         gt=0.0,
         le=20.0,
-        description="Least median triangulation angle, in degrees, for points to be triangulated from scratch; below "
-        "it the baseline is too short and the position is held.",
+        description="Least triangulation angle, in degrees, that a fifth of the points must exceed to be triangulated "
+        "from scratch; below it the baseline is too short and the position is held.",
     )
     relocalisation_candidates: int = Field(
         2, ge=0, le=20, description="Older keyframes tried a frame while tracking is lost."

@@ -35,6 +35,7 @@ class Localisation:
         index: (N,) point of the keyframe for each match, -1 = none.
         xy, weight: (N, 2) normalised query coordinates, (N,) relative weights.
         parallax_deg: median angle between the two rays of the inliers after the rotation is taken out.
+        near_parallax_deg: the same for the nearer points: the angle that a fifth of the inliers exceeds.
         two_view: the two-view estimate from the matches alone.
         reason: what happened, in words.
         covariance: (6, 6) of `T_frame_from_keyframe` in map units where `has_length`: order x y z, rotation x y z, left
@@ -49,6 +50,7 @@ class Localisation:
     xy: Float
     weight: Float
     parallax_deg: float
+    near_parallax_deg: float
     two_view: RelativePose
     reason: str
     covariance: Float | None = None
@@ -152,12 +154,12 @@ def localise(
     if count < min_inliers or known_inliers < max(_MIN_KNOWN, 0.25 * len(usable)):
         return failed
     reason = f"{count} of {len(matches)} matches agree, {known_inliers} at points of known depth"
-    parallax = _parallax_deg(T, structure.bearing[index[inliers]], xy[inliers])
+    parallax, near = _parallax_deg(T, structure.bearing[index[inliers]], xy[inliers])
     # The refinement turns the pose as a whole; the convention of poses turns rotation and position separately.
     change = np.eye(6)
     change[:3, 3:] = -poses.skew(T[:3, 3])
     covariance = change @ refined.covariance @ change.T
-    return Localisation(True, T, True, inliers, index, xy, weight, parallax, two_view, reason, covariance)
+    return Localisation(True, T, True, inliers, index, xy, weight, parallax, near, two_view, reason, covariance)
 
 
 def relative_weight(matches: Correspondences) -> Float:
@@ -203,16 +205,16 @@ def _rotation_only(
     # identical images and pure rotations are fine; DEGENERATE and UNDEFINED have no trustworthy rotation
     ok = bool(enough and two_view.geometry not in (Geometry.UNDEFINED, Geometry.DEGENERATE))
     inliers = two_view.inliers & (index >= 0) if ok else np.zeros(len(matches), np.bool_)
-    parallax = 0.0
+    parallax, near = 0.0, 0.0
     if ok:
-        parallax = _parallax_deg(T, structure.bearing[index[inliers]], xy[inliers])
+        parallax, near = _parallax_deg(T, structure.bearing[index[inliers]], xy[inliers])
         length = float(np.linalg.norm(T[:3, 3]))
         if two_view.geometry not in (Geometry.CALIBRATED, Geometry.PLANAR) or length < 1e-9:
             T[:3, 3] = 0.0
         else:
             T[:3, 3] /= length
     reason = f"{two_view.num_inliers} of {len(matches)} matches agree: {two_view.status}"
-    return Localisation(ok, T, False, inliers, index, xy, weight, parallax, two_view, reason)
+    return Localisation(ok, T, False, inliers, index, xy, weight, parallax, near, two_view, reason)
 
 
 def _start(
@@ -278,11 +280,13 @@ def _absolute_pose(known: PointPriors, xy: Float, focal: float, seed: int) -> Fl
     return poses.make_pose(pose.R, pose.t)
 
 
-def _parallax_deg(T: Float, bearing: Float, xy: Float) -> float:
-    """Median angle between the keyframe's rays, turned by the rotation, and the frame's rays; 0 without points."""
+def _parallax_deg(T: Float, bearing: Float, xy: Float) -> tuple[float, float]:
+    """Angles between the keyframe's rays, turned by the rotation, and the frame's rays: the median, and the one that a
+    fifth of the points exceeds; 0 without points."""
     if len(xy) == 0:
-        return 0.0
+        return 0.0, 0.0
     a = bearing @ T[:3, :3].T
     b = np.column_stack([xy, np.ones(len(xy))])
     sine = np.linalg.norm(np.cross(a, b), axis=1)
-    return float(np.degrees(np.median(np.arctan2(sine, np.sum(a * b, 1)))))
+    angle = np.degrees(np.arctan2(sine, np.sum(a * b, 1)))
+    return float(np.median(angle)), float(np.quantile(angle, 0.8))

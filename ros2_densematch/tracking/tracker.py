@@ -240,9 +240,9 @@ class Tracker:
         held[:3, 3] = 0.0
         if not moved:
             return held, f"pure rotation or too little motion: rotation chained, position held; {found.reason}"
-        if found.parallax_deg < self.config.min_parallax_deg:
+        if found.near_parallax_deg < self.config.min_parallax_deg:
             return held, (
-                f"baseline too short ({found.parallax_deg:.2f} degrees of parallax): rotation chained, position held; "
+                f"baseline too short ({found.near_parallax_deg:.2f} degrees of parallax): rotation chained, position held; "
                 + found.reason
             )
         assert seen.frame.camera is not None
