@@ -76,7 +76,9 @@ class GcmMatcher(Matcher):
         weights: str | None = None,
         saliency_threshold: float = -5.0,
         similarity_threshold: float = 0.5,
-        least_score: float = 0.2,
+        confident_score: float = 0.5,
+        least_score: float = 0.1,
+        enough: int = 300,
         weak_support: int = 60,
         weak_share: float = 0.25,
         stages: frozenset[str] = frozenset({"refine", "grow", "filter", "hypotheses"}),
@@ -88,7 +90,9 @@ class GcmMatcher(Matcher):
             weights: None for the shipped file, "random", or a safetensors file of `densematch train`.
             saliency_threshold: least logit of a key point.
             similarity_threshold: least cosine of a coarse match.
-            least_score: matches that are less likely right than this are left out.
+            confident_score: matches that are less likely right than this are left out, unless too few remain.
+            least_score: matches that are less likely right than this are always left out.
+            enough: where fewer matches are confident, the best ones up to this number are taken.
             weak_support: a plain match with fewer confirmed coarse matches is weak: hypotheses are tried.
             weak_share: likewise one with a smaller share of confirmed coarse matches.
             stages: which stages run; for ablation.
@@ -107,7 +111,9 @@ class GcmMatcher(Matcher):
         self._device = choose_device(device)
         self._saliency_threshold = saliency_threshold
         self._similarity_threshold = similarity_threshold
+        self._confident_score = confident_score
         self._least_score = least_score
+        self._enough = enough
         self._weak_support = weak_support
         self._weak_share = weak_share
         self._stages = stages
@@ -155,7 +161,7 @@ class GcmMatcher(Matcher):
         b: GcmEncoding = query.data
         candidates = self.candidates(a, b)
         score = self.score(candidates)
-        accepted = score >= self._least_score
+        accepted = self._accepted(score)
         # refinement may have carried a match over the rim of a mask
         accepted &= reference.allows(a.to_original(candidates.reference_xy))
         accepted &= query.allows(b.to_original(candidates.query_xy))
@@ -175,6 +181,15 @@ class GcmMatcher(Matcher):
             _precision(candidates, b.scale).astype(np.float32),
             warp,
         )
+
+    def _accepted(self, score: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """The confident matches; where they are few, the estimator gets the next best too and sorts them out."""
+        bar = self._confident_score
+        if (score >= bar).sum() < self._enough:
+            ranked = np.sort(score)[::-1]
+            nth = ranked[self._enough - 1] if len(ranked) >= self._enough else 0.0
+            bar = max(self._least_score, min(bar, float(nth)))
+        return np.asarray(score >= bar, np.bool_)
 
     @torch.inference_mode()
     def candidates(self, reference: GcmEncoding, query: GcmEncoding) -> Candidates:
