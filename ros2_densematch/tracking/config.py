@@ -17,6 +17,12 @@ class TrackerConfig(BaseModel):
     )
     max_matches: int = Field(2000, ge=50, le=100_000, description="Most matches a frame, the best ones.")
     min_inliers: int = Field(20, ge=8, le=1000, description="A frame with fewer consistent matches is lost.")
+    max_rotation_std_deg: float = Field(
+        0.08,
+        gt=0.0,
+        le=10.0,
+        description="A frame whose rotation is known less well, in degrees about the worst axis, is lost.",
+    )
     keyframe_overlap: float = Field(
         0.6,
         gt=0.0,

@@ -86,6 +86,7 @@ def localise(
     camera: Camera,
     *,
     min_inliers: int,
+    max_rotation_std_deg: float,
     predictions: list[Float],
     config: PoseConfig,
     seed: int,
@@ -102,6 +103,8 @@ def localise(
         structure: points of the keyframe.
         camera: of the frame.
         min_inliers: fewer consistent matches are a failure.
+        max_rotation_std_deg: so is a pose whose rotation is known less well than that (standard deviation in degrees
+            about the worst axis): a few matches in a corner agree on almost anything.
         predictions: (4, 4) guesses of T_frame_from_keyframe in map units.
         config, seed: of the two-view estimator.
     """
@@ -159,6 +162,10 @@ def localise(
     change = np.eye(6)
     change[:3, 3:] = -poses.skew(T[:3, 3])
     covariance = change @ refined.covariance @ change.T
+    rotation_std = float(np.degrees(np.sqrt(np.linalg.eigvalsh(covariance[3:, 3:])[-1])))
+    if not rotation_std <= max_rotation_std_deg:
+        bound = f"but fix the rotation to {rotation_std:.2f} degrees only (limit {max_rotation_std_deg:g})"
+        return replace(failed, ok=False, reason=f"{reason}, {bound}")
     return Localisation(True, T, True, inliers, index, xy, weight, parallax, near, two_view, reason, covariance)
 
 
