@@ -30,6 +30,7 @@ Float = NDArray[np.float64]
 _MEASURED_STD = 0.02  # relative standard deviation of the metre from depth or stereo, and from odometry
 _ODOMETRY_STD = 0.05
 _FEW_KNOWN = 30  # with fewer known points in view an older keyframe is looked for
+_AGREE_DEG, _AGREE_SHARE = 1.5, 0.05  # two keyframes agree on a pose: turn, and distance over median depth
 _SAME_VIEW = 0.35  # radians of turn plus distance over median depth within which an older keyframe shows the same
 
 
@@ -149,6 +150,7 @@ class Tracker:
             keyframe.structure,
             seen.frame.camera,
             min_inliers=self.config.min_inliers,
+            max_rotation_std_deg=self.config.max_rotation_std_deg,
             predictions=predictions,
             config=self.config.pose,
             seed=self.config.seed,
@@ -196,7 +198,7 @@ class Tracker:
             why = "it is the first one with a depth image"
         known = int(np.count_nonzero(structure.known()[found.index[found.inliers]]))
         weak = known < _FEW_KNOWN and keyframe.tracked % config.relocalisation_interval == 0
-        if (why or weak) and self._scale != Scale.NONE and self._return_to_older(seen, keyframe, inliers):
+        if (why or weak) and self._scale != Scale.NONE and self._return_to_older(seen, keyframe, inliers, known):
             assert seen.found is not None
             back = f"back to keyframe {self._keyframe.id}; {seen.found.reason}"
             return self._answer(seen, status, prefix + back, self._keyframe)
@@ -206,8 +208,11 @@ class Tracker:
             return self._answer(seen, changed, f"{prefix}new keyframe: {why}; {reason}", keyframe, is_keyframe=True)
         return self._answer(seen, status, prefix + reason, keyframe)
 
-    def _return_to_older(self, seen: Seen, keyframe: Keyframe, inliers: int) -> bool:
-        """Takes up an older keyframe where it sees this frame as well: its points are better known and drifted less."""
+    def _return_to_older(self, seen: Seen, keyframe: Keyframe, inliers: int, known: int) -> bool:
+        """Takes up an older keyframe where it sees this frame as well: its points are better known and drifted less.
+
+        The two must agree on where the frame is, unless the present keyframe hardly knows (`known` points in view).
+        """
         assert seen.T_from_keyframe is not None
         T_world = poses.compose(keyframe.T_world_from_camera, poses.inverse(seen.T_from_keyframe))
         older = self._store.nearest(T_world, self._segment, within=_SAME_VIEW)
@@ -219,7 +224,9 @@ class Tracker:
         found = self._localise(seen, candidate, [guess])
         T = found.T_frame_from_keyframe
         enough = max(self.config.relocalisation_inliers, min(inliers, 4 * self.config.relocalisation_inliers))
-        if found.has_length and int(found.inliers.sum()) >= enough:
+        turned, moved = poses.rotation_angle_deg(T, guess), float(np.linalg.norm(T[:3, 3] - guess[:3, 3]))
+        agree = turned < _AGREE_DEG and moved < _AGREE_SHARE * self._typical_depth
+        if found.has_length and int(found.inliers.sum()) >= enough and (agree or known < _FEW_KNOWN):
             assert seen.matches is not None
             cells = mapping.covered_cells(seen.matches.reference_xy[found.inliers], candidate.size)
             turn = poses.rotation_angle_deg(T)
