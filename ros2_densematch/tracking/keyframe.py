@@ -48,6 +48,7 @@ class Keyframe:
         structure: its points; None without a camera.
         window: some of the frames that saw it, for the joint refinement.
         best_inliers, best_cells: the most that any frame reached, for the decision when to replace it.
+        support: the fewest known points by which it or a keyframe before it was connected to its predecessor.
         tracked: number of frames that were tracked against it.
     """
 
@@ -65,6 +66,7 @@ class Keyframe:
     window: list[Sight] = field(default_factory=list)
     best_inliers: int = 0
     best_cells: int = 0
+    support: float = float("inf")
     tracked: int = 0
 
     def rescale(self, factor: float, anchor: Float) -> None:

@@ -106,6 +106,8 @@ class KeyframeMaker:
         if keyframe.structure is None or previous.structure is None:
             return keyframe
         inliers = np.flatnonzero(seen.found.inliers)
+        known = int(np.count_nonzero(previous.structure.known()[seen.found.index[inliers]]))
+        keyframe.support = min(previous.support, known)
         transfer(
             previous.structure,
             seen.found.index[inliers],

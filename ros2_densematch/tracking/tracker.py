@@ -211,7 +211,8 @@ class Tracker:
     def _return_to_older(self, seen: Seen, keyframe: Keyframe, inliers: int, known: int) -> bool:
         """Takes up an older keyframe where it sees this frame as well: its points are better known and drifted less.
 
-        The two must agree on where the frame is, unless the present keyframe hardly knows (`known` points in view).
+        The two must agree on where the frame is, unless the older one is the far better connected (`Keyframe.support`;
+        the present one knows no better than by its `known` points in view).
         """
         assert seen.T_from_keyframe is not None
         T_world = poses.compose(keyframe.T_world_from_camera, poses.inverse(seen.T_from_keyframe))
@@ -226,7 +227,8 @@ class Tracker:
         enough = max(self.config.relocalisation_inliers, min(inliers, 4 * self.config.relocalisation_inliers))
         turned, moved = poses.rotation_angle_deg(T, guess), float(np.linalg.norm(T[:3, 3] - guess[:3, 3]))
         agree = turned < _AGREE_DEG and moved < _AGREE_SHARE * self._typical_depth
-        if found.has_length and int(found.inliers.sum()) >= enough and (agree or known < _FEW_KNOWN):
+        better = candidate.support >= 2 * min(keyframe.support, known)
+        if found.has_length and int(found.inliers.sum()) >= enough and (agree or better):
             assert seen.matches is not None
             cells = mapping.covered_cells(seen.matches.reference_xy[found.inliers], candidate.size)
             turn = poses.rotation_angle_deg(T)
