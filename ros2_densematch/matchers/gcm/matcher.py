@@ -30,6 +30,8 @@ from ros2_densematch.weights.catalogue import path_of
 from ros2_densematch.weights.loading import load_exactly, read_state
 
 _FILTER_PREFIX = "filter."
+# grown matches begin nearer to their place than coarse ones
+_GROWTH_ITERATIONS = 4
 # a hypothesis needs so many coarse matches that their neighbours confirm
 _LEAST_CONFIRMED = 20
 
@@ -210,7 +212,8 @@ class GcmMatcher(Matcher):
         found = refine_coarse(reference, query, coarse, radius=settings.radius, iterations=iterations)
         if "grow" not in self._stages:
             return found
-        return grow(reference, query, found, radius=5, iterations=4, rounds=settings.growth_rounds)
+        iterations = min(iterations, _GROWTH_ITERATIONS)
+        return grow(reference, query, found, radius=5, iterations=iterations, rounds=settings.growth_rounds)
 
     def _in_another_frame(self, reference: GcmEncoding, query: GcmEncoding, supported: int) -> Candidates | None:
         """Candidates by the best affine hypothesis, or None when it does not clearly help."""
