@@ -250,10 +250,8 @@ class Tracker:
         if not moved:
             return held, f"pure rotation or too little motion: rotation chained, position held; {found.reason}"
         if found.near_parallax_deg < self.config.min_parallax_deg:
-            return held, (
-                f"baseline too short ({found.near_parallax_deg:.2f} degrees of parallax): rotation chained, position held; "
-                + found.reason
-            )
+            short = f"baseline too short ({found.near_parallax_deg:.2f} degrees of parallax)"
+            return held, f"{short}: rotation chained, position held; {found.reason}"
         assert seen.frame.camera is not None
         assert keyframe.structure is not None
         length = self._odometry_length(seen.frame.odometry, keyframe.odometry)
