@@ -21,7 +21,7 @@ class TrackerConfig(BaseModel):
         0.08,
         gt=0.0,
         le=10.0,
-        description="A frame whose rotation is known less well, in degrees about the worst axis, is lost.",
+        description="A frame whose matches lie in a corner and fix the rotation less well, in degrees, is lost.",
     )
     keyframe_overlap: float = Field(
         0.6,

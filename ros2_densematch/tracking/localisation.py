@@ -20,6 +20,7 @@ _INLIER_CHI2 = 9.21  # 99 % of a chi-squared variable with 2 degrees of freedom
 _MAX_REFINED = 1000  # points in the refinement of the pose: more of them cost time and change nothing
 _MIN_KNOWN = 8  # known points that a length of the translation needs
 _PNP_PX = 3.0
+_CORNER_SHARE = 0.25  # matches that span less of the image lie in a corner
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ def localise(
         structure: points of the keyframe.
         camera: of the frame.
         min_inliers: fewer consistent matches are a failure.
-        max_rotation_std_deg: so is a pose whose rotation is known less well than that (standard deviation in degrees
-            about the worst axis): a few matches in a corner agree on almost anything.
+        max_rotation_std_deg: so is a pose from matches in a corner of the image whose rotation is known less well than
+            that (standard deviation in degrees about the worst axis): they agree on almost anything.
         predictions: (4, 4) guesses of T_frame_from_keyframe in map units.
         config, seed: of the two-view estimator.
     """
@@ -163,10 +164,16 @@ def localise(
     change[:3, 3:] = -poses.skew(T[:3, 3])
     covariance = change @ refined.covariance @ change.T
     rotation_std = float(np.degrees(np.sqrt(np.linalg.eigvalsh(covariance[3:, 3:])[-1])))
-    if not rotation_std <= max_rotation_std_deg:
+    if not rotation_std <= max_rotation_std_deg and _covered_share(matches.query_xy[inliers], camera) < _CORNER_SHARE:
         bound = f"but fix the rotation to {rotation_std:.2f} degrees only (limit {max_rotation_std_deg:g})"
         return replace(failed, ok=False, reason=f"{reason}, {bound}")
     return Localisation(True, T, True, inliers, index, xy, weight, parallax, near, two_view, reason, covariance)
+
+
+def _covered_share(xy: NDArray[np.float32], camera: Camera) -> float:
+    """Share of the image that the central nine tenths of the pixels (N, 2) span along each axis."""
+    low, high = np.quantile(xy, [0.05, 0.95], axis=0)
+    return float(np.prod(high - low) / (camera.width * camera.height))
 
 
 def relative_weight(matches: Correspondences) -> Float:

@@ -150,7 +150,8 @@ class Tracker:
             keyframe.structure,
             seen.frame.camera,
             min_inliers=self.config.min_inliers,
-            max_rotation_std_deg=self.config.max_rotation_std_deg,
+            # measured depth does not drift: there the bound would only cost frames
+            max_rotation_std_deg=float("inf") if self._scale == Scale.METRIC else self.config.max_rotation_std_deg,
             predictions=predictions,
             config=self.config.pose,
             seed=self.config.seed,
