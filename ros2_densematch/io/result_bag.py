@@ -13,7 +13,13 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from ros2_densematch.io.odometry import OdometryChain
 from ros2_densematch.messages.conversions import odometry_message, to_cdr
-from ros2_densematch.messages.tracked import frame_correspondences, frame_relative_pose, keyframe_info, status_message
+from ros2_densematch.messages.tracked import (
+    frame_correspondences,
+    frame_relative_pose,
+    keyframe_info,
+    odometry_reason,
+    status_message,
+)
 from ros2_densematch.messages.typestore import ros2_typestore
 from ros2_densematch.tracking.tracked_frame import TrackedFrame
 
@@ -145,6 +151,8 @@ class ResultBag:
             device=self._device,
             frames_processed=self._frames,
             frames_dropped=frames_dropped,
+            frames_refused=frames_dropped,  # a replay drops nothing else
+            odometry_reason=odometry_reason(tracked),
         )
 
     def _put(self, topic: str, tracked: TrackedFrame, message: Any | None) -> None:

@@ -86,6 +86,15 @@ def keyframe_info(
     )
 
 
+def odometry_reason(tracked: TrackedFrame) -> str:
+    """Why a frame has no message on the odometry topic, "" where it has one: only metric poses are published there."""
+    if tracked.T_world_from_camera is None:
+        return f"no pose: {tracked.reason}" if tracked.reason else "no pose"
+    if tracked.scale != Scale.METRIC:
+        return "the scale is not metric: give depth, a right image or metric odometry"
+    return ""
+
+
 def status_message(
     tracked: TrackedFrame,
     *,
@@ -95,6 +104,12 @@ def status_message(
     device: str = "",
     frames_processed: int = 0,
     frames_dropped: int = 0,
+    frames_refused: int = 0,
+    odometry_reason: str = "",
+    latency_ms: float = math.nan,
+    input_hz: float = math.nan,
+    output_hz: float = math.nan,
+    gpu_memory: int = 0,
 ) -> Any:
     """densematch/MatcherStatus of a frame.
 
@@ -103,6 +118,11 @@ def status_message(
         frame_id: its optical frame.
         matcher, preset, device: what runs.
         frames_processed, frames_dropped: since the start.
+        frames_refused: of the dropped ones, those that could not be decoded or whose time went back.
+        odometry_reason: why the frame has no odometry message, "" where it has one.
+        latency_ms: from the image's stamp to this message; NaN in a replay.
+        input_hz, output_hz: images received and processed a second; NaN in a replay.
+        gpu_memory: bytes held on the GPU.
     """
     status = message_class("densematch/msg/MatcherStatus")
     matches = tracked.correspondences
@@ -124,4 +144,10 @@ def status_message(
         pose_ms=float(tracked.timings_ms.get("pose", math.nan)),
         frames_processed=int(frames_processed),
         frames_dropped=int(frames_dropped),
+        frames_refused=int(frames_refused),
+        odometry_reason=odometry_reason,
+        latency_ms=float(latency_ms),
+        input_hz=float(input_hz),
+        output_hz=float(output_hz),
+        gpu_memory=int(gpu_memory),
     )

@@ -26,11 +26,41 @@ def test_all_messages_and_the_service_are_registered() -> None:
     assert "tf/msg/tfMessage" in ros1_typestore().types
 
 
-@pytest.mark.parametrize("path", ["msg/Correspondences.msg", "msg/RelativePose.msg", "msg/KeyframeInfo.msg"])
-def test_every_field_has_a_comment(repository: Path, path: str) -> None:
-    for line in (repository / path).read_text().splitlines():
-        if line and not line.startswith((" ", "#")) and "=" not in line.split("#")[0]:
-            assert "#" in line, f"{path}: {line}"
+def fields(text: str) -> list[tuple[str, str, str]]:
+    """(type, name, comment) of every field and constant of a .msg or .srv file, comment lines below it included."""
+    found: list[tuple[str, str, str]] = []
+    for line in text.splitlines():
+        declaration, _, comment = line.partition("#")
+        if declaration.strip() and declaration.strip() != "---":
+            kind, name = declaration.split()[:2]
+            found.append((kind, name, comment.strip()))
+        elif line.startswith(" ") and found:
+            found[-1] = (*found[-1][:2], f"{found[-1][2]} {comment.strip()}")
+    return found
+
+
+DEFINITIONS = ["srv/MatchPair.srv", *(f"msg/{name}.msg" for name in NAMES)]
+
+
+@pytest.mark.parametrize("path", DEFINITIONS)
+def test_every_field_and_constant_has_a_comment(repository: Path, path: str) -> None:
+    found = fields((repository / path).read_text())
+    assert len(found) >= 5
+    assert not [name for _, name, comment in found if not comment]
+
+
+@pytest.mark.parametrize("path", DEFINITIONS)
+def test_every_measured_quantity_has_a_unit_or_a_range(repository: Path, path: str) -> None:
+    unit = re.compile(r"pixels|px\^-2|milliseconds|\bms\b|metres|degrees|a second|\[0, 1\]")
+    measured = [f for f in fields((repository / path).read_text()) if f[0].startswith("float")]
+    assert not [name for _, name, comment in measured if not unit.search(comment)]
+
+
+@pytest.mark.parametrize("path", DEFINITIONS)
+def test_what_has_a_pose_or_a_header_names_its_frame(repository: Path, path: str) -> None:
+    for kind, name, comment in fields((repository / path).read_text()):
+        if kind.startswith(("std_msgs/Header", "geometry_msgs/")) or name.endswith("frame_id"):
+            assert re.search(r"frame", comment), f"{path}: {name}"
 
 
 def test_field_names_are_spelled_out() -> None:
