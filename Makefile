@@ -8,12 +8,13 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test quicktest lint typecheck format messages clean
+.PHONY: help setup demo test quicktest golden lint typecheck format messages clean
 
 help:
 	@echo "make demo       simulate a camera flight, replay it, write a report to $(OUT)"
 	@echo "make test       lint, type check, all tests, and a run of the wheel in a fresh environment"
 	@echo "make quicktest  the tests without those marked slow"
+	@echo "make golden     every golden array compared (minutes); the folder: DENSEMATCH_GOLDEN, default ../shared/golden"
 	@echo "make lint | typecheck | format"
 	@echo "make messages   ROS 2 messages in $(VENV) from the rclpy wheels (x86-64 Linux; needs cmake and a C compiler)"
 	@echo "make clean      remove $(VENV) and build folders; variables: PYTHON, VENV, CONSTRAINTS, OUT, PYTEST_ARGS"
@@ -35,6 +36,9 @@ test: lint typecheck
 
 quicktest: $(INSTALLED)
 	"$(BIN)/python" -m pytest -m "not slow" $(PYTEST_ARGS)
+
+golden: $(INSTALLED)
+	DENSEMATCH_GOLDEN_COMPLETE=1 "$(BIN)/python" -m pytest test/golden $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	"$(BIN)/ruff" check .
