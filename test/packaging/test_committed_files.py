@@ -18,7 +18,7 @@ HOSTS = re.compile(
             b"pythonhosted_org",
             b"registry_npmjs_org",
             b"deb_debian_org",
-            b"download_pytorch_org",
+            b"download_pytorch_org/whl",
             b"crates_io",
         )
     )
