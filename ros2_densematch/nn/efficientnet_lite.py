@@ -7,6 +7,8 @@ leaves out squeeze-excitation and uses ReLU6. State-dict keys equal those of the
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,6 +37,14 @@ PYRAMID_CHANNELS = {2: 16, 4: 24, 8: 40, 16: 112}
 class _SamePaddingConv(nn.Conv2d):
     """Convolution with TensorFlow's "same" padding for inputs whose sides the stride divides."""
 
+    def pad_kernel(self) -> None:
+        """Moves an uneven padding of the input into the kernel, for inference: the same result without a copy."""
+        total = self.kernel_size[0] - self.stride[0]
+        uneven = total - 2 * (total // 2)
+        if uneven:
+            self.weight = nn.Parameter(functional.pad(self.weight, (uneven, 0, uneven, 0)), requires_grad=False)
+            self.kernel_size = (self.kernel_size[0] + uneven, self.kernel_size[1] + uneven)
+
     def forward(self, x: Tensor) -> Tensor:
         total = self.kernel_size[0] - self.stride[0]
         before, after = total // 2, total - total // 2
@@ -61,8 +71,8 @@ class _InvertedBottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x
         if self.expands:
-            y = functional.relu6(self._bn0(self._expand_conv(y)))
-        y = functional.relu6(self._bn1(self._depthwise_conv(y)))
+            y = functional.relu6(self._bn0(self._expand_conv(y)), inplace=True)
+        y = functional.relu6(self._bn1(self._depthwise_conv(y)), inplace=True)
         y = self._bn2(self._project_conv(y))
         result: Tensor = x + y if self.residual else y
         return result
@@ -93,7 +103,7 @@ class EfficientNetLite0(nn.Module):
         """
         if image.shape[-1] % 16 or image.shape[-2] % 16:
             raise ValueError(f"height and width must be multiples of 16, got {tuple(image.shape[-2:])}: pad the image")
-        x = functional.relu6(self._bn0(self._conv_stem(image)))
+        x = functional.relu6(self._bn0(self._conv_stem(image)), inplace=True)
         pyramid: dict[int, Tensor] = {}
         stride_of_block = {block: stride for stride, block in _LAST_BLOCK.items()}
         for i, block in enumerate(self._blocks):
@@ -117,10 +127,14 @@ def load_imagenet(network: EfficientNetLite0, state: dict[str, Tensor]) -> None:
 
 
 def fold_batch_norms(module: nn.Module) -> None:
-    """Folds every batch norm that directly follows a convolution of the same block into it, in place (inference)."""
+    """Makes a network fit for inference, in place and with the same results: every batch norm that directly follows a
+    convolution of the same block is folded into it, and uneven paddings move into the kernels."""
     pairs = {"_conv_stem": "_bn0", "_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
     for parent in list(module.modules()):
-        for conv_name, norm_name in pairs.items():
+        following = dict(pairs)
+        if isinstance(parent, nn.Sequential):
+            following |= dict(pairwise(parent._modules))
+        for conv_name, norm_name in following.items():
             conv, norm = getattr(parent, conv_name, None), getattr(parent, norm_name, None)
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 assert norm.running_mean is not None
@@ -136,3 +150,6 @@ def fold_batch_norms(module: nn.Module) -> None:
                 )
                 conv.weight, conv.bias = fused
                 setattr(parent, norm_name, nn.Identity())
+    for part in module.modules():
+        if isinstance(part, _SamePaddingConv):
+            part.pad_kernel()

@@ -15,6 +15,9 @@ from scipy.spatial import cKDTree
 
 FloatArray = NDArray[np.float64]
 
+# nearest matches that vote on a local map
+VOTERS = 12
+
 
 class LocalAffine(NamedTuple):
     """One affine map per match.
@@ -32,12 +35,43 @@ class LocalAffine(NamedTuple):
     support: FloatArray
 
 
+class Neighbours(NamedTuple):
+    """The nearest matches of each position.
+
+    Attributes:
+        index: (M, k) into the matches, nearest first.
+        distance: (M, k) pixels in the reference image.
+    """
+
+    index: NDArray[np.intp]
+    distance: FloatArray
+
+
+def nearest_matches(reference_xy: FloatArray, count: int, at: FloatArray | None = None) -> Neighbours:
+    """The `count` nearest matches (fewer where there are not so many) of each position.
+
+    Args:
+        reference_xy: (N, 2) pixels.
+        count: how many.
+        at: (M, 2) pixels; None: the matches themselves, each left out of its own neighbours.
+    """
+    own = at is None
+    available = len(reference_xy) - 1 if own else len(reference_xy)
+    k = max(0, min(count, available))
+    positions = reference_xy if at is None else at
+    if k == 0:
+        return Neighbours(np.zeros((len(positions), 0), np.intp), np.zeros((len(positions), 0)))
+    wanted = range(2, k + 2) if own else range(1, k + 1)
+    distance, index = cKDTree(reference_xy).query(positions, list(wanted))
+    return Neighbours(np.asarray(index, np.intp), np.asarray(distance, np.float64))
+
+
 def estimate_local_affine(
     reference_xy: FloatArray,
     query_xy: FloatArray,
     *,
     at: FloatArray | None = None,
-    neighbours: int = 12,
+    neighbours: int | Neighbours = VOTERS,
     robust_scale: float = 4.0,
     pull: float = 20.0,
     iterations: int = 4,
@@ -48,7 +82,7 @@ def estimate_local_affine(
         reference_xy: (N, 2) pixels.
         query_xy: (N, 2) pixels.
         at: (M, 2) reference pixels at which the maps are wanted; None: at the matches, each left out of its own map.
-        neighbours: how many nearest matches (in the reference image) vote.
+        neighbours: how many nearest matches (in the reference image) vote, or the voters of each position.
         robust_scale: residual in pixels at which a neighbour counts half (Cauchy weights).
         pull: strength of the prior "linear part = identity", in pixels of neighbour distance.
         iterations: re-weightings.
@@ -58,70 +92,66 @@ def estimate_local_affine(
     """
     own = at is None
     positions = reference_xy if at is None else at
-    count = len(reference_xy)
-    k = min(neighbours, count - 1 if own else count)
-    if k < 3:
+    if isinstance(neighbours, int):
+        neighbours = nearest_matches(reference_xy, neighbours, at)
+    index = neighbours.index.T  # (k, M): every sum below runs over long contiguous rows
+    if len(index) < 3:
         identity = np.broadcast_to(np.eye(2), (len(positions), 2, 2)).copy()
-        shift = np.median(query_xy - reference_xy, axis=0) if count else np.zeros(2)
+        shift = np.median(query_xy - reference_xy, axis=0) if len(reference_xy) else np.zeros(2)
         predicted = query_xy.copy() if own else positions + shift
         return LocalAffine(identity, predicted, np.zeros(len(positions)), np.zeros(len(positions)))
-    index = np.asarray(cKDTree(reference_xy).query(positions, k + 1 if own else k)[1])
-    if own:
-        index = index[:, 1:]
-    offset = reference_xy[index] - positions[:, None]  # (M, k, 2)
-    target = query_xy[index] - positions[:, None]  # relative to the position: the identity gives target = offset
-    design = np.concatenate([offset, np.ones((*offset.shape[:2], 1))], axis=2)  # (M, k, 3)
-    # all products that the normal equations sum, so that a re-weighting is one matrix product
-    products = np.concatenate(
-        [
-            (design[..., :, None] * design[..., None, :]).reshape(*offset.shape[:2], 9),
-            (design[..., :, None] * target[..., None, :]).reshape(*offset.shape[:2], 6),
-        ],
-        axis=2,
-    )
-    prior = np.array([pull**2, pull**2, 1e-6])
+    # relative to the position, single precision is ample; the unit is `pull` pixels, so that the prior is 1
+    x, y = _relative(reference_xy, positions, index, pull)
+    u, v = _relative(query_xy, positions, index, pull)  # the identity gives (u, v) = (x, y)
+    products = np.stack([x * x, x * y, x, y * y, y, np.ones_like(x), x * u, y * u, u, x * v, y * v, v])
     # neighbours far away say less about the map here
-    distance = np.linalg.norm(offset, axis=2)
-    near = 1.0 / (1.0 + (distance / (np.median(distance, axis=1, keepdims=True) + 1e-9)) ** 2)
+    distance = np.hypot(x, y)
+    near = 1.0 / (1.0 + (distance / (np.median(distance, axis=0) + 1e-9)) ** 2)
     if own:
         # the match itself is the start: where most neighbours are wrong, so is their median, but not the few that agree
-        start = (query_xy - reference_xy)[:, None]
+        start = ((query_xy - reference_xy) / pull).astype(np.float32).T
     else:
-        start = np.median(target - offset, axis=1, keepdims=True)
-    residual = np.linalg.norm(target - offset - start, axis=2)
-    solution = np.zeros((len(positions), 3, 2))
+        start = np.stack([np.median(u - x, axis=0), np.median(v - y, axis=0)])
+    square = (u - x - start[0]) ** 2 + (v - y - start[1]) ** 2
+    a = np.zeros((3, 2, len(positions)))
     # the first scale is wide, because the start is a mere translation
-    scales = np.geomspace(robust_scale * 6, robust_scale, iterations)
-    for scale in scales:
-        weight = near / (1.0 + (residual / scale) ** 2)
-        sums = (weight[:, None] @ products)[:, 0]
-        normal = sums[:, :9].reshape(-1, 3, 3) + np.diag(prior)
-        right = sums[:, 9:].reshape(-1, 3, 2)
-        right[:, 0, 0] += prior[0]
-        right[:, 1, 1] += prior[1]
-        solution = _solve_symmetric(normal, right)
-        residual = np.linalg.norm(target - design @ solution, axis=2)
-    linear = np.swapaxes(solution[:, :2], 1, 2)
-    predicted = positions + solution[:, 2]
-    support = (residual < robust_scale).mean(axis=1)
+    for scale in np.geomspace(robust_scale * 6, robust_scale, iterations) / pull:
+        weight = near / (1.0 + square * np.float32(1.0 / scale**2))
+        a = _solve((products * weight).sum(1).astype(np.float64), 1e-6 / pull**2)
+        b = a.astype(np.float32)
+        square = (b[0, 0] * x + b[1, 0] * y + b[2, 0] - u) ** 2 + (b[0, 1] * x + b[1, 1] * y + b[2, 1] - v) ** 2
+    linear = np.ascontiguousarray(a[:2].transpose(2, 1, 0))
+    predicted = positions + a[2].T * pull
+    support = (square < (robust_scale / pull) ** 2).mean(axis=0)
     own_residual = np.linalg.norm(predicted - query_xy, axis=1) if own else np.zeros(len(positions))
     return LocalAffine(linear, predicted, own_residual, support)
 
 
-def _solve_symmetric(matrix: FloatArray, right: FloatArray) -> FloatArray:
-    """Solves (M, 3, 3) positive definite systems with right sides (M, 3, 2) by the adjugate.
+def _relative(
+    xy: FloatArray, positions: FloatArray, index: NDArray[np.intp], unit: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """x and y (k, M) of the indexed points relative to the positions."""
+    relative = ((xy[index] - positions) / unit).astype(np.float32)
+    return np.ascontiguousarray(relative[..., 0]), np.ascontiguousarray(relative[..., 1])
 
-    A general solver spends most of its time on the call for each small matrix; this is ten times as fast, and the prior
-    keeps the matrices well away from singular.
+
+def _solve(sums: FloatArray, shift_prior: float) -> FloatArray:
+    """Solutions (3, 2, M) of the M normal equations whose entries are given, with the prior, by the adjugate.
+
+    A general solver spends most of its time on the call for each small matrix, and the prior keeps the matrices well
+    away from singular.
+
+    Args:
+        sums: (12, M): the upper triangle of the symmetric 3 x 3 matrices by rows, then the two right sides.
+        shift_prior: added to the last diagonal entry.
     """
-    a, b, c = matrix[:, 0, 0], matrix[:, 0, 1], matrix[:, 0, 2]
-    d, e, f = matrix[:, 1, 1], matrix[:, 1, 2], matrix[:, 2, 2]
-    adjugate = np.empty_like(matrix)
-    adjugate[:, 0, 0] = d * f - e * e
-    adjugate[:, 0, 1] = adjugate[:, 1, 0] = c * e - b * f
-    adjugate[:, 0, 2] = adjugate[:, 2, 0] = b * e - c * d
-    adjugate[:, 1, 1] = a * f - c * c
-    adjugate[:, 1, 2] = adjugate[:, 2, 1] = b * c - a * e
-    adjugate[:, 2, 2] = a * d - b * b
-    determinant = a * adjugate[:, 0, 0] + b * adjugate[:, 0, 1] + c * adjugate[:, 0, 2]
-    return np.asarray(adjugate @ right / determinant[:, None, None])
+    p, q, r, s, t, w = sums[:6]
+    p, s, w = p + 1.0, s + 1.0, w + shift_prior
+    right = sums[6:].reshape(2, 3, -1).copy()
+    right[0, 0] += 1.0
+    right[1, 1] += 1.0
+    c00, c01, c02 = s * w - t * t, r * t - q * w, q * t - r * s
+    c11, c12, c22 = p * w - r * r, q * r - p * t, p * s - q * q
+    determinant = p * c00 + q * c01 + r * c02
+    x, y, z = right.transpose(1, 0, 2) / determinant
+    return np.stack([c00 * x + c01 * y + c02 * z, c01 * x + c11 * y + c12 * z, c02 * x + c12 * y + c22 * z])

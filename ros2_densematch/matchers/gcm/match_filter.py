@@ -11,11 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from ros2_densematch.matchers.gcm.candidates import Candidates
-from ros2_densematch.matchers.gcm.local_affine import estimate_local_affine
+from ros2_densematch.matchers.gcm.local_affine import VOTERS, estimate_local_affine, nearest_matches
 
 NODE_FEATURES = 14
 EDGE_FEATURES = 4
@@ -52,13 +51,11 @@ def match_graph(candidates: Candidates) -> MatchGraph:
             torch.zeros(0, NEIGHBOURS, EDGE_FEATURES),
         )
     x0, x1 = candidates.reference_xy, candidates.query_xy
-    local = estimate_local_affine(x0, x1)
-    k = min(NEIGHBOURS, count - 1)
-    nearest = cKDTree(x0).query(x0, k + 1)
-    distance, index = np.asarray(nearest[0])[:, 1:], np.asarray(nearest[1])[:, 1:]
+    nearest = nearest_matches(x0, VOTERS)
+    local = estimate_local_affine(x0, x1, neighbours=nearest)
     # with few matches the farthest neighbour is repeated
-    repeat = np.minimum(np.arange(NEIGHBOURS), k - 1)
-    distance, index = distance[:, repeat], index[:, repeat]
+    repeat = np.minimum(np.arange(NEIGHBOURS), min(NEIGHBOURS, count - 1) - 1)
+    distance, index = nearest.distance[:, repeat], nearest.index[:, repeat]
 
     a, b, c = candidates.information.T
     half, root = (a + c) / 2, np.sqrt(np.maximum(((a - c) / 2) ** 2 + b**2, 0))
@@ -85,8 +82,8 @@ def match_graph(candidates: Candidates) -> MatchGraph:
     )
     offset0 = x0[index] - x0[:, None]
     offset1 = x1[index] - x1[:, None]
-    error = np.linalg.norm(offset1 - np.einsum("nij,nkj->nki", local.linear, offset0), axis=2)
-    stretch = np.log((np.linalg.norm(offset1, axis=2) + 1) / (np.linalg.norm(offset0, axis=2) + 1))
+    error = _length(offset1 - offset0 @ local.linear.transpose(0, 2, 1))
+    stretch = np.log((_length(offset1) + 1) / (distance + 1))
     edges = np.stack(
         [
             np.log1p(error),
@@ -101,6 +98,11 @@ def match_graph(candidates: Candidates) -> MatchGraph:
         torch.from_numpy(index.astype(np.int64)),
         torch.from_numpy(np.nan_to_num(edges).astype(np.float32)),
     )
+
+
+def _length(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Euclidean norm over the last axis, which has two entries."""
+    return np.asarray(np.hypot(vectors[..., 0], vectors[..., 1]))
 
 
 def _singular_values(linear: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -136,10 +138,25 @@ class MatchFilter(nn.Module):
             return graph.nodes.new_zeros(0)
         h = self.embed((graph.nodes - self.mean) / self.deviation)
         for message, update, norm in zip(self.message, self.update, self.norm, strict=True):
-            around = h[graph.neighbours]
-            own = h[:, None].expand_as(around)
-            m = message(torch.cat([own, around, graph.edges], 2))
+            m = _messages(message, h, graph)
             everyone = h.mean(0, keepdim=True).expand_as(h)
             h = h + update(torch.cat([norm(h), m.mean(1), m.amax(1), everyone], 1))
         logits: Tensor = self.head(h)[:, 0]
         return logits
+
+
+def _messages(layers: nn.Module, h: Tensor, graph: MatchGraph) -> Tensor:
+    """(N, NEIGHBOURS, width): a small network of each match, its neighbour and the edge between them.
+
+    Its first layer is linear, so that the parts of the match and of the neighbour are computed once per match, not once
+    per edge.
+    """
+    first, activation, second = layers.children()
+    assert isinstance(first, nn.Linear)
+    width = h.shape[1]
+    own, around, edge = first.weight[:, :width], first.weight[:, width : 2 * width], first.weight[:, 2 * width :]
+    mixed = (h @ around.T)[graph.neighbours]
+    mixed += torch.addmm(first.bias, h, own.T)[:, None]
+    mixed += graph.edges @ edge.T
+    messages: Tensor = second(activation(mixed))
+    return messages

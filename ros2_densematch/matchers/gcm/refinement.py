@@ -46,6 +46,13 @@ def sample(image: Tensor, xy: Tensor) -> Tensor:
     return values[0] if single else values
 
 
+def _on_grid(image: Tensor, grid: Tensor) -> Tensor:
+    """Like `sample`, (N, K) values of (H, W) at (N, K, 2) positions of a grid that runs from -1 to 1."""
+    return functional.grid_sample(
+        image[None, None], grid[None], mode="bilinear", padding_mode="border", align_corners=False
+    )[0, 0]
+
+
 def refine(
     reference: Tensor,
     query: Tensor,
@@ -78,37 +85,48 @@ def refine(
     weight = torch.exp(-(offsets**2).sum(-1) / (2 * (0.5 * radius * spacing) ** 2))
     weight = weight / weight.sum()
 
-    template = sample(reference, reference_xy[:, None] + offsets)
-    template, deviation = _normalised(template, weight)
+    template, deviation = _normalised(sample(reference, reference_xy[:, None] + offsets), weight)
     # gradients of the template by central differences of the sampled patch
     side = 2 * radius + 1
     patch = template.reshape(-1, side, side)
     padded = functional.pad(patch[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
     gx = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / (2 * spacing)
     gy = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / (2 * spacing)
-    gradient = torch.stack([gx, gy], -1).reshape(len(patch), -1, 2)
+    gradient = torch.stack([gx, gy], 1).flatten(2)  # (N, 2, K)
     # d/dp of the query patch = linear^-T gradient of the template
-    gradient = gradient @ _inverse(linear)
-    weighted = gradient * weight[:, None]
-    h = torch.einsum("nki,nkj->nij", weighted, gradient)
+    gradient = _inverse(linear).transpose(1, 2) @ gradient
+    weighted = gradient * weight
+    h = weighted @ gradient.transpose(1, 2)
     inverse_h = _inverse(h + 1e-4 * torch.eye(2, device=h.device, dtype=h.dtype))
+    # What a step needs of the query patch q are four sums over its samples; its normalisation is applied to the sums.
+    basis = torch.cat([(template * weight)[:, None], weighted], 1)  # (N, 3, K)
+    of_one = weighted.sum(2)
+    of_template = weighted @ template[..., None]
 
+    height, width = query.shape
+    grid_scale = query_xy.new_tensor([2.0 / width, 2.0 / height])
     carried = offsets @ linear.transpose(1, 2)  # (N, K, 2)
+    # the mean of the first patch is taken off the others, so that the variance does not drown in rounding
+    level = (_on_grid(query, (query_xy[:, None] + carried + 0.5) * grid_scale - 1) @ weight)[:, None]
+    carried *= grid_scale
     start = query_xy
     position = query_xy
     best_position, best_correlation = query_xy, query_xy.new_full((len(query_xy),), -1.0)
     for step in range(iterations + 1):
-        values, spread = _normalised(sample(query, position[:, None] + carried), weight)
-        correlation = (values * template * weight).sum(1)
-        correlation = torch.where((spread < 1e-3) | (deviation < 1e-3), correlation.new_zeros(()), correlation)
+        values = _on_grid(query, carried + ((position + 0.5) * grid_scale - 1)[:, None]).sub_(level)
+        sums = (basis @ values[..., None])[..., 0]  # (N, 3): with the template, and with the two gradients
+        mean = values @ weight
+        spread = (values.square_() @ weight - mean.square()).clamp_min(0).sqrt()
+        scale = 1 / (spread + 1e-6)
+        # the weighted template sums to nothing, so that the mean of the patch drops out
+        correlation = torch.where((spread < 1e-3) | (deviation < 1e-3), 0.0, sums[:, 0] * scale)
         better = correlation > best_correlation
         best_correlation = torch.where(better, correlation, best_correlation)
         best_position = torch.where(better[:, None], position, best_position)
         if step == iterations:
             break
-        error = values - template
-        delta = torch.einsum("nij,nj->ni", inverse_h, torch.einsum("nki,nk->ni", weighted, error))
-        delta = delta.clamp(-1.0, 1.0)
+        error = (sums[:, 1:] - of_one * mean[:, None]) * scale[:, None] - of_template[..., 0]
+        delta = (inverse_h @ error[..., None])[..., 0].clamp(-1.0, 1.0)
         moved = position - delta
         away = (moved - start).norm(dim=1, keepdim=True) > limit
         position = torch.where(away, position, moved)

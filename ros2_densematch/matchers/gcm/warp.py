@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from ros2_densematch.geometry.correspondences import DenseWarp
 from ros2_densematch.matchers.base import Mask
 from ros2_densematch.matchers.gcm.keypoints import CELL
-from ros2_densematch.matchers.gcm.local_affine import estimate_local_affine
+from ros2_densematch.matchers.gcm.local_affine import estimate_local_affine, nearest_matches
 
 FloatArray = NDArray[np.float64]
 
 # pixels over which the certainty of a match reaches into its surroundings (a Gaussian's standard deviation)
 _REACH = 14.0
-_LEAST = 8
+_VOTERS = 8
 
 
 def cell_warp(
@@ -34,20 +34,18 @@ def cell_warp(
     """
     columns, rows = -(-size[0] // CELL), -(-size[1] // CELL)
     centre = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1) * CELL + (CELL - 1) / 2
-    if len(reference_xy) < _LEAST:
+    if len(reference_xy) < _VOTERS:
         return centre.astype(np.float64), np.zeros((rows, columns))
     flat = centre.reshape(-1, 2).astype(np.float64)
-    local = estimate_local_affine(reference_xy, query_xy, at=flat, neighbours=8)
+    nearest = nearest_matches(reference_xy, _VOTERS, flat)
+    local = estimate_local_affine(reference_xy, query_xy, at=flat, neighbours=nearest)
     # the certainty of a cell: the scores of the matches in reach, those that agree with the local map
-    from scipy.spatial import cKDTree
-
-    distance, index = cKDTree(reference_xy).query(flat, 8 if len(reference_xy) >= 8 else len(reference_xy))
-    offset = reference_xy[index] - flat[:, None]
-    expected = local.predicted[:, None] + np.einsum("mij,mkj->mki", local.linear, offset)
-    agreement = np.exp(-0.5 * (np.linalg.norm(query_xy[index] - expected, axis=2) / 2.0) ** 2)
-    weight = np.exp(-0.5 * (distance / _REACH) ** 2)
+    offset = reference_xy[nearest.index] - flat[:, None]
+    error = query_xy[nearest.index] - local.predicted[:, None] - offset @ local.linear.transpose(0, 2, 1)
+    agreement = np.exp(-0.5 * (error**2).sum(2) / 2.0**2)
+    weight = np.exp(-0.5 * (nearest.distance / _REACH) ** 2)
     reached = 1.0 - np.exp(-1.5 * weight.sum(1))
-    certainty = reached * (weight * agreement * score[index]).sum(1) / (weight.sum(1) + 1e-6)
+    certainty = reached * (weight * agreement * score[nearest.index]).sum(1) / (weight.sum(1) + 1e-6)
     return local.predicted.reshape(rows, columns, 2), certainty.reshape(rows, columns)
 
 
