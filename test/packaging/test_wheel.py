@@ -109,7 +109,7 @@ def test_it_holds_messages_configuration_launch_files_and_weights(source: Path, 
 
 def test_it_holds_nothing_else(wheel: Path) -> None:
     top = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
-    assert top == {"ros2_densematch", f"ros2_densematch-{ros2_densematch.__version__}.dist-info"}
+    assert top == {"ros2_densematch", f"densematch-{ros2_densematch.__version__}.dist-info"}
 
 
 def test_licence_and_credits_travel_with_it(wheel: Path) -> None:
