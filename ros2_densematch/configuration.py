@@ -20,16 +20,23 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
+from ros2_densematch.geometry import poses
 from ros2_densematch.tracking.config import TrackerConfig
 
 NODE_NAME = "matcher"
 
 
-class Configuration(BaseModel):
-    """Everything that can be set; unknown names and values out of range are refused."""
+_FIXED: dict[str, JsonValue] = {"read_only": True}  # a ROS parameter that cannot change while the node runs
+_LIVE = "Live node: "
+
+
+class MatchingSettings(BaseModel):
+    """What live node and offline commands share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,6 +56,98 @@ class Configuration(BaseModel):
     @classmethod
     def _yaml_bool(cls, value: Any) -> Any:
         return str(value).lower() if isinstance(value, bool) else value
+
+
+class Configuration(MatchingSettings):
+    """Everything that can be set; unknown names and values out of range are refused."""
+
+    auto_activate: bool = Field(
+        True,
+        description=f"{_LIVE}configure and activate at start; false waits for a lifecycle manager.",
+        json_schema_extra=_FIXED,
+    )
+    image_transport: Literal["raw", "compressed"] = Field(
+        "raw",
+        description=f"{_LIVE}compressed subscribes <image>/compressed (jpeg or png), for the right image too.",
+        json_schema_extra=_FIXED,
+    )
+    depth_transport: Literal["raw", "compressedDepth"] = Field(
+        "raw", description=f"{_LIVE}compressedDepth subscribes <depth>/compressedDepth.", json_schema_extra=_FIXED
+    )
+    image_reliability: Literal["best_effort", "reliable"] = Field(
+        "best_effort",
+        description=f"{_LIVE}reliable only where images must cross a network that loses them; it costs latency.",
+        json_schema_extra=_FIXED,
+    )
+    odom_frame: str = Field(
+        "odom", min_length=1, description=f"{_LIVE}frame_id of ~/odometry, ~/pose and TF.", json_schema_extra=_FIXED
+    )
+    base_frame: str = Field(
+        "",
+        description=f"{_LIVE}child frame of ~/odometry and TF, as base_link; empty: the camera's optical frame. Where "
+        "the camera sits on it comes from base_from_camera or /tf_static.",
+        json_schema_extra=_FIXED,
+    )
+    base_from_camera: str = Field(
+        "",
+        description=f"{_LIVE}pose of the camera's optical frame in base_frame, 'x y z qx qy qz qw' in metres; empty: "
+        "from /tf_static.",
+    )
+    publish_tf: bool = Field(
+        False, description=f"{_LIVE}publish odom_frame -> base_frame on /tf, while the scale is metric."
+    )
+    publish_unscaled_odometry: bool = Field(
+        False,
+        description=f"{_LIVE}publish ~/odometry, ~/pose and TF in an arbitrary unit too: for visual checks only.",
+    )
+    mask: str = Field(
+        "", description=f"{_LIVE}image file of the frames' size; pixels of 127 and below are not matched. Empty: none."
+    )
+    max_image_age_s: float = Field(
+        0.0, ge=0.0, le=3600.0, description=f"{_LIVE}older images are dropped and counted; 0 takes all."
+    )
+    depth_tolerance_s: float = Field(
+        0.02, ge=0.0, le=1.0, description=f"{_LIVE}largest time between an image and its depth image."
+    )
+    stereo_tolerance_s: float = Field(
+        0.005, ge=0.0, le=1.0, description=f"{_LIVE}largest time between the left and the right image."
+    )
+    sync_wait_s: float = Field(
+        0.1,
+        ge=0.0,
+        le=2.0,
+        description=f"{_LIVE}how long an image waits for its depth, right image and odometry; then it goes without.",
+    )
+    no_data_timeout_s: float = Field(
+        5.0, ge=0.5, le=3600.0, description=f"{_LIVE}an input that is silent for so long is named with likely causes."
+    )
+    diagnostics_period_s: float = Field(
+        1.0, ge=0.1, le=60.0, description=f"{_LIVE}time between two messages on /diagnostics.", json_schema_extra=_FIXED
+    )
+
+    @field_validator("base_from_camera")
+    @classmethod
+    def _seven_numbers(cls, value: str) -> str:
+        if value.strip():
+            pose_of_text(value)
+        return value
+
+
+def pose_of_text(text: str) -> NDArray[np.float64]:
+    """The pose (4, 4) that 'x y z qx qy qz qw' (metres, unit quaternion) writes; commas are read as spaces.
+
+    Raises:
+        ValueError: not seven finite numbers, or the quaternion is not of length 1.
+    """
+    try:
+        numbers = np.array([float(word) for word in text.replace(",", " ").split()])
+    except ValueError:
+        numbers = np.zeros(0)
+    if numbers.shape != (7,) or not np.isfinite(numbers).all():
+        raise ValueError(f"write seven numbers 'x y z qx qy qz qw', got {text!r}")
+    if abs(float(np.linalg.norm(numbers[3:])) - 1.0) > 1e-2:
+        raise ValueError(f"the quaternion of {text!r} does not have length 1")
+    return poses.pose_from_quaternion(numbers[:3], numbers[3:])
 
 
 def read_configuration(path: Path) -> Configuration:

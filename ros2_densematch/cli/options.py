@@ -87,6 +87,7 @@ def matcher_named_in(weights: Path) -> str:
 
 def matcher_of(configuration: Configuration) -> Matcher:
     """Builds the configured matcher and says once on which device it runs."""
+    from ros2_densematch.matchers.identity import device_of
     from ros2_densematch.matchers.registry import load_matcher
 
     matcher = load_matcher(
@@ -99,35 +100,23 @@ def matcher_of(configuration: Configuration) -> Matcher:
     return matcher
 
 
-def device_of(matcher: Matcher) -> str:
-    """Where a matcher runs: its own word, or cpu for those that know nothing else."""
-    return str(getattr(matcher, "device", "cpu"))
-
-
 def matcher_facts(configuration: Configuration, matcher: Matcher) -> dict[str, str]:
     """The `matcher` entry of summary.json."""
+    from ros2_densematch.matchers.identity import device_of, weights_of
+
     return {
         "name": matcher.name,
         "preset": configuration.preset,
-        "weights": weights_of(configuration, matcher),
+        "weights": weights_of(matcher, configuration.weights),
         "device": device_of(matcher),
     }
 
 
-def weights_of(configuration: Configuration, matcher: Matcher) -> str:
-    """Which weights a matcher runs with: the file that was named, "shipped", or "none" for the classical ones."""
-    from ros2_densematch.weights.catalogue import SHIPPED
-
-    return configuration.weights or ("shipped" if matcher.name in SHIPPED else "none")
-
-
 def identity_of(configuration: Configuration, matcher: Matcher) -> str:
-    """Name of the matcher with the checksum of its weights (`gcm@sha256:0123456789abcdef`), as messages carry it."""
-    from ros2_densematch.weights.catalogue import digest, path_of
+    """Name of the matcher with the checksum of its weights, as messages carry it."""
+    from ros2_densematch.matchers import identity
 
-    weights = weights_of(configuration, matcher)
-    path = path_of(matcher.name) if weights == "shipped" else Path(weights)
-    return f"{matcher.name}@sha256:{digest(path)[:16]}" if path.is_file() else matcher.name
+    return identity.identity_of(matcher, configuration.weights)
 
 
 def estimator_facts(configuration: Configuration) -> dict[str, Any]:

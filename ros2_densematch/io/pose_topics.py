@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.trajectory import Trajectory
+from ros2_densematch.geometry.transform_tree import TransformTree
 from ros2_densematch.io.assemble import SourceLog, stamp_of
 from ros2_densematch.io.records import BagError, Records
 
@@ -30,7 +30,7 @@ class StaticTransforms:
     """The fixed transforms of /tf_static (or latched ones on /tf_static topics of any namespace)."""
 
     def __init__(self, records: Records, log: SourceLog):
-        self._edges: dict[str, list[tuple[str, Float64]]] = {}
+        self._tree = TransformTree()
         topics = [t.name for t in records.topics.values() if t.type in TF_TYPES and t.name.endswith("tf_static")]
         for record in records.read(topics):
             try:
@@ -41,23 +41,11 @@ class StaticTransforms:
             for item in transforms:
                 parent, child, T = _named_transform(item, log)
                 if T is not None:
-                    self._edges.setdefault(parent, []).append((child, T))
-                    self._edges.setdefault(child, []).append((parent, poses.inverse(T)))
+                    self._tree.add(parent, child, T)
 
     def find(self, target: str, source: str) -> Float64 | None:
         """T_target_from_source (4, 4), or None where the fixed transforms do not join the two frames."""
-        target, source = target.lstrip("/"), source.lstrip("/")
-        reached: dict[str, Float64] = {target: np.eye(4)}
-        queue = deque([target])
-        while queue:
-            frame = queue.popleft()
-            if frame == source:
-                return reached[frame]
-            for other, T_frame_from_other in self._edges.get(frame, []):
-                if other not in reached:
-                    reached[other] = poses.compose(reached[frame], T_frame_from_other)
-                    queue.append(other)
-        return None
+        return self._tree.find(target, source)
 
 
 def read_trajectory(

@@ -140,3 +140,13 @@ class KeyframeMaker:
 def milliseconds_since(start: float) -> float:
     """Milliseconds since `time.perf_counter()` was `start`."""
     return 1000.0 * (time.perf_counter() - start)
+
+
+def unsuitable(keyframe: Keyframe, frame: Frame, *, scale_known: bool) -> str:
+    """Why a keyframe must be replaced by this frame whatever their matches are, in words; "" where nothing is wrong."""
+    if frame.size != keyframe.size:
+        return f"the image size changed from {keyframe.size} to {frame.size}"
+    measured = keyframe.structure is not None and keyframe.structure.depth is not None
+    if not scale_known and frame.depth is not None and not measured:
+        return "it is the first one with a depth image"
+    return ""

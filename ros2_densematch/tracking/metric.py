@@ -67,3 +67,11 @@ def rho_from_stereo(matches: Correspondences, left: Camera, right: Camera) -> tu
     sigma = _STEREO_STD_PX / (left.focal * right.baseline)
     good = same_row & (rho > -2 * sigma) & np.isfinite(rho)
     return matches.reference_xy[good], np.maximum(rho[good], 0.0), np.full(int(good.sum()), sigma**-2)
+
+
+def odometry_length(now: Float | None, then: Float | None) -> float | None:
+    """Metres travelled between two odometry poses (4, 4); None where one is missing or it stood still (2 cm)."""
+    if now is None or then is None:
+        return None
+    length = float(np.linalg.norm(np.asarray(now)[:3, 3] - np.asarray(then)[:3, 3]))
+    return length if length > 0.02 else None

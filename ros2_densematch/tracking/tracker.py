@@ -19,8 +19,9 @@ from ros2_densematch.tracking import mapping
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.frame import Frame, frame_problem
 from ros2_densematch.tracking.keyframe import Keyframe, KeyframeStore
-from ros2_densematch.tracking.keyframe_maker import KeyframeMaker, Seen, milliseconds_since
+from ros2_densematch.tracking.keyframe_maker import KeyframeMaker, Seen, milliseconds_since, unsuitable
 from ros2_densematch.tracking.localisation import Localisation, localise
+from ros2_densematch.tracking.metric import odometry_length
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
 
 __all__ = ["Status", "TrackedFrame", "Tracker", "TrackerConfig"]
@@ -68,6 +69,14 @@ class Tracker:
         self._scale_std = float("nan")
         self._typical_depth = 1.0  # median depth of the last known points, map units: the unit of a new segment
         self._turn = 0  # which older keyframe is tried next
+        self._keyframe_requested = False
+
+    def request_keyframe(self) -> None:
+        """The next frame that is tracked becomes a keyframe."""
+        self._keyframe_requested = True
+
+    def _asked_for(self) -> str:
+        return "it was asked for" if self._keyframe_requested else ""
 
     @property
     def keyframes(self) -> tuple[Keyframe, ...]:
@@ -193,13 +202,11 @@ class Tracker:
         inliers = int(found.inliers.sum())
         cells = mapping.covered_cells(seen.matches.reference_xy[found.inliers], keyframe.size)
         why = mapping.keyframe_reason(keyframe, inliers, cells, found.parallax_deg, poses.rotation_angle_deg(T), config)
-        if frame.size != keyframe.size:
-            why = f"the image size changed from {keyframe.size} to {frame.size}"
-        elif self._scale == Scale.NONE and frame.depth is not None and structure.depth is None:
-            why = "it is the first one with a depth image"
+        why = self._asked_for() or unsuitable(keyframe, frame, scale_known=self._scale != Scale.NONE) or why
         known = int(np.count_nonzero(structure.known()[found.index[found.inliers]]))
         weak = known < _FEW_KNOWN and keyframe.tracked % config.relocalisation_interval == 0
-        if (why or weak) and self._scale != Scale.NONE and self._return_to_older(seen, keyframe, inliers, known):
+        older_may_do = (why or weak) and self._scale != Scale.NONE and not self._asked_for()
+        if older_may_do and self._return_to_older(seen, keyframe, inliers, known):
             assert seen.found is not None
             back = f"back to keyframe {self._keyframe.id}; {seen.found.reason}"
             return self._answer(seen, status, prefix + back, self._keyframe)
@@ -255,7 +262,7 @@ class Tracker:
             return held, f"{short}: rotation chained, position held; {found.reason}"
         assert seen.frame.camera is not None
         assert keyframe.structure is not None
-        length = self._odometry_length(seen.frame.odometry, keyframe.odometry)
+        length = odometry_length(seen.frame.odometry, keyframe.odometry)
         depth = self._typical_depth
         T_map = mapping.initialise_structure(keyframe, found, seen.frame.camera.focal, length, depth)
         if T_map is None:
@@ -274,13 +281,6 @@ class Tracker:
         if keyframe.window:
             T_map = keyframe.window[-1].T_frame_from_keyframe
         return T_map, f"{note}points triangulated ({unit}); {found.reason}"
-
-    @staticmethod
-    def _odometry_length(now: Float | None, then: Float | None) -> float | None:
-        if now is None or then is None:
-            return None
-        length = float(np.linalg.norm(np.asarray(now)[:3, 3] - np.asarray(then)[:3, 3]))
-        return length if length > 0.02 else None
 
     def _learn_metric(self, seen: Seen, keyframe: Keyframe, found: Localisation, T: Float) -> str:
         """Uses the frame's depth image: as knowledge about the keyframe's points, or to turn the unit into metres."""
@@ -436,8 +436,7 @@ class Tracker:
             moved = np.median(np.linalg.norm(matches.query_xy - matches.reference_xy, axis=1))
             if not why and moved > 0.15 * keyframe.size[0]:
                 why = f"the image moved by {moved:.0f} pixels"
-        if seen.frame.size != keyframe.size:
-            why = f"the image size changed from {keyframe.size} to {seen.frame.size}"
+        why = self._asked_for() or unsuitable(keyframe, seen.frame, scale_known=True) or why
         reason = f"{len(matches)} matches; no calibration, so no pose: give CameraInfo or a camera file"
         if why:
             self._store.add(self._keyframe_without_pose(seen))
@@ -465,6 +464,7 @@ class Tracker:
         """Collects what is known of a frame; without `keyframe` the frame is itself the (first) keyframe."""
         reference = keyframe if keyframe is not None else self._keyframe
         assert reference is not None
+        self._keyframe_requested &= not is_keyframe
         tracked = status in (Status.INITIALISED, Status.TRACKED, Status.NEW_KEYFRAME, Status.RELOCALISED)
         T_world = None
         if tracked and reference.camera is not None:

@@ -110,7 +110,7 @@ class GcmMatcher(Matcher):
             raise ValueError(f"unknown stages {sorted(unknown)}: choose from refine, grow, filter, hypotheses")
         self.preset = preset
         self._settings = PRESETS[preset]
-        self._device = choose_device(device)
+        self.device = choose_device(device)
         self._saliency_threshold = saliency_threshold
         self._similarity_threshold = similarity_threshold
         self._confident_score = confident_score
@@ -127,7 +127,7 @@ class GcmMatcher(Matcher):
             self._load(path_of("gcm") if weights is None else Path(weights))
         self._network.eval().requires_grad_(False)
         fold_batch_norms(self._network)
-        self._network.to(device=self._device)
+        self._network.to(device=self.device)
         to_channels_last(self._network)
         self._filter.eval().requires_grad_(False)
 

@@ -1,0 +1,26 @@
+"""What a loaded matcher is: its device, its weights, and the name that messages carry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ros2_densematch.matchers.base import Matcher
+from ros2_densematch.weights.catalogue import SHIPPED, digest, path_of
+
+
+def device_of(matcher: Matcher) -> str:
+    """Where a matcher runs: its own word, or cpu for those that know nothing else."""
+    return str(getattr(matcher, "device", "cpu"))
+
+
+def weights_of(matcher: Matcher, weights: str) -> str:
+    """Which weights a matcher runs with: the file `weights` where one was named, "shipped", or "none" for the
+    classical ones."""
+    return weights or ("shipped" if matcher.name in SHIPPED else "none")
+
+
+def identity_of(matcher: Matcher, weights: str) -> str:
+    """Name of the matcher with the checksum of its weights (`gcm@sha256:0123456789abcdef`), as messages carry it."""
+    named = weights_of(matcher, weights)
+    path = path_of(matcher.name) if named == "shipped" else Path(named)
+    return f"{matcher.name}@sha256:{digest(path)[:16]}" if path.is_file() else matcher.name
