@@ -1,0 +1,1 @@
+"""`cnngeometric`: one parametric transformation between two images, regressed from their correlation."""
