@@ -1,39 +1,100 @@
-"""`densematch weights`: which weights ship with the package, and whether they are intact."""
+"""`densematch weights`: what ships, what can be fetched, and whether what is here is intact."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from ros2_densematch.cli.errors import InputError
 
-app = typer.Typer(help="List and verify the weights that ship.", no_args_is_help=True)
+app = typer.Typer(help="List, fetch, verify and import weights.", no_args_is_help=True)
+
+_ACCEPT = typer.Option("--accept-license", help="Consent to a non-commercial or unclear licence.")
 
 
-@app.command("list", help="Name, matcher, size, licence and SHA-256 of the weights that ship.")
+@app.command("list", help="Name, matcher, size, licence, state and SHA-256 of all weights.")
 def list_command() -> None:
     from rich.console import Console
     from rich.table import Table
 
     from ros2_densematch.weights.catalogue import SHIPPED
+    from ros2_densematch.weights.official import OFFICIAL
+    from ros2_densematch.weights.store import read_record, store_folder, stored_file
 
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "matcher", "size", "licence", "shipped", "sha256"):
+    for column in ("name", "matcher", "size", "state", "sha256", "licence"):
         table.add_column(column, justify="right" if column == "size" else "left", no_wrap=True)
     for name, weight in SHIPPED.items():
-        there = "MISSING" if _file_of(name) is None else "yes"
-        size = f"{weight.size / 1e6:.2f} MB"
-        table.add_row(name, weight.matcher, size, weight.licence, there, weight.sha256)
+        there = "MISSING" if _file_of(name) is None else "shipped"
+        table.add_row(name, weight.matcher, _megabytes(weight.size), there, weight.sha256, weight.licence)
+    for name, entry in OFFICIAL.items():
+        try:
+            record, there = read_record(name), "stored" if stored_file(name).is_file() else ""
+        except ValueError:
+            record, there = None, "DAMAGED"
+        known = record.sha256 if record is not None and record.sha256 else entry.sha256
+        size = _megabytes(entry.about_bytes) if entry.size else f"~{_megabytes(entry.about_bytes)}"
+        table.add_row(name, entry.matcher, size, there, known or "recorded at first fetch", entry.licence)
     # Not cut to the terminal's width: a checksum is there to be copied.
-    Console(width=max(Console().width, 160)).print(table)
+    Console(width=max(Console().width, 240)).print(table)
+    print(f"stored in {store_folder()} (DENSEMATCH_WEIGHTS); `densematch weights fetch NAME` fetches one")
 
 
-@app.command("verify", help="Compare the SHA-256 of every file that ships with the catalogue.")
+@app.command("fetch", help="Fetch an official checkpoint, check it and store it; goes on with a broken download.")
+def fetch_command(
+    name: Annotated[str, typer.Argument(help="A name of `densematch weights list`.")],
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Mirror address or local folder with the published file; default $DENSEMATCH_WEIGHTS_MIRROR.",
+        ),
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
+    accept_license: Annotated[bool, _ACCEPT] = False,
+) -> None:
+    from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    from ros2_densematch.weights.catalogue import SHIPPED
+    from ros2_densematch.weights.fetch import fetch
+
+    if name in SHIPPED:
+        print(f"{name} ships with the package: nothing to fetch")
+        return
+    try:
+        with Bar("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), transient=True) as bar:
+            task = bar.add_task(name, total=None)
+            path = fetch(
+                name,
+                source=origin,
+                offline=offline,
+                accept_license=accept_license,
+                progress=lambda done, total: bar.update(task, completed=done, total=total or None),
+            )
+    except ConnectionError as error:
+        raise InputError(str(error)) from error
+    _say_stored(name, path)
+
+
+@app.command("import", help="Check an official checkpoint that you have, and store it as safetensors.")
+def import_command(
+    file: Annotated[Path, typer.Argument(help="The published file (.pth, .pt, .pth.tar) or a safetensors file.")],
+    name: Annotated[str, typer.Option("--as", help="What it is: a name of `densematch weights list`.")],
+) -> None:
+    from ros2_densematch.weights.store import import_checkpoint
+
+    _say_stored(name, import_checkpoint(file, name))
+
+
+@app.command("verify", help="Compare the SHA-256 of every file that ships or is stored with its record.")
 def verify_command() -> None:
     from ros2_densematch.weights.catalogue import SHIPPED, digest
+    from ros2_densematch.weights.store import stored_file, stored_names, verify_stored
 
-    wrong = []
+    wrong, again = [], []
     for name, weight in SHIPPED.items():
         path = _file_of(name)
         if path is None:
@@ -44,8 +105,22 @@ def verify_command() -> None:
             wrong.append(f"{name}: {path} has SHA-256 {found}, the catalogue says {weight.sha256}")
             continue
         print(f"{name}: intact ({path.stat().st_size} bytes)")
-    if wrong:
-        raise InputError(f"{'; '.join(wrong)}: install the package again")
+    for name in stored_names():
+        try:
+            complaint = verify_stored(name)
+        except ValueError as error:
+            complaint = str(error)
+        if complaint is not None:
+            again.append(f"{name}: {complaint}")
+            continue
+        print(f"{name}: intact ({stored_file(name).stat().st_size} bytes)")
+    remedies = [
+        f"{'; '.join(lines)}: {remedy}"
+        for lines, remedy in ((wrong, "install the package again"), (again, "fetch or import again"))
+        if lines
+    ]
+    if remedies:
+        raise InputError("; ".join(remedies))
 
 
 def _file_of(name: str) -> Path | None:
@@ -56,3 +131,17 @@ def _file_of(name: str) -> Path | None:
         return path_of(name)
     except FileNotFoundError:
         return None
+
+
+def _say_stored(name: str, path: Path) -> None:
+    from ros2_densematch.weights.official import official
+    from ros2_densematch.weights.store import read_record
+
+    record, entry = read_record(name), official(name)
+    digits = record.sha256 if record is not None and record.sha256 else "of a safetensors file"
+    how = "pinned" if len(entry.sha256) == 64 else "recorded, and enforced from now on"
+    print(f"{name}: {path} (published file SHA-256 {digits}, {how}; licence: {entry.licence})")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f} MB"

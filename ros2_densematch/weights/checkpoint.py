@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -165,9 +166,7 @@ def _list(names: list[str]) -> str:
 
 def _first_sentence(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    # the restricted unpickler advises to switch the restriction off: that is no remedy
-    for mark in ("WeightsUnpickler error:", "Unsupported"):
-        if mark in text:
-            text = text[text.index(mark) :].removeprefix("WeightsUnpickler error:").strip()
-            break
-    return text.split(". ")[0].split(" Please use")[0][:200] or type(error).__name__
+    # PyTorch also advises how to switch the restriction off: that is no remedy, so only the cause is quoted
+    cause = re.search(r"(?:WeightsUnpickler error:|(?=Trying to load unsupported|Unsupported global)) ?(.*)", text)
+    quoted = re.split(r"\. | Please use| whose module| Check the doc", cause.group(1) if cause else text)[0]
+    return quoted[:200] or type(error).__name__
