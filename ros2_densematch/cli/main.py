@@ -22,7 +22,7 @@ COMMANDS = {
     "replay": ("replay", "Replay a bag, a video or an image folder into correspondences, poses and a report."),
     "match": ("match", "Match two images, or a list of pairs."),
     "train": ("train", "Train a matcher from a configuration file; resumes by default."),
-    "weights": ("weights", "List and verify the weights that ship."),
+    "weights": ("weights", "List, fetch, verify and import weights."),
     "bench": ("bench", "Time encoding, matching and pose per frame beside a baseline."),
     "doctor": ("doctor", "Say which versions, devices and weights are here, what is missing and what that costs."),
 }
