@@ -9,8 +9,11 @@ from ros2_densematch.matchers.base import Matcher
 
 # name -> (module, class); modules are imported on use, so that listing costs nothing
 _MATCHERS = {
+    "dkm": ("ros2_densematch.matchers.dkm.matcher", "DkmMatcher"),
     "gcm": ("ros2_densematch.matchers.gcm.matcher", "GcmMatcher"),
+    "roma": ("ros2_densematch.matchers.roma.matcher", "RomaMatcher"),
     "sift": ("ros2_densematch.matchers.sift", "SiftMatcher"),
+    "tiny_roma": ("ros2_densematch.matchers.tiny_roma.matcher", "TinyRomaMatcher"),
 }
 
 

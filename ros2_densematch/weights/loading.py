@@ -44,4 +44,5 @@ def load_exactly(module: nn.Module, state: dict[str, Tensor], path: Path) -> Non
             if keys
         ]
         raise ValueError(f"{path} does not fit {type(module).__name__}: keys {'; '.join(parts)}")
-    module.load_state_dict(state, strict=True)
+    # a module that was built without memory takes the tensors themselves
+    module.load_state_dict(state, strict=True, assign=any(p.is_meta for p in module.parameters()))

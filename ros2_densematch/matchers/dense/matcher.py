@@ -1,0 +1,328 @@
+"""The matcher around a dense network: preparation of images, both directions, sampling, precision."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PilImage
+from torch import Tensor
+
+from ros2_densematch.geometry.correspondences import Correspondences, DenseWarp
+from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
+from ros2_densematch.matchers.dense.keypoints import KeypointMatches, match_keypoints
+from ros2_densematch.matchers.dense.network import DenseNetwork, Pyramid
+from ros2_densematch.matchers.dense.precision import carried_precision, upper_triangle, warp_precision
+from ros2_densematch.matchers.dense.result import (
+    DenseResult,
+    attenuate,
+    bounded,
+    cell_positions,
+    hide_masked,
+    mean_certainty,
+    to_pixels,
+)
+from ros2_densematch.matchers.dense.sampling import Sampling, sample_matches
+from ros2_densematch.nn.batch_norm import fold_batch_norms
+from ros2_densematch.nn.device import choose_device, to_channels_last
+from ros2_densematch.nn.gaussian_process import Conditioned
+from ros2_densematch.nn.resnet import imagenet_normalise
+
+State = Mapping[str, Tensor]
+
+DIRECTIONS = ("both", "reference_to_query", "query_to_reference")
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def torch_type(name: str) -> torch.dtype:
+    """The type that a `dtype` argument names.
+
+    Raises:
+        ValueError: another name.
+    """
+    if name not in DTYPES:
+        raise ValueError(f"unknown dtype {name!r}: choose one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+class SampledMatcher(Matcher):
+    """A matcher whose network predicts a dense warp: everything after the warp is here."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+
+    @abstractmethod
+    def dense(self, reference: Encoding, query: Encoding) -> list[DenseResult]:
+        """The dense warps of the directions that this matcher computes, masks not applied."""
+
+    def match_keypoints(
+        self,
+        reference: Encoding,
+        query: Encoding,
+        reference_xy: NDArray[np.floating[Any]],
+        query_xy: NDArray[np.floating[Any]],
+        *,
+        least_certainty: float = 0.0,
+        max_distance: float = 0.005,
+    ) -> KeypointMatches:
+        """Matches between given key points of both images; see `dense.keypoints.match_keypoints`.
+
+        Raises:
+            ValueError: this matcher does not compute the direction from reference to query, or wrong shapes.
+        """
+        forward = [r for r in self.dense(reference, query) if not r.reversed]
+        if not forward:
+            raise ValueError(f"{self.name} computes query_to_reference only: build it with direction='both'")
+        result = hide_masked(forward[0], reference, query)
+        return match_keypoints(
+            result,
+            reference.size,
+            query.size,
+            reference_xy,
+            query_xy,
+            least_certainty=least_certainty,
+            max_distance=max_distance,
+        )
+
+    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> Correspondences:
+        results = []
+        for result in self.dense(reference, query):
+            own, other = (query, reference) if result.reversed else (reference, query)
+            hidden = hide_masked(result, own, other)
+            # what leaves the image is no match, even where the network does not clamp
+            inside = (hidden.flow.abs() <= 1).all(2)
+            certainty = (hidden.certainty.float() * inside).cpu()
+            results.append((DenseResult(hidden.flow.float().cpu(), certainty, hidden.reversed), own))
+        overlap = mean_certainty(results)
+        index = self._drawn([result for result, _ in results], max_matches, seed)
+        parts = []
+        start = 0
+        for result, _ in results:
+            end = start + result.certainty.numel()
+            chosen = index[(index >= start) & (index < end)] - start
+            parts.append(_matches(result, chosen, reference, query))
+            start = end
+        reference_xy, query_xy, score, precision = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        order = np.argsort(-score, kind="stable")
+        forward = [result for result, _ in results if not result.reversed]
+        return Correspondences(
+            reference_xy[order],
+            query_xy[order],
+            score[order],
+            overlap,
+            reference.size,
+            query.size,
+            precision[order],
+            _dense_warp(forward[0], reference, query) if forward else None,
+        )
+
+    def _drawn(self, results: list[DenseResult], max_matches: int | None, seed: int) -> NDArray[np.intp]:
+        """Indices into the concatenated cells of all directions."""
+        certainty = torch.cat([r.certainty.flatten() for r in results])
+        if max_matches is None:
+            return np.asarray(torch.nonzero(certainty > 0)[:, 0].numpy(), np.intp)
+        generator = torch.Generator().manual_seed(seed)
+        drawn = sample_matches(certainty, lambda i: _pairs(results, i), max_matches, self._sampling, generator)
+        return np.asarray(drawn.numpy(), np.intp)
+
+
+@dataclass
+class DenseEncoding:
+    """What DKM and RoMa keep of one image.
+
+    Attributes:
+        coarse: scale -> features of the coarse pass, projected.
+        fine: scale -> features of the upsampling pass, or None without one.
+        conditioned: the Gaussian processes conditioned on this image: made by `encode(reference=True)`, otherwise by
+            the first match that needs them; then kept.
+    """
+
+    coarse: Pyramid
+    fine: Pyramid | None
+    conditioned: dict[int, Conditioned] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DensePreset:
+    """Speed against accuracy.
+
+    Attributes:
+        coarse_size: (height, width) to which images are resized for the coarse pass.
+        upsample_size: (height, width) of the upsampling pass, or None without one.
+        direction: "both" (the published symmetric mode), "reference_to_query" or "query_to_reference".
+    """
+
+    coarse_size: tuple[int, int]
+    upsample_size: tuple[int, int] | None
+    direction: str
+
+
+class DenseMatcher(SampledMatcher):
+    """DKM and RoMa: coarse to fine with Gaussian processes, in one or both directions."""
+
+    PRESETS: ClassVar[dict[str, DensePreset]]
+    # sides of the coarse pass must be multiples of this
+    MULTIPLE: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        network: DenseNetwork,
+        settings: DensePreset,
+        *,
+        preset: str,
+        device: str,
+        dtype: str,
+        attenuate_certainty: bool,
+        sampling: Sampling,
+        compile_network: bool,
+    ) -> None:
+        """
+        Args:
+            network: with its weights; it is prepared for inference in place.
+            settings: sizes and direction.
+            preset: name of the preset.
+            device: "auto", "cpu", "cuda" or "cuda:N".
+            dtype: "float32", "float16" or "bfloat16", of everything but Gaussian processes, warps and certainties.
+            attenuate_certainty: the certainty attenuation of the released models.
+            sampling: how matches are drawn.
+            compile_network: compile encoder and refiners with `torch.compile` at their first use.
+        """
+        super().__init__(sampling)
+        self.preset = preset
+        self.settings = _checked(settings, self.name, self.MULTIPLE)
+        self._attenuates = attenuate_certainty
+        self._device = choose_device(device)
+        self._dtype = torch_type(dtype)
+        network.eval().requires_grad_(False)
+        fold_batch_norms(network)
+        if self._dtype != torch.float32:
+            network.set_precision(self._dtype)
+        network.to(device=self._device)
+        self.network = to_channels_last(network)
+        if compile_network:
+            for module in (*network.children(), *network.decoder.conv_refiner.values()):
+                module.compile()
+
+    @torch.inference_mode()
+    def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> DenseEncoding:
+        rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, 2)
+        coarse = self.network.pyramid(self._prepared(rgb, self.settings.coarse_size))
+        fine = None
+        if self.settings.upsample_size is not None:
+            fine = self.network.pyramid(self._prepared(rgb, self.settings.upsample_size), fine=True)
+        encoding = DenseEncoding(coarse, fine)
+        if reference and self.settings.direction != "reference_to_query":
+            self._condition(encoding)
+        return encoding
+
+    def _prepared(self, rgb: Image, size: tuple[int, int]) -> Tensor:
+        resized = PilImage.fromarray(rgb).resize((size[1], size[0]), PilImage.Resampling.BICUBIC)
+        image = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].float() / 255
+        image = imagenet_normalise(image).to(device=self._device, dtype=self._dtype)
+        return image.contiguous(memory_format=torch.channels_last)
+
+    def _condition(self, support: DenseEncoding) -> dict[int, Conditioned]:
+        if not support.conditioned:
+            support.conditioned = self.network.condition(support.coarse)
+        return support.conditioned
+
+    @torch.inference_mode()
+    def dense(self, reference: Encoding, query: Encoding) -> list[DenseResult]:
+        """The dense warps of the matcher's direction or directions, masks not applied.
+
+        The two directions run one after the other, which halves the memory of the released symmetric mode.
+        """
+        results = []
+        if self.settings.direction != "query_to_reference":
+            results.append(self._one_direction(reference.data, query.data, reverse=False))
+        if self.settings.direction != "reference_to_query":
+            results.append(self._one_direction(query.data, reference.data, reverse=True))
+        return results
+
+    def _one_direction(self, query: DenseEncoding, support: DenseEncoding, *, reverse: bool) -> DenseResult:
+        outputs = self.network.match_coarse(query.coarse, support.coarse, self._condition(support))
+        flow, certainty, coarse = outputs[1].flow, outputs[1].certainty, outputs[16].certainty
+        if query.fine is not None and support.fine is not None:
+            outputs = self.network.match_fine(query.fine, support.fine, flow, certainty)
+            flow, certainty = outputs[1].flow, outputs[1].certainty
+        if self._attenuates:
+            certainty = attenuate(certainty, coarse)
+        bounded_flow, bounded_certainty = bounded(flow, certainty)
+        return DenseResult(bounded_flow[0], bounded_certainty[0], reverse)
+
+
+def chosen_settings(
+    name: str,
+    presets: Mapping[str, DensePreset],
+    preset: str,
+    *,
+    coarse_size: tuple[int, int] | None,
+    upsample_size: tuple[int, int] | bool | None,
+    direction: str | None,
+) -> DensePreset:
+    """A preset with single settings replaced; `upsample_size` True keeps the preset's, False or None switches it off.
+
+    Raises:
+        ValueError: unknown preset.
+    """
+    if preset not in presets:
+        raise ValueError(f"unknown preset {preset!r} of {name}: choose one of {', '.join(presets)}")
+    chosen = presets[preset]
+    upsample = chosen.upsample_size if upsample_size is True else (upsample_size or None)
+    return DensePreset(coarse_size or chosen.coarse_size, upsample, direction or chosen.direction)
+
+
+def _checked(settings: DensePreset, name: str, multiple: int) -> DensePreset:
+    if settings.direction not in DIRECTIONS:
+        raise ValueError(f"unknown direction {settings.direction!r} of {name}: choose one of {', '.join(DIRECTIONS)}")
+    height, width = settings.coarse_size
+    if height % multiple or width % multiple:
+        near = tuple(max(1, round(side / multiple)) * multiple for side in (height, width))
+        raise ValueError(f"coarse_size of {name} must be multiples of {multiple}, got {height, width}: use {near}")
+    for label, size in (("coarse_size", settings.coarse_size), ("upsample_size", settings.upsample_size)):
+        if size is not None and min(size) < 64:
+            raise ValueError(f"{label} of {name} must be at least 64 x 64, got {size}: use a larger one")
+    return settings
+
+
+def _pairs(results: list[DenseResult], index: Tensor) -> Tensor:
+    """Both normalised positions (M, 4) of concatenated cells, reference first."""
+    points = torch.zeros(len(index), 4)
+    start = 0
+    for result in results:
+        height, width = result.certainty.shape
+        own = (index >= start) & (index < start + height * width)
+        local = index[own] - start
+        cells = torch.from_numpy(cell_positions(local.numpy(), height, width))
+        flow = result.flow.reshape(-1, 2)[local]
+        points[own] = torch.cat([flow, cells] if result.reversed else [cells, flow], 1)
+        start += height * width
+    return points
+
+
+def _matches(
+    result: DenseResult, index: NDArray[np.intp], reference: Encoding, query: Encoding
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Reference and query pixels (N, 2), scores (N,) and precisions (N, 3) of chosen cells of one direction."""
+    own, other = (query, reference) if result.reversed else (reference, query)
+    height, width = result.certainty.shape
+    warp_xy = to_pixels(result.flow.numpy(), other.size)
+    certainty = result.certainty.numpy()
+    cells = to_pixels(cell_positions(index, height, width), own.size)
+    predicted = warp_xy.reshape(-1, 2)[index]
+    precision, linear = warp_precision(warp_xy, certainty, index, other.size)
+    score = certainty.reshape(-1)[index]
+    if not result.reversed:
+        return cells, predicted, score, upper_triangle(precision)
+    # the prediction lies in the reference image: carried over to the query image by the local affine map
+    per_pixel = linear * np.array([width / own.size[0], height / own.size[1]])
+    return predicted, cells, score, upper_triangle(carried_precision(precision, per_pixel))
+
+
+def _dense_warp(result: DenseResult, reference: Encoding, query: Encoding) -> DenseWarp:
+    return DenseWarp(to_pixels(result.flow.numpy(), query.size), result.certainty.numpy(), reference.size, query.size)

@@ -1,0 +1,71 @@
+"""The inverse covariance of each match, from the dense warp around it.
+
+A warp is locally affine. What the cells around a match say beyond an affine map is taken as the noise of the
+prediction; a low certainty makes it larger. This is an estimate that ranks matches, not a calibrated model.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+# the window: 5 x 5 cells, two cells apart
+_REACH, _STEP = 2, 2
+# cells of the warp: what the regression leaves even where the warp is perfectly smooth
+_FLOOR = 0.5
+_LEAST_CERTAINTY = 0.05
+
+
+@cache
+def _design() -> tuple[FloatArray, FloatArray, NDArray[np.intp]]:
+    """Design matrix (25, 3) of an affine map, its pseudo-inverse (3, 25), and the offsets (25, 2) in cells (x, y)."""
+    steps = np.arange(-_REACH, _REACH + 1) * _STEP
+    offsets = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
+    design = np.column_stack([np.ones(len(offsets)), offsets]).astype(np.float64)
+    return design, np.linalg.pinv(design).astype(np.float64), offsets.astype(np.intp)
+
+
+def warp_precision(
+    warp_xy: NDArray[np.float32], certainty: NDArray[np.float32], index: NDArray[np.intp], other_size: tuple[int, int]
+) -> tuple[FloatArray, FloatArray]:
+    """Precision of the predicted positions, and the local affine map.
+
+    Args:
+        warp_xy: (H, W, 2), pixels of the other image.
+        certainty: (H, W) in [0, 1].
+        index: (N,) flat indices of the matches in the H x W grid.
+        other_size: (width, height) of the other image.
+
+    Returns:
+        (N, 2, 2) inverse covariance in px^-2 of the other image, and (N, 2, 2) its pixels per cell of the warp.
+    """
+    height, width = certainty.shape
+    design, inverse, offsets = _design()
+    reach = _REACH * _STEP
+    row, column = np.divmod(index, width)
+    # at the border the window moves inside; grids smaller than a window repeat their border
+    row, column = row.clip(reach, max(reach, height - 1 - reach)), column.clip(reach, max(reach, width - 1 - reach))
+    rows = (row[:, None] + offsets[:, 1]).clip(0, height - 1)
+    columns = (column[:, None] + offsets[:, 0]).clip(0, width - 1)
+    window = warp_xy[rows, columns].astype(np.float64)
+    affine = np.einsum("kw,nwc->nck", inverse, window)
+    residual = window - np.einsum("wk,nck->nwc", design, affine)
+    covariance = np.einsum("nwc,nwd->ncd", residual, residual) / (len(offsets) - design.shape[1])
+    floor = _FLOOR * np.array([other_size[0] / width, other_size[1] / height])
+    covariance += np.diag(floor**2)
+    sure = np.maximum(certainty.reshape(-1)[index].astype(np.float64), _LEAST_CERTAINTY)
+    return np.linalg.inv(covariance) * sure[:, None, None], affine[:, :, 1:]
+
+
+def carried_precision(precision: FloatArray, linear: FloatArray) -> FloatArray:
+    """The precision of a position p when that of q = q0 + L p is known: L^T P L, (N, 2, 2)."""
+    return np.asarray(np.einsum("nki,nkl,nlj->nij", linear, precision, linear), np.float64)
+
+
+def upper_triangle(precision: FloatArray) -> NDArray[np.float32]:
+    """(N, 2, 2) -> float32 (N, 3): xx, xy, yy."""
+    return np.stack([precision[:, 0, 0], precision[:, 0, 1], precision[:, 1, 1]], 1).astype(np.float32)

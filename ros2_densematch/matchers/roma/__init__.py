@@ -1,0 +1,1 @@
+"""RoMa: robust dense feature matching (Edstedt et al., CVPR 2024)."""
