@@ -1,0 +1,126 @@
+"""What NCNet and Sparse-NCNet share: the working image, cells and pixels, and the final list of matches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.matchers.base import Encoding, Image, Mask
+from ros2_densematch.nn.resnet import imagenet_normalise
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CellEncoding:
+    """Features of one image.
+
+    Attributes:
+        features: (1, C, h, w), unit length, zero where masked.
+        finer: (1, C, 2 h, 2 w) of twice the resolution, or None.
+        allowed: bool (h, w) of `features`, False where masked; None for everywhere.
+        blank: the image is of one colour: nothing in it can be told apart.
+    """
+
+    features: Tensor
+    finer: Tensor | None
+    allowed: Tensor | None
+    blank: bool
+
+
+def rounded_size(size: tuple[int, int], longer_side: int, multiple: int) -> tuple[int, int]:
+    """(height, width) of the working image: aspect kept, the longer side scaled up or down, sides rounded down.
+
+    Args:
+        size: (width, height) of the image.
+        longer_side: pixels.
+        multiple: of which both sides are multiples; each is at least that.
+    """
+    scale = longer_side / max(size)
+    width, height = (max(1, int(side * scale / multiple)) * multiple for side in size)
+    return height, width
+
+
+def to_tensor(image: Image, device: torch.device) -> Tensor:
+    """(1, 3, H, W) in [0, 1] from RGB or grey."""
+    rgb = image if image.ndim == 3 else np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
+    # a copy: the caller may reuse the memory, and read-only arrays make PyTorch warn
+    tensor = torch.from_numpy(np.array(rgb, order="C")).to(device).permute(2, 0, 1)[None]
+    return tensor.to(memory_format=torch.contiguous_format).float() / 255
+
+
+def working_image(image: Image, size: tuple[int, int], device: torch.device) -> Tensor:
+    """(1, 3, height, width), ImageNet-normalised; bilinear without antialiasing, edges of the image kept in place."""
+    return imagenet_normalise(functional.interpolate(to_tensor(image, device), size, mode="bilinear"))
+
+
+def is_blank(image: Image, mask: Mask | None) -> bool:
+    """Whether all pixels that may be matched have one colour."""
+    pixels = image.reshape(image.shape[0] * image.shape[1], -1)
+    if mask is not None:
+        pixels = pixels[mask.ravel()]
+    return len(pixels) == 0 or bool((pixels == pixels[0]).all())
+
+
+def allowed_cells(mask: Mask | None, rows: int, columns: int, device: torch.device) -> Tensor | None:
+    """Whether the pixel at the centre of every cell may be matched, bool (rows, columns), or None for everywhere."""
+    if mask is None or mask.all():
+        return None
+    height, width = mask.shape
+    y = np.floor((np.arange(rows) + 0.5) * height / rows).astype(np.intp)
+    x = np.floor((np.arange(columns) + 0.5) * width / columns).astype(np.intp)
+    return torch.from_numpy(mask[y[:, None], x[None]]).to(device)
+
+
+def edge_based(cells: Tensor, counts: tuple[int, int] | list[int]) -> Tensor:
+    """Cells (N, 2) of (row, column) to (x, y) in [0, 1], float64: the image's EDGES are 0 and 1."""
+    rows, columns = counts
+    return torch.stack([(cells[:, 1].double() + 0.5) / columns, (cells[:, 0].double() + 0.5) / rows], 1)
+
+
+def edge_to_pixels(position: Tensor, size: tuple[int, int]) -> FloatArray:
+    """(x, y) in [0, 1] to pixels of an image of (width, height)."""
+    return np.asarray(position.cpu().numpy() * np.array(size) - 0.5, np.float64)
+
+
+def corner_pixels(cells: Tensor, counts: tuple[int, int] | list[int], size: tuple[int, int]) -> FloatArray:
+    """Cells (N, 2) to pixels, the outer cells' centres on the centres of the image's outer pixels."""
+    rows, columns = counts
+    scale = np.array([(size[0] - 1) / max(1, columns - 1), (size[1] - 1) / max(1, rows - 1)])
+    return np.asarray(cells.flip(1).cpu().numpy() * scale, np.float64)
+
+
+def correspondences(
+    reference: Encoding,
+    query: Encoding,
+    reference_xy: FloatArray,
+    query_xy: FloatArray,
+    score: FloatArray,
+    overlap: float,
+    max_matches: int | None,
+) -> Correspondences:
+    """The final list: inside both images, not masked, best first."""
+    pair = []
+    for xy, size in ((reference_xy, reference.size), (query_xy, query.size)):
+        # a cell's centre may lie half a pixel beyond the rim where the image was enlarged
+        pair.append(np.clip(xy, -0.5, np.array(size) - 0.5).astype(np.float32))
+    kept = reference.allows(pair[0]) & query.allows(pair[1])
+    order = np.flatnonzero(kept)[np.argsort(-score[kept], kind="stable")]
+    share = overlap if len(order) else 0.0
+    if max_matches is not None:
+        order = order[:max_matches]
+    return Correspondences(
+        pair[0][order],
+        pair[1][order],
+        np.clip(score[order], 0.0, 1.0).astype(np.float32),
+        share,
+        reference.size,
+        query.size,
+    )

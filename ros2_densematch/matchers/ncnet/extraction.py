@@ -1,0 +1,127 @@
+"""From a filtered 4-D correlation to matches, and the score that weak supervision maximises.
+
+Thesis of Rocco, sections 5.3.4 to 5.3.7. Cells are (row, column); A is the source, B the target.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class CellMatches(NamedTuple):
+    """N pairs of cells.
+
+    Attributes:
+        a: int64 (N, 2), row and column in A.
+        b: int64 (N, 2), row and column in B.
+        score: (N,).
+    """
+
+    a: Tensor
+    b: Tensor
+    score: Tensor
+
+
+def best_matches(correlation: Tensor, *, per: str = "B", softmax: bool = True) -> CellMatches:
+    """The best partner of every cell of one image, in row-major order of that image's cells.
+
+    Args:
+        correlation: (hA, wA, hB, wB).
+        per: "B": every cell of B gets its best cell of A; "A": the other way round.
+        softmax: the score is the softmax over all candidates at the best one, else the raw value.
+    """
+    h_a, w_a, h_b, w_b = correlation.shape
+    flat = correlation.reshape(h_a * w_a, h_b * w_b)
+    by_cell = flat.T if per == "B" else flat
+    value, partner = by_cell.max(1)
+    if softmax:
+        # the softmax at the maximum needs the sum only
+        value = 1.0 / (by_cell - value[:, None]).exp_().sum(1)
+    own = torch.arange(len(partner), device=partner.device)
+    if per == "B":
+        return CellMatches(_cells(partner, w_a), _cells(own, w_b), value)
+    return CellMatches(_cells(own, w_a), _cells(partner, w_b), value)
+
+
+def _cells(flat: Tensor, columns: int) -> Tensor:
+    return torch.stack([torch.div(flat, columns, rounding_mode="floor"), flat % columns], 1)
+
+
+def relocalise(matches: CellMatches, places: Tensor, k: int) -> CellMatches:
+    """Cells of the k times finer grid: where in its box the pooled maximum of every match lay (thesis, eq. 5.13).
+
+    Args:
+        matches: in pooled cells.
+        places: (hA, wA, hB, wB), of `pooled_correlation`.
+        k: side of the boxes.
+    """
+    place = places[matches.a[:, 0], matches.a[:, 1], matches.b[:, 0], matches.b[:, 1]].long()
+    offsets = [torch.div(place, k**power, rounding_mode="floor") % k for power in (3, 2, 1, 0)]
+    a = matches.a * k + torch.stack(offsets[:2], 1)
+    b = matches.b * k + torch.stack(offsets[2:], 1)
+    return CellMatches(a, b, matches.score)
+
+
+def both_directions(first: CellMatches, second: CellMatches) -> CellMatches:
+    """The union of two lists; of equal pairs the better-scored stays.
+
+    Sorted by (A column, A row, B column, B row), as published.
+    """
+    a, b = torch.cat([first.a, second.a]), torch.cat([first.b, second.b])
+    score = torch.cat([first.score, second.score])
+    order = torch.argsort(score, descending=True, stable=True)
+    columns = torch.stack([a[:, 1], a[:, 0], b[:, 1], b[:, 0]], 1)[order]
+    unique, inverse = torch.unique(columns, dim=0, return_inverse=True)
+    # the first occurrence in order of score: written last to first, so that it is what remains
+    position = torch.arange(len(order), device=order.device)
+    kept = position.new_full((len(unique),), len(order)).scatter_reduce(0, inverse, position, "amin")
+    return CellMatches(unique[:, [1, 0]], unique[:, [3, 2]], score[order][kept])
+
+
+def centred(cell: Tensor, count: int) -> Tensor:
+    """Cell indices to [-1, 1], the centres of the outer cells at the ends (`linspace(-1, 1, count)`)."""
+    return torch.linspace(-1, 1, count, device=cell.device)[cell]
+
+
+def mutual_share(correlation: Tensor, allowed_a: Tensor | None = None, allowed_b: Tensor | None = None) -> float:
+    """Share of the cells of A whose best cell of B has them as its best, in [0, 1].
+
+    Args:
+        correlation: (hA, wA, hB, wB).
+        allowed_a: bool (hA, wA), cells that count, or None for all; there is one at least.
+        allowed_b: bool (hB, wB), likewise.
+    """
+    h_a, w_a, h_b, w_b = correlation.shape
+    flat = correlation.reshape(h_a * w_a, h_b * w_b)
+    (best, to_b), to_a = flat.max(1), flat.argmax(0)
+    own = torch.arange(len(to_b), device=to_b.device)
+    # a cell that nothing speaks for is nobody's partner
+    mutual = (to_a[to_b] == own) & (best > 0)
+    if allowed_b is not None:
+        mutual &= allowed_b.flatten()[to_b]
+    return float((mutual if allowed_a is None else mutual[allowed_a.flatten()]).double().mean())
+
+
+def weak_score(correlation: Tensor) -> Tensor:
+    """The mean matching score of pairs: what weak supervision raises for pairs that match (thesis, section 5.3.6).
+
+    Args:
+        correlation: (N, 1, hA, wA, hB, wB).
+
+    Returns:
+        (N,): the mean over cells of the best softmax over the opposite image, averaged over the two directions.
+        Differentiable.
+    """
+    n, _, h_a, w_a, h_b, w_b = correlation.shape
+    flat = correlation.view(n, h_a * w_a, h_b * w_b)
+    per_a = flat.softmax(2).amax(2).mean(1)
+    per_b = flat.softmax(1).amax(1).mean(1)
+    return (per_a + per_b) / 2
+
+
+def weak_loss(positive: Tensor, negative: Tensor) -> Tensor:
+    """Mean score of pairs that do not match less that of pairs that do; scores (N,) of `weak_score`."""
+    return negative.mean() - positive.mean()
