@@ -5,9 +5,12 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 OUT ?= out/demo
 PYTEST_ARGS ?=
+JOBS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MESSAGES := $(VENV)/.messages
+# test files side by side, each with one thread
+PYTEST := OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest --numprocesses $(JOBS) --dist loadfile
 
 .PHONY: help setup demo test quicktest golden lint typecheck format messages clean
 
@@ -18,7 +21,7 @@ help:
 	@echo "make golden     every golden array compared (minutes); the folder: DENSEMATCH_GOLDEN, default ../shared/golden"
 	@echo "make lint | typecheck | format"
 	@echo "make messages   ROS 2 messages in $(VENV) from the rclpy wheels (x86-64 Linux; needs cmake and a C compiler)"
-	@echo "make clean      remove $(VENV) and build folders; variables: PYTHON, VENV, CONSTRAINTS, OUT, PYTEST_ARGS"
+	@echo "make clean      remove $(VENV) and build folders; variables: PYTHON, VENV, CONSTRAINTS, OUT, JOBS, PYTEST_ARGS"
 
 setup: $(INSTALLED)
 
@@ -33,10 +36,10 @@ demo: $(INSTALLED)
 	"$(BIN)/densematch" demo --out "$(OUT)"
 
 test: lint typecheck $(MESSAGES)
-	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 quicktest: $(INSTALLED)
-	"$(BIN)/python" -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 golden: $(INSTALLED)
 	DENSEMATCH_GOLDEN_COMPLETE=1 "$(BIN)/python" -m pytest test/golden $(PYTEST_ARGS)

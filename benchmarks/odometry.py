@@ -1,0 +1,89 @@
+"""Odometry of a matcher beside SIFT through the same tracker: ATE, RPE and scale on the measuring sequences.
+
+    python benchmarks/odometry.py --data ../shared/data --out out/odometry
+
+Each row is one `densematch replay` with default settings; its report lies in the output folder. ATE is the root mean
+square after similarity alignment, over the path; RPE is from frame to frame. With depth the map is metric, and `scale`
+is what the alignment would still multiply it by; without depth that number means nothing and is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SEQUENCES = {
+    "kitti_a": ("sequences/kitti_a", False),
+    "hololens": ("sequences/hololens", False),
+    "tum_fr1_rpy": ("sequences/tum_fr1_rpy", False),
+    "hololens with depth": ("sequences/hololens", True),
+    "tum_fr1_rpy with depth": ("sequences/tum_fr1_rpy", True),
+}
+
+
+def without_depth(folder: Path, copy: Path) -> Path:
+    """The sequence with its depth column emptied."""
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir(parents=True)
+    for item in folder.iterdir():
+        if item.name not in ("frames.csv", "depth"):
+            (copy / item.name).symlink_to(item.resolve())
+    lines = (folder / "frames.csv").read_text("utf-8").splitlines()
+    column = lines[0].split(",").index("depth")
+    rows = [line.split(",") for line in lines[1:]]
+    emptied = [",".join("" if i == column else value for i, value in enumerate(row)) for row in rows]
+    (copy / "frames.csv").write_text("\n".join([lines[0], *emptied]) + "\n", "utf-8")
+    return copy
+
+
+def measure(sequence: Path, matcher: str, out: Path, max_frames: int | None) -> dict[str, Any]:
+    """The row of one replay."""
+    command = [sys.executable, "-m", "ros2_densematch", "replay", str(sequence), "--out", str(out)]
+    command += ["--matcher", matcher, *([] if max_frames is None else ["--max-frames", str(max_frames)])]
+    subprocess.run(command, check=True)
+    summary = json.loads((out / "summary.json").read_text("utf-8"))
+    accuracy = summary["accuracy"]
+    return {
+        "ate_percent": accuracy["ate"]["percent_of_path"],
+        "ate_m": accuracy["ate"]["rmse_m"],
+        "rpe_deg": accuracy["rpe"]["rotation_rmse_deg"],
+        "rpe_m": accuracy["rpe"]["translation_rmse_m"],
+        "scale": accuracy["scale_factor"],
+        "poses": accuracy["poses"],
+        "frames": summary["frames"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--matchers", nargs="+", default=["gcm", "sift"])
+    parser.add_argument("--sequences", nargs="+", default=list(SEQUENCES), choices=list(SEQUENCES))
+    parser.add_argument("--max-frames", type=int)
+    arguments = parser.parse_args()
+    rows: dict[str, dict[str, Any]] = {}
+    for name in arguments.sequences:
+        folder, depth = SEQUENCES[name]
+        sequence = arguments.data / folder
+        if not depth:
+            sequence = without_depth(sequence, arguments.out / "input" / name)
+        for matcher in arguments.matchers:
+            out = arguments.out / f"{name.replace(' ', '_')}_{matcher}"
+            row = rows.setdefault(name, {})[matcher] = measure(sequence, matcher, out, arguments.max_frames)
+            scale = f"{row['scale']:.3f}" if depth else "-"
+            print(
+                f"| {name} | {matcher} | {row['poses']} | {row['ate_percent']:.3f} | {1000 * row['ate_m']:.1f} "
+                f"| {row['rpe_deg']:.3f} | {1000 * row['rpe_m']:.2f} | {scale} |",
+                flush=True,
+            )
+            (arguments.out / "odometry.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
