@@ -29,10 +29,7 @@ SEQUENCES = {
 def without_depth(folder: Path, copy: Path) -> Path:
     """The sequence with its depth column emptied."""
     shutil.rmtree(copy, ignore_errors=True)
-    copy.mkdir(parents=True)
-    for item in folder.iterdir():
-        if item.name not in ("frames.csv", "depth"):
-            (copy / item.name).symlink_to(item.resolve())
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("depth"))
     lines = (folder / "frames.csv").read_text("utf-8").splitlines()
     column = lines[0].split(",").index("depth")
     rows = [line.split(",") for line in lines[1:]]
