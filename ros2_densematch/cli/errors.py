@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -10,6 +11,12 @@ DONE, OUR_FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 # What the file system says about a path that the user named; other OSErrors (disk full, I/O error) are not bad input.
 _PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError)
+
+
+# Modules whose package has another name, and those that come with ROS only.
+_DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
+_ROS = ("rclpy", "rcl_interfaces", "lifecycle_msgs", "ament_index_python", "launch", "launch_ros", "rosidl_runtime_py")
+_ROS_PACKAGES = ("cv_bridge", "tf_transformations", "tf2_ros", "tf2_msgs", "diagnostic_msgs", "nav_msgs", "std_srvs")
 
 
 class InputError(ValueError):
@@ -21,6 +28,24 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def missing(module: str) -> str:
+    """One line for a module that cannot be imported: what is missing, and the command that gets it."""
+    top = module.partition(".")[0]
+    if top == "densematch":
+        return (
+            "the ROS messages (densematch.msg) are not built: make messages, or colcon build and source its setup.bash"
+        )
+    if top in _ROS:
+        return f'this needs ROS 2 ({top} is missing): source its setup.bash, or pip install "densematch[ros]" (x86-64)'
+    if top in _ROS_PACKAGES:
+        package = top.replace("_", "-")
+        return f"this needs the ROS package {top}: apt install ros-{os.environ.get('ROS_DISTRO', 'jazzy')}-{package}"
+    name = _DISTRIBUTIONS.get(top, top)
+    # Beside a distribution's ROS the newest NumPy and OpenCV break its cv_bridge.
+    constraints = " -c constraints-ros.txt" if os.environ.get("ROS_DISTRO") else ""
+    return f"this needs the Python package {name!r}: {sys.executable} -m pip install{constraints} {name}"
 
 
 def exit_code_of(function: Callable[[], int | None]) -> int:
@@ -43,8 +68,7 @@ def exit_code_of(function: Callable[[], int | None]) -> int:
     except ModuleNotFoundError as error:
         if error.name and error.name.startswith("ros2_densematch"):
             return _our_fault(error)
-        remedy = f"this needs the Python package {error.name!r}: pip install {error.name}"
-        print(f"densematch: error: {remedy}", file=sys.stderr)
+        print(f"densematch: error: {missing(error.name or str(error))}", file=sys.stderr)
         return OUR_FAULT
     except Exception as error:  # noqa: BLE001  (the outermost frame: everything unexpected becomes exit code 1)
         usage = getattr(error, "format_message", None)  # a wrong option or argument, found by the command line parser
