@@ -1,0 +1,1 @@
+"""`sparse_ncnet`: neighbourhood consensus on the k best neighbours of every cell."""
