@@ -185,7 +185,7 @@ def configuration_from(values: Mapping[str, Any], origin: str = "the configurati
     Raises:
         ValueError: an unknown name (the nearest known one is suggested) or a value out of range.
     """
-    flat = dict(_flatten(values))
+    flat = dict(flatten(values))
     known = parameter_names()
     for name in flat:
         if name not in known:
@@ -211,7 +211,7 @@ def configuration_from(values: Mapping[str, Any], origin: str = "the configurati
 
 def parameter_names() -> list[str]:
     """All parameter names, dotted, in the order of the model."""
-    return [name for name, _ in _flatten(defaults())]
+    return [name for name, _ in flatten(defaults())]
 
 
 def defaults() -> dict[str, Any]:
@@ -245,7 +245,7 @@ def parameter_file() -> str:
 
 def _described(model: Any, indent: int) -> Iterator[str]:
     margin = " " * indent
-    for name, (text, value) in _descriptions(model).items():
+    for name, (text, value) in descriptions(model).items():
         for line in textwrap.wrap(text, 118 - indent):
             yield f"{margin}# {line}"
         if is_dataclass(value) or isinstance(value, BaseModel):
@@ -255,7 +255,7 @@ def _described(model: Any, indent: int) -> Iterator[str]:
             yield margin + yaml.safe_dump({name: value}, default_style=None).replace("''", '""').strip()
 
 
-def _descriptions(model: Any) -> dict[str, tuple[str, Any]]:
+def descriptions(model: Any) -> dict[str, tuple[str, Any]]:
     """Name -> (description with range, value) of a pydantic model, or of a dataclass with an Attributes section."""
     if isinstance(model, BaseModel):
         return {
@@ -280,10 +280,10 @@ def _range(limits: list[Any]) -> str:
     return f" [{', '.join(found)}]" if found else ""
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
@@ -292,7 +292,7 @@ def _parameters(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The parameters of this node from a ROS parameter file, flat; a file without node sections is taken as is."""
     sections = {key: value for key, value in content.items() if isinstance(value, dict) and "ros__parameters" in value}
     if not sections:
-        return dict(_flatten(content))
+        return dict(flatten(content))
     ours = sorted((key for key in sections if _is_ours(str(key))), key=lambda key: "*" not in str(key))
     if not ours:
         raise ValueError(
@@ -301,7 +301,7 @@ def _parameters(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
         )
     merged: dict[str, Any] = {}
     for key in ours:
-        merged.update(_flatten(sections[key]["ros__parameters"] or {}))
+        merged.update(flatten(sections[key]["ros__parameters"] or {}))
     return merged
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
         "Simulate a camera flight with ground truth, replay it and write the report: no download, no ROS.",
     ),
     "replay": ("replay", "Replay a bag, a video or an image folder into correspondences, poses and a report."),
+    "live": ("live", "Run the ROS 2 node: live images in, correspondences and poses out."),
     "match": ("match", "Match two images, or a list of pairs."),
     "train": ("train", "Train a matcher from a configuration file; resumes by default."),
     "weights": ("weights", "List, fetch, verify and import weights."),
@@ -74,11 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen = next((word for word in given if not word.startswith("-")), None)
+    # what follows --ros-args is ROS's own and has another syntax
+    at = given.index("--ros-args") if chosen == "live" and "--ros-args" in given else len(given)
+    given, ros_arguments = given[:at], given[at:]
 
     def run() -> int | None:
         if not given:
             given.append("--help")
-        result: Any = build_app(chosen)(args=given, prog_name="densematch", standalone_mode=False)
+        app = build_app(chosen)
+        result: Any = app(args=given, prog_name="densematch", standalone_mode=False, obj=ros_arguments)
         return result if isinstance(result, int) else None
 
     return exit_code_of(run)

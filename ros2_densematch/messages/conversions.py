@@ -59,6 +59,19 @@ def pose_matrix(pose: Any) -> Float64:
     return poses.pose_from_quaternion([p.x, p.y, p.z], [q.x, q.y, q.z, q.w])
 
 
+def transform_matrix(transform: Any) -> Float64:
+    """(4, 4) T_parent_from_child of a geometry_msgs/Transform.
+
+    Raises:
+        ValueError: a number is not finite or the quaternion has no length.
+    """
+    t, q = transform.translation, transform.rotation
+    T = poses.pose_from_quaternion([t.x, t.y, t.z], [q.x, q.y, q.z, q.w])
+    if not np.isfinite(T).all():
+        raise ValueError(f"the translation {[t.x, t.y, t.z]} is not finite")
+    return T
+
+
 def correspondences_message(
     m: Correspondences,
     *,

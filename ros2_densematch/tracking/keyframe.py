@@ -84,7 +84,7 @@ class KeyframeStore:
     """Keyframes in order of their making; the most redundant one goes when there are too many."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._keyframes: list[Keyframe] = []
 
     def __len__(self) -> int:
@@ -96,7 +96,7 @@ class KeyframeStore:
     def add(self, keyframe: Keyframe) -> None:
         """Adds a keyframe, which is never the one that is dropped."""
         self._keyframes.append(keyframe)
-        if len(self._keyframes) > self._limit:
+        while len(self._keyframes) > self.limit:
             self._keyframes.remove(self._most_redundant(keyframe))
 
     def drop_segment(self, segment: int) -> None:

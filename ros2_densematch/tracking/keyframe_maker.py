@@ -49,14 +49,14 @@ class KeyframeMaker:
     """
 
     def __init__(self, matcher: Matcher, config: TrackerConfig) -> None:
-        self._matcher = matcher
-        self._config = config
+        self.matcher = matcher
+        self.config = config
         self._next_id = 0
 
     def match(self, seen: Seen, reference: Encoding, query: Encoding) -> Correspondences:
         """Matches two encodings; the time counts for the frame `seen`."""
         start = time.perf_counter()
-        matches = self._matcher.match(reference, query, max_matches=self._config.max_matches, seed=self._config.seed)
+        matches = self.matcher.match(reference, query, max_matches=self.config.max_matches, seed=self.config.seed)
         seen.timings["match"] += milliseconds_since(start)
         return matches
 
@@ -67,13 +67,13 @@ class KeyframeMaker:
             use_metric: the map unit is the metre or not yet chosen; otherwise depth and stereo are left aside.
         """
         frame, reference = seen.frame, seen.encoding
-        if self._matcher.reference_encoding_differs:
+        if self.matcher.reference_encoding_differs:
             start = time.perf_counter()
-            reference = self._matcher.encode(frame.image, reference=True, mask=frame.mask)
+            reference = self.matcher.encode(frame.image, reference=True, mask=frame.mask)
             seen.timings["encode"] += milliseconds_since(start)
         structure = None
         if frame.camera is not None:
-            structure = Structure(frame.camera, frame.depth if use_metric else None, 3 * self._config.max_matches)
+            structure = Structure(frame.camera, frame.depth if use_metric else None, 3 * self.config.max_matches)
             if frame.right_image is not None and frame.right_camera is not None and use_metric:
                 try:
                     self._add_stereo(seen, reference, structure)
@@ -126,7 +126,7 @@ class KeyframeMaker:
         assert frame.right_camera is not None
         assert frame.camera is not None
         start = time.perf_counter()
-        right = self._matcher.encode(frame.right_image)
+        right = self.matcher.encode(frame.right_image)
         seen.timings["encode"] += milliseconds_since(start)
         matches = self.match(seen, reference, right)
         xy, rho, info = rho_from_stereo(matches, frame.camera, frame.right_camera)

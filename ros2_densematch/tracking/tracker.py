@@ -43,18 +43,17 @@ class Tracker:
     keyframe by the points that both see; and no length at all while the camera has only turned or hardly moved.
 
     Args:
-        matcher: any matcher.
-        config: settings; None = the defaults.
+        matcher, config: any matcher; settings, None = the defaults.
     """
 
     def __init__(self, matcher: Matcher, config: TrackerConfig | None = None) -> None:
         self.matcher = matcher
         self.config = config if config is not None else TrackerConfig()
+        self._maker = KeyframeMaker(self.matcher, self.config)
         self.reset()
 
     def reset(self) -> None:
-        """Forgets everything; the next frame becomes the first keyframe."""
-        self._maker = KeyframeMaker(self.matcher, self.config)
+        """Forgets everything but the numbers of keyframes; the next frame becomes the first keyframe."""
         self._store = KeyframeStore(self.config.max_keyframes)
         self._keyframe: Keyframe | None = None
         self._last: Seen | None = None  # the previous frame, when it was tracked against the current keyframe
@@ -62,21 +61,23 @@ class Tracker:
         self._last_T_world = np.eye(4)
         self._last_stamp_ns: int | None = None
         self._lost_frames = 0
-        self._segment = 0
-        self._segments = 1
-        self._scale = Scale.NONE
+        self._segment, self._segments = 0, 1
+        self._scale, self._scale_std = Scale.NONE, float("nan")
         self._scales: dict[int, tuple[Scale, float]] = {}
-        self._scale_std = float("nan")
         self._typical_depth = 1.0  # median depth of the last known points, map units: the unit of a new segment
         self._turn = 0  # which older keyframe is tried next
-        self._keyframe_requested = False
+        self._asked_for = ""  # why the next frame becomes a keyframe whatever it shows
+
+    def reconfigure(self, config: TrackerConfig, matcher: Matcher | None = None) -> None:
+        """New settings from the next frame on. What is known stays; but another matcher begins anew."""
+        self.config, self._maker.config, self._store.limit = config, config, config.max_keyframes
+        if matcher is not None:
+            self.matcher = self._maker.matcher = matcher
+            self.reset()
 
     def request_keyframe(self) -> None:
         """The next frame that is tracked becomes a keyframe."""
-        self._keyframe_requested = True
-
-    def _asked_for(self) -> str:
-        return "it was asked for" if self._keyframe_requested else ""
+        self._asked_for = "it was asked for"
 
     @property
     def keyframes(self) -> tuple[Keyframe, ...]:
@@ -99,8 +100,7 @@ class Tracker:
         start = time.perf_counter()
         encoding = self.matcher.encode(frame.image, mask=frame.mask)
         timings["encode"] = milliseconds_since(start)
-        start = time.perf_counter()
-        before = timings["encode"]
+        start, before = time.perf_counter(), timings["encode"]
         seen = Seen(frame, encoding, timings)
         answer = self._track(seen)
         timings["pose"] = milliseconds_since(start) - timings["match"] - (timings["encode"] - before)
@@ -202,10 +202,10 @@ class Tracker:
         inliers = int(found.inliers.sum())
         cells = mapping.covered_cells(seen.matches.reference_xy[found.inliers], keyframe.size)
         why = mapping.keyframe_reason(keyframe, inliers, cells, found.parallax_deg, poses.rotation_angle_deg(T), config)
-        why = self._asked_for() or unsuitable(keyframe, frame, scale_known=self._scale != Scale.NONE) or why
+        why = self._asked_for or unsuitable(keyframe, frame, scale_known=self._scale != Scale.NONE) or why
         known = int(np.count_nonzero(structure.known()[found.index[found.inliers]]))
         weak = known < _FEW_KNOWN and keyframe.tracked % config.relocalisation_interval == 0
-        older_may_do = (why or weak) and self._scale != Scale.NONE and not self._asked_for()
+        older_may_do = (why or weak) and self._scale != Scale.NONE and not self._asked_for
         if older_may_do and self._return_to_older(seen, keyframe, inliers, known):
             assert seen.found is not None
             back = f"back to keyframe {self._keyframe.id}; {seen.found.reason}"
@@ -436,7 +436,7 @@ class Tracker:
             moved = np.median(np.linalg.norm(matches.query_xy - matches.reference_xy, axis=1))
             if not why and moved > 0.15 * keyframe.size[0]:
                 why = f"the image moved by {moved:.0f} pixels"
-        why = self._asked_for() or unsuitable(keyframe, seen.frame, scale_known=True) or why
+        why = self._asked_for or unsuitable(keyframe, seen.frame, scale_known=True) or why
         reason = f"{len(matches)} matches; no calibration, so no pose: give CameraInfo or a camera file"
         if why:
             self._store.add(self._keyframe_without_pose(seen))
@@ -464,7 +464,7 @@ class Tracker:
         """Collects what is known of a frame; without `keyframe` the frame is itself the (first) keyframe."""
         reference = keyframe if keyframe is not None else self._keyframe
         assert reference is not None
-        self._keyframe_requested &= not is_keyframe
+        self._asked_for = "" if is_keyframe else self._asked_for
         tracked = status in (Status.INITIALISED, Status.TRACKED, Status.NEW_KEYFRAME, Status.RELOCALISED)
         T_world = None
         if tracked and reference.camera is not None:

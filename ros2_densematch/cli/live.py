@@ -1,0 +1,80 @@
+"""`densematch live`: the matcher node, where rclpy and our messages are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ros2_densematch.cli.errors import InputError
+from ros2_densematch.cli.options import (
+    ConfigOption,
+    DeviceOption,
+    MatcherOption,
+    PresetOption,
+    WeightsOption,
+    configured,
+)
+
+# option -> input of the node; each becomes a remapping
+_INPUTS = ("image", "camera_info", "depth", "right/image", "odometry")
+
+
+def command(
+    context: typer.Context,
+    *,
+    config: ConfigOption = None,
+    matcher: MatcherOption = None,
+    preset: PresetOption = None,
+    device: DeviceOption = None,
+    weights: WeightsOption = None,
+    image_topic: Annotated[str | None, typer.Option("--image-topic", help="Topic of the images (image).")] = None,
+    camera_info_topic: Annotated[
+        str | None,
+        typer.Option("--camera-info-topic", help="Their CameraInfo (default: camera_info beside --image-topic)."),
+    ] = None,
+    depth_topic: Annotated[str | None, typer.Option("--depth-topic", help="Depth registered to the images.")] = None,
+    right_image_topic: Annotated[
+        str | None, typer.Option("--right-image-topic", help="Right images of a rectified stereo pair.")
+    ] = None,
+    odometry_topic: Annotated[str | None, typer.Option("--odometry-topic", help="Metric odometry.")] = None,
+    mask: Annotated[
+        Path | None, typer.Option("--mask", help="Image of the frames' size; black pixels are not matched.")
+    ] = None,
+) -> int:
+    """Run the ROS 2 node `matcher` until Ctrl-C. What follows --ros-args (remaps, -p, --params-file) goes to ROS."""
+    from ros2_densematch.configuration import configuration_from, values_of
+
+    configuration = configured(config, matcher, preset, device, weights)
+    if mask is not None:
+        if not mask.is_file():
+            raise InputError(f"there is no mask {mask}: check --mask")
+        configuration = configuration_from({**values_of(configuration), "mask": str(mask)}, "the command line")
+    given = (image_topic, camera_info_topic, depth_topic, right_image_topic, odometry_topic)
+    topics = dict(zip(_INPUTS, given, strict=True))
+    arguments = ros_arguments(topics, context.obj or [])
+    from importlib import import_module
+
+    import_module("densematch.msg")  # rclpy would only say so later
+    from ros2_densematch.live.ros_main import run
+
+    return run(configuration, arguments)
+
+
+def ros_arguments(topics: dict[str, str | None], given: list[str]) -> list[str]:
+    """The arguments for rclpy: remappings of the named topics, with the CameraInfo beside its images, then `given`.
+
+    Args:
+        topics: input of the node -> topic, None where none was named.
+        given: what the user wrote from --ros-args on; its remappings come first, so that they win.
+    """
+    named = {name: topic for name, topic in topics.items() if topic is not None}
+    for image, info in (("image", "camera_info"), ("right/image", "right/camera_info"), ("depth", "depth/camera_info")):
+        if image in named and info not in named:
+            folder = named[image].rpartition("/")[0]
+            named[info] = f"{folder}/camera_info" if folder else "camera_info"
+    rules = [word for name, topic in named.items() for word in ("-r", f"{name}:={topic}")]
+    if not rules:
+        return list(given)
+    return [*(given or ["--ros-args"]), *([] if not given or given[-1] != "--" else ["--ros-args"]), *rules]

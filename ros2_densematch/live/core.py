@@ -1,0 +1,391 @@
+"""The matcher node without ROS: frames go in, outcomes come out, one worker thread between them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ros2_densematch.configuration import Configuration
+from ros2_densematch.geometry.camera import Camera
+from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.geometry.two_view import RelativePose, estimate_relative_pose
+from ros2_densematch.live.counters import Counters, Drop, Snapshot
+from ros2_densematch.live.worker import Worker
+from ros2_densematch.matchers.base import Matcher
+from ros2_densematch.matchers.identity import device_of, identity_of
+from ros2_densematch.matchers.registry import load_matcher
+from ros2_densematch.messages.errors import ImageDecodeError
+from ros2_densematch.tracking.frame import Frame
+from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
+from ros2_densematch.tracking.tracker import Tracker
+
+Image = NDArray[np.uint8]
+_THUMBNAIL_PX = 640  # longer side of the keyframes that are kept for ~/matches_image
+_LOADED_BY = ("matcher", "preset", "device", "weights")
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image on its way to the tracker.
+
+    Attributes:
+        number: of the image, from 0.
+        stamp_ns: its time.
+        arrival_ns: when it arrived, of `time.time_ns`.
+        build: decodes it; returns the frame and its frame_id. Raises ImageDecodeError or ValueError.
+    """
+
+    number: int
+    stamp_ns: int
+    arrival_ns: int
+    build: Callable[[], tuple[Frame, str]]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A matcher ready to run, and what it is."""
+
+    matcher: Matcher
+    identity: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that is known about one image when it is published.
+
+    Attributes:
+        tracked: the tracker's answer, or one that says why the image was rejected.
+        frame: the image with what belongs to it; None where it could not be decoded.
+        frame_id: its optical frame; "" where it is not known.
+        keyframe_id: number of the new keyframe where the image became one, else -1.
+        keyframe_size: (width, height) of that image.
+        num_keyframes: keyframes in memory.
+        reference_image: the keyframe it was matched against, at most 640 pixels a side, or None.
+        counts: what became of all images so far.
+        loaded: what ran.
+        matcher_ms: the tracker's time.
+    """
+
+    tracked: TrackedFrame
+    frame: Frame | None
+    frame_id: str
+    keyframe_id: int
+    keyframe_size: tuple[int, int]
+    num_keyframes: int
+    reference_image: Image | None
+    counts: Snapshot
+    loaded: Loaded
+    matcher_ms: float
+
+
+class Sink(Protocol):
+    """Who takes the outcomes, in the worker's thread."""
+
+    def publish(self, outcome: Outcome) -> None: ...
+
+    def began_anew(self, reason: str) -> None:
+        """Everything known was forgotten."""
+        ...
+
+    def complain(self, text: str) -> None:
+        """Something went wrong; called for the first case of its kind."""
+        ...
+
+
+@dataclass
+class Times:
+    """Milliseconds over the last images, by stage."""
+
+    stages: dict[str, deque[float]] = field(default_factory=dict)
+
+    def add(self, **milliseconds: float) -> None:
+        for stage, value in milliseconds.items():
+            self.stages.setdefault(stage, deque(maxlen=200)).append(value)
+
+    def summary(self) -> dict[str, tuple[float, float]]:
+        """Stage -> (median, largest)."""
+        found = {stage: list(values) for stage, values in list(self.stages.items())}
+        return {stage: (float(np.median(values)), max(values)) for stage, values in found.items() if values}
+
+
+class MatcherCore:
+    """Owns matcher, tracker and worker thread.
+
+    Args:
+        configuration: settings.
+        sink: takes what comes out.
+    """
+
+    def __init__(self, configuration: Configuration, sink: Sink) -> None:
+        self.configuration = configuration
+        self.counters = Counters()
+        self.times = Times()
+        self.enabled = True
+        self._sink = sink
+        self._loaded: Loaded | None = None
+        self._tracker: Tracker | None = None
+        self._worker: Worker[Job] = Worker(self._process, self._failed)
+        self._thumbnails: dict[int, Image] = {}  # frame index -> image
+        self._next_keyframe = 0
+
+    # ---- life
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """What runs, or None while nothing is loaded."""
+        return self._loaded
+
+    @property
+    def running(self) -> bool:
+        """Whether images are taken."""
+        return self._worker.running
+
+    def load(self) -> None:
+        """Loads the matcher unless it is there.
+
+        Raises:
+            ValueError, FileNotFoundError: the configuration names something that does not exist.
+        """
+        if self._loaded is None:
+            self._loaded = load(self.configuration)
+        if self._tracker is None:
+            self._tracker = Tracker(self._loaded.matcher, self.configuration.tracker)
+
+    def start(self) -> None:
+        """Takes images from now on; loads what is not loaded."""
+        self.load()
+        self._worker.start()
+
+    def stop(self, timeout_s: float | None = 10.0) -> bool:
+        """Takes no more images; the one in work is finished. False when it did not end in time."""
+        return self._worker.stop(timeout_s)
+
+    def release(self) -> None:
+        """Forgets matcher and keyframes and gives GPU memory back. Only while stopped."""
+        self._loaded = self._tracker = None
+        self._thumbnails.clear()
+        self._next_keyframe = 0
+        empty_gpu_cache()
+
+    # ---- images
+
+    def submit(self, job: Job) -> None:
+        """Takes an image; one that still waits is dropped for it and counted."""
+        if not self.enabled:
+            self.counters.drop(Drop.DISABLED, "~/enable was called with false")
+            return
+        dropped = self._worker.submit(job)
+        if dropped is job:
+            self.counters.drop(Drop.STOPPED, f"image {job.number} came while the node was not active")
+        elif dropped is not None:
+            self.counters.drop(Drop.REPLACED, f"image {dropped.number} waited for the matcher when {job.number} came")
+
+    def reject(self, job: Job, why: Drop, reason: str, frame_id: str = "") -> None:
+        """Counts an image that is not tracked and says so to the sink; in the worker's thread."""
+        if self.counters.drop(why, reason):
+            self._sink.complain(f"image {job.number}: {reason}")
+        if self._loaded is not None:
+            tracked = TrackedFrame(job.number, job.stamp_ns, Status.REJECTED, reason)
+            self._sink.publish(self._outcome(tracked, None, frame_id, 0.0))
+
+    def refuse(self, number: int, stamp_ns: int, why: Drop, reason: str, frame_id: str) -> None:
+        """Counts an image that never becomes a job, and says so; from any thread."""
+        job = Job(number, stamp_ns, time.time_ns(), _nothing)
+        self._worker.call(lambda: self.reject(job, why, reason, frame_id))
+
+    def _process(self, job: Job) -> None:
+        assert self._tracker is not None
+        begun_ns = time.time_ns()
+        try:
+            frame, frame_id = job.build()
+        except ImageDecodeError as error:
+            self.reject(job, Drop.MALFORMED, str(error))
+            return
+        except ValueError as error:
+            self.reject(job, Drop.UNSUITABLE, str(error))
+            return
+        start = time.perf_counter()
+        tracked = self._tracker.process(frame)
+        matcher_ms = 1000.0 * (time.perf_counter() - start)
+        if tracked.status is Status.REJECTED:
+            self.reject(job, Drop.UNSUITABLE, tracked.reason, frame_id)
+            return
+        self.counters.process(time.time_ns())
+        self._keep_thumbnail(frame)
+        outcome = self._outcome(tracked, frame, frame_id, matcher_ms)
+        self._sink.publish(outcome)
+        total_ms = (time.time_ns() - job.arrival_ns) * 1e-6
+        self.times.add(
+            **{stage: tracked.timings_ms.get(stage, 0.0) for stage in ("encode", "match", "pose")},
+            matcher=matcher_ms,
+            waited=(begun_ns - job.arrival_ns) * 1e-6,
+            overhead=total_ms - matcher_ms,
+            total=total_ms,
+        )
+
+    def _failed(self, job: Job, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(error, torch.cuda.OutOfMemoryError):
+            empty_gpu_cache()
+            reason += "; GPU memory is short: set a faster preset, or device cpu"
+        self.reject(job, Drop.FAILED, reason)
+
+    def _outcome(self, tracked: TrackedFrame, frame: Frame | None, frame_id: str, matcher_ms: float) -> Outcome:
+        assert self._tracker is not None
+        assert self._loaded is not None
+        keyframes = self._tracker.keyframes
+        own = -1
+        if tracked.is_keyframe:
+            own = next((k.id for k in keyframes if k.frame_index == tracked.index), -1)
+        return Outcome(
+            tracked=tracked,
+            frame=frame,
+            frame_id=frame_id,
+            keyframe_id=own,
+            keyframe_size=(0, 0) if frame is None else frame.size,
+            num_keyframes=len(keyframes),
+            reference_image=self._thumbnails.get(tracked.keyframe_index),
+            counts=self.counters.snapshot(),
+            loaded=self._loaded,
+            matcher_ms=matcher_ms,
+        )
+
+    def _keep_thumbnail(self, frame: Frame) -> None:
+        """Small pictures of the keyframes, and of the last frame, which may become one a frame late."""
+        assert self._tracker is not None
+        kept = {k.frame_index for k in self._tracker.keyframes} | {max(self._thumbnails, default=-1)}
+        self._thumbnails = {index: image for index, image in self._thumbnails.items() if index in kept}
+        self._thumbnails[frame.index] = thumbnail(frame.image)
+
+    # ---- requests, answered between two images
+
+    def reset(self, reason: str = "~/reset was called") -> Future[None]:
+        """Forgets all keyframes before the next image."""
+
+        def now() -> None:
+            if self._tracker is not None:
+                self._tracker.reset()
+                self._thumbnails.clear()
+            self._sink.began_anew(reason)
+
+        return self._worker.call(now)
+
+    def request_keyframe(self) -> Future[None]:
+        """The next image that is tracked becomes a keyframe."""
+
+        def now() -> None:
+            if self._tracker is None:
+                raise ValueError("the node is not active: activate it first")
+            self._tracker.request_keyframe()
+
+        return self._worker.call(now)
+
+    def prepare(self, configuration: Configuration) -> Loaded | None:
+        """Loads the matcher of a new configuration; None where it is the present one, or nothing is loaded now.
+
+        Raises:
+            ValueError, FileNotFoundError: the configuration names something that does not exist.
+        """
+        changed = any(getattr(configuration, n) != getattr(self.configuration, n) for n in _LOADED_BY)
+        return load(configuration) if changed and self._loaded is not None else None
+
+    def apply(self, configuration: Configuration, loaded: Loaded | None) -> Future[None]:
+        """Takes a new configuration between two images; another matcher begins anew, new policy keeps what is known."""
+        self.configuration = configuration
+
+        def now() -> None:
+            if self._tracker is None:
+                return
+            self._tracker.reconfigure(configuration.tracker, None if loaded is None else loaded.matcher)
+            if loaded is not None:
+                self._loaded = loaded
+                self._thumbnails.clear()
+                empty_gpu_cache()
+                self._sink.began_anew(f"the matcher is now {loaded.identity}, preset {configuration.preset}")
+
+        return self._worker.call(now)
+
+    def match_pair(
+        self,
+        reference: Image,
+        query: Image,
+        cameras: tuple[Camera, Camera] | None,
+        max_matches: int | None,
+    ) -> Future[tuple[Correspondences, RelativePose | None]]:
+        """Matches two images between two images of the sequence.
+
+        Args:
+            reference, query: uint8 RGB or grey.
+            cameras: of both; None: no pose.
+            max_matches: None: the configured number.
+        """
+
+        def now() -> tuple[Correspondences, RelativePose | None]:
+            if self._loaded is None:
+                raise ValueError("the node has no matcher loaded: configure and activate it first")
+            matcher, settings = self._loaded.matcher, self.configuration.tracker
+            a, b = matcher.encode(reference, reference=True), matcher.encode(query)
+            limit = settings.max_matches if max_matches is None else max_matches
+            matches = matcher.match(a, b, max_matches=limit, seed=settings.seed)
+            pose = None
+            if cameras is not None:
+                pose = estimate_relative_pose(matches, *cameras, config=settings.pose, seed=settings.seed)
+            return matches, pose
+
+        return self._worker.call(now)
+
+
+def _nothing() -> tuple[Frame, str]:
+    raise ValueError("this image was refused")
+
+
+def load(configuration: Configuration) -> Loaded:
+    """Builds the configured matcher.
+
+    Raises:
+        ValueError, FileNotFoundError: unknown matcher, preset or device, or no such weights; the message names them.
+    """
+    matcher = load_matcher(
+        configuration.matcher,
+        device=configuration.device,
+        preset=configuration.preset,
+        weights=configuration.weights or None,
+    )
+    return Loaded(matcher, identity_of(matcher, configuration.weights), device_of(matcher))
+
+
+def thumbnail(image: Image) -> Image:
+    """The image with at most 640 pixels on its longer side; a copy where it is that small already."""
+    longer = max(image.shape[:2])
+    if longer <= _THUMBNAIL_PX:
+        return np.array(image)
+    scale = _THUMBNAIL_PX / longer
+    size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
+    small: Image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return small
+
+
+def empty_gpu_cache() -> None:
+    """Gives unused GPU memory back to the system, where torch was loaded at all."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def gpu_memory() -> int:
+    """GPU memory that this process holds, in bytes; 0 without a GPU."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return 0
+    return int(torch.cuda.memory_reserved())

@@ -1,0 +1,146 @@
+"""What became of every image, counted; nothing disappears without a reason."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+_RATE_IMAGES = 60
+
+
+class Drop(str, Enum):
+    """Why an image was not tracked. The value is the name in /diagnostics."""
+
+    LOST = "lost_before_the_node"
+    """The publisher sent it and it never arrived: the network lost it, or a newer one overwrote it in the queue."""
+    REPLACED = "replaced_by_a_newer_image"
+    """A newer image came while this one waited for the matcher: the matcher is slower than the camera."""
+    MALFORMED = "could_not_be_decoded"
+    """The message breaks its own announcement, or its encoding is not supported."""
+    OUT_OF_ORDER = "stamp_not_after_the_one_before"
+    """Its stamp is not after the previous image's."""
+    TOO_OLD = "older_than_max_image_age_s"
+    """It arrived late."""
+    DISABLED = "disabled"
+    """~/enable had switched the matcher off."""
+    UNSUITABLE = "could_not_be_used"
+    """The image is fine, but does not fit: too small, or of another size than the mask."""
+    FAILED = "failed"
+    """The matcher raised an error, for instance for want of GPU memory."""
+    STOPPED = "left_at_shutdown"
+    """It waited when the node was deactivated."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The counts at one moment.
+
+    Attributes:
+        received: images that arrived, including dropped ones, without LOST.
+        processed: images that the tracker answered for.
+        drops: number by reason, those above 0.
+        first: the first case of each reason, in words.
+        last: the latest case of each reason, in words.
+        input_hz, output_hz: images that arrived and that were processed a second, over the last seconds.
+        failures_in_a_row: FAILED since the last processed image.
+    """
+
+    received: int = 0
+    processed: int = 0
+    drops: dict[Drop, int] = field(default_factory=dict)
+    first: dict[Drop, str] = field(default_factory=dict)
+    last: dict[Drop, str] = field(default_factory=dict)
+    input_hz: float = 0.0
+    output_hz: float = 0.0
+    failures_in_a_row: int = 0
+
+    @property
+    def dropped(self) -> int:
+        """All images that were not processed."""
+        return sum(self.drops.values())
+
+    @property
+    def refused(self) -> int:
+        """Of the dropped ones, those that could not be decoded or used, or whose stamp went back."""
+        return sum(self.drops.get(why, 0) for why in (Drop.MALFORMED, Drop.OUT_OF_ORDER, Drop.UNSUITABLE))
+
+
+class Counters:
+    """Counts from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._arrivals: deque[int] = deque(maxlen=_RATE_IMAGES)
+        self._answers: deque[int] = deque(maxlen=_RATE_IMAGES)
+        self._received = self._processed = self._failures = 0
+        self._drops: dict[Drop, int] = {}
+        self._first: dict[Drop, str] = {}
+        self._last: dict[Drop, str] = {}
+
+    def receive(self, now_ns: int) -> int:
+        """Counts an image that arrived; returns its number, from 0."""
+        with self._lock:
+            self._received += 1
+            self._arrivals.append(now_ns)
+            return self._received - 1
+
+    def drop(self, why: Drop, detail: str = "", count: int = 1) -> bool:
+        """Counts images that are not tracked; True when it is the first case of this reason."""
+        with self._lock:
+            self._drops[why] = self._drops.get(why, 0) + count
+            self._first.setdefault(why, detail)
+            self._last[why] = detail
+            if why is Drop.FAILED:
+                self._failures += 1
+            return self._drops[why] == count
+
+    def process(self, now_ns: int) -> None:
+        """Counts an image that the tracker answered for."""
+        with self._lock:
+            self._answers.append(now_ns)
+            self._processed += 1
+            self._failures = 0
+
+    def snapshot(self) -> Snapshot:
+        """The counts now."""
+        with self._lock:
+            return Snapshot(
+                self._received,
+                self._processed,
+                dict(self._drops),
+                dict(self._first),
+                dict(self._last),
+                _rate(self._arrivals),
+                _rate(self._answers),
+                self._failures,
+            )
+
+
+def _rate(times_ns: Sequence[int]) -> float:
+    span = times_ns[-1] - times_ns[0] if len(times_ns) > 1 else 0
+    return 1e9 * (len(times_ns) - 1) / span if span > 0 else 0.0
+
+
+class SequenceGaps:
+    """Finds gaps in the numbers that a publisher's messages carry.
+
+    DDS numbers the messages of each publisher. A number below the last one is another publisher (or the same one,
+    started again); a jump that would mean more than `LIMIT` messages is taken as one too.
+    """
+
+    LIMIT = 10_000
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+
+    def missed(self, number: int | None) -> int:
+        """How many messages are missing before this one; `number` None or 0: the middleware does not tell."""
+        if not number or number >= 2**63:
+            return 0
+        last, self._last = self._last, number
+        if last is None or number <= last or number - last > self.LIMIT:
+            return 0
+        return number - last - 1

@@ -1,0 +1,217 @@
+"""From ROS messages to frames: calibration, decoding, companions. Knows messages by their attributes only."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ros2_densematch.geometry import poses
+from ros2_densematch.geometry.camera import Camera, Rectified
+from ros2_densematch.geometry.trajectory import Trajectory
+from ros2_densematch.geometry.transform_tree import TransformTree
+from ros2_densematch.io.assemble import FrameAssembler, SourceLog, load_mask
+from ros2_densematch.io.pose_topics import pose_at
+from ros2_densematch.io.source import SourceOptions
+from ros2_densematch.live.synchroniser import Bundle
+from ros2_densematch.live.topics import CAMERA_INFO, DEPTH, DEPTH_INFO, ODOMETRY, RIGHT, RIGHT_INFO
+from ros2_densematch.messages.conversions import pose_matrix
+from ros2_densematch.messages.image import ImageDecodeError, decode_depth, decode_image
+from ros2_densematch.tracking.frame import Frame
+
+_MAX_POSES = 400
+
+
+class Inputs:
+    """Keeps what is known beside the images, and builds frames.
+
+    Calibrations, transforms and odometry come from one thread, frames are built in another.
+
+    Args:
+        rectified: as in `Camera.from_camera_info`.
+        image_topic, right_topic: resolved names, for "auto" and for messages.
+    """
+
+    def __init__(self, *, rectified: Rectified = "auto", image_topic: str = "image", right_topic: str = "right/image"):
+        self.log = SourceLog()
+        self.transforms = TransformTree()
+        self._rectified: Rectified = rectified
+        self._topics = {CAMERA_INFO: image_topic, RIGHT_INFO: right_topic, DEPTH_INFO: ""}
+        self._lock = threading.Lock()
+        self._cameras: dict[str, tuple[Any, Camera]] = {}  # topic -> (values of the message, camera)
+        self._mask: NDArray[np.bool_] | None = None
+        self._poses: deque[tuple[int, NDArray[np.float64]]] = deque(maxlen=_MAX_POSES)
+        self._odometry_child = ""
+        self._assembler: FrameAssembler | None = None
+
+    def set_mask(self, path: str) -> None:
+        """Takes another mask; "" none.
+
+        Raises:
+            ValueError: the file cannot be read or is no image.
+        """
+        mask = load_mask(Path(path)) if path else None
+        with self._lock:
+            self._mask = mask
+
+    def set_rectified(self, rectified: Rectified) -> None:
+        """Reads later calibrations as those of rectified images, or not."""
+        with self._lock:
+            self._rectified = rectified
+            self._cameras.clear()
+            self._assembler = None
+
+    def camera_info(self, topic: str, msg: Any) -> str:
+        """Takes a calibration; one that says the same as before costs next to nothing.
+
+        Args:
+            topic: CAMERA_INFO, RIGHT_INFO or DEPTH_INFO.
+            msg: sensor_msgs/CameraInfo.
+
+        Returns:
+            "" or why it cannot be used, in one line; an earlier one then stays.
+        """
+        values = _values(msg)
+        known = self._cameras.get(topic)
+        if known is not None and known[0] == values:
+            return ""
+        try:
+            camera = Camera.from_camera_info(msg, rectified=self._rectified, image_topic=self._topics[topic])
+        except ValueError as error:
+            problem = f"the calibration on {topic} cannot be used: {error}"
+            self.log.count(f"calibrations on {topic} could not be used", str(error))
+            return problem
+        with self._lock:
+            self._cameras[topic] = (values, camera)
+            self._assembler = None
+        return ""
+
+    def camera(self, topic: str = CAMERA_INFO) -> Camera | None:
+        """The calibration that counts now."""
+        known = self._cameras.get(topic)
+        return None if known is None else known[1]
+
+    def odometry(self, stamp_ns: int, msg: Any) -> str:
+        """Takes a nav_msgs/Odometry; returns "" or why it cannot be used."""
+        try:
+            T = pose_matrix(msg.pose.pose)
+            if not np.isfinite(T).all():
+                raise ValueError("a number is not finite")
+        except ValueError as error:
+            self.log.count(f"messages on {ODOMETRY} could not be used", str(error))
+            return f"odometry cannot be used: {error}"
+        with self._lock:
+            if self._poses and stamp_ns <= self._poses[-1][0]:
+                self._poses.clear()
+            self._poses.append((stamp_ns, T))
+            self._odometry_child = str(msg.child_frame_id)
+        return ""
+
+    def frame(self, bundle: Bundle, source: str) -> tuple[Frame, str]:
+        """The frame of an image and its companions, and the image's frame_id.
+
+        Raises:
+            ImageDecodeError: the image cannot be decoded (a companion that cannot is left out and counted).
+            ValueError: the image does not fit the mask.
+        """
+        image = decode_image(bundle.message)
+        frame_id = str(bundle.message.header.frame_id)
+        with self._lock:
+            if self._assembler is None:
+                right = self._with_baseline(frame_id)
+                self._assembler = FrameAssembler(SourceOptions(), self.log, self.camera(), right)
+            assembler, mask = self._assembler, self._mask
+        height, width = image.shape[:2]
+        if mask is not None and mask.shape != (height, width):
+            raise ValueError(
+                f"the mask is {mask.shape[1]} x {mask.shape[0]}, the image {width} x {height}: make one of its size"
+            )
+        frame = assembler.frame(
+            image,
+            bundle.stamp_ns,
+            bundle.number,
+            source,
+            depth=self._companion(bundle, DEPTH, decode_depth),
+            right_image=self._companion(bundle, RIGHT, decode_image),
+            odometry=self._pose_at(bundle.stamp_ns, frame_id),
+        )
+        if frame is None:  # the clock was set back: begin anew
+            with self._lock:
+                self._assembler = None
+            return self.frame(bundle, source)
+        camera = frame.camera
+        return replace(frame, mask=mask), frame_id or (camera.frame_id if camera is not None else "") or "camera"
+
+    def _companion(self, bundle: Bundle, name: str, decode: Any) -> Any:
+        if name not in bundle.companions:
+            return None
+        try:
+            return decode(bundle.companions[name])
+        except ImageDecodeError as error:
+            self.log.count(f"images on {name} could not be decoded and are not used", str(error))
+            return None
+
+    def _with_baseline(self, left_frame: str) -> Camera | None:
+        """The right camera; where its P holds no baseline, with that of /tf_static."""
+        right = self.camera(RIGHT_INFO)
+        if right is None or right.baseline:
+            return right
+        T = self.transforms.find(left_frame, right.frame_id) if left_frame and right.frame_id else None
+        if T is None or T[0, 3] <= 0 or poses.rotation_angle_deg(T) > 1.0:
+            return right
+        P = np.zeros((3, 4))
+        P[:, :3] = right.K
+        P[0, 3] = -right.K[0, 0] * T[0, 3]
+        self.log.note(f"the stereo baseline of {T[0, 3]:.4f} m comes from /tf_static")
+        return replace(right, P=P)
+
+    def _pose_at(self, stamp_ns: int, frame_id: str) -> NDArray[np.float64] | None:
+        """T_world_from_camera of the odometry at a time, interpolated."""
+        with self._lock:
+            if not self._poses:
+                return None
+            near = [item for item in self._poses if abs(item[0] - stamp_ns) < 1_000_000_000]
+            child = self._odometry_child
+        if not near:
+            return None
+        track = Trajectory(np.array([t for t, _ in near], np.int64), np.stack([T for _, T in near]))
+        T = pose_at(track, stamp_ns)
+        if T is None or not child or not frame_id or child.lstrip("/") == frame_id.lstrip("/"):
+            return T
+        mount = self.transforms.find(child, frame_id)
+        if mount is None:
+            self.log.count(
+                f"images have odometry of {child} that is not used",
+                f"nothing on /tf_static places {frame_id} on it",
+            )
+            return None
+        return poses.compose(T, mount)
+
+    def depth_problem(self, image_frame: str) -> str:
+        """Why the depth image is probably not registered to the image; "" where nothing speaks against it."""
+        depth, camera = self.camera(DEPTH_INFO), self.camera()
+        if depth is None or camera is None:
+            return ""
+        if depth.frame_id and image_frame and depth.frame_id.lstrip("/") != image_frame.lstrip("/"):
+            return (
+                f"the depth is of {depth.frame_id}, the images are of {image_frame}: name the registered depth "
+                "(aligned_depth_to_color, depth_registered)"
+            )
+        ratio = (depth.focal / depth.width) / (camera.focal / camera.width)
+        if abs(ratio - 1.0) > 0.02:
+            return "the depth camera has another field of view than the camera: name the registered depth"
+        return ""
+
+
+def _values(msg: Any) -> tuple[Any, ...]:
+    """What of a CameraInfo decides the camera, to compare."""
+    roi = msg.roi
+    arrays = tuple(np.asarray(a, np.float64).tobytes() for a in (msg.d, msg.k, msg.r, msg.p))
+    window = (roi.x_offset, roi.y_offset, roi.width, roi.height, roi.do_rectify)
+    header = str(msg.header.frame_id)
+    return (msg.width, msg.height, msg.distortion_model, msg.binning_x, msg.binning_y, header, *window, *arrays)

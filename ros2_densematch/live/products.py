@@ -1,0 +1,133 @@
+"""What is published for one image, as messages of the typestore; costly ones only while somebody wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ros2_densematch.configuration import Configuration
+from ros2_densematch.evaluation.pictures import match_picture
+from ros2_densematch.io.odometry import MetricState
+from ros2_densematch.live.core import Outcome, gpu_memory
+from ros2_densematch.messages.conversions import header_message, odometry_message, pose_message
+from ros2_densematch.messages.tracked import frame_correspondences, frame_relative_pose, keyframe_info, status_message
+from ros2_densematch.messages.typestore import message_class
+
+
+def messages_of(
+    outcome: Outcome,
+    state: MetricState | None,
+    configuration: Configuration,
+    *,
+    why_no_odometry: str,
+    wanted: Callable[[str], bool],
+    now_ns: Callable[[], int],
+    with_tf: bool,
+) -> Iterator[tuple[str, Any]]:
+    """(topic, message) of an image in the order of their use: matches and pose first, pictures last.
+
+    Args:
+        outcome: of the image.
+        state: the base's metric state, or None.
+        configuration: of the node.
+        why_no_odometry: said in the status where `state` is None.
+        wanted: whether somebody listens to a topic.
+        now_ns: the node's clock, for the latency.
+        with_tf: TF is published.
+    """
+    tracked, frame_id = outcome.tracked, outcome.frame_id
+    camera = None if outcome.frame is None else outcome.frame.camera
+    rectified = camera is not None and camera.distortion_model == "none"
+    matches = frame_correspondences(tracked, frame_id=frame_id, matcher=outcome.loaded.identity, rectified=rectified)
+    if matches is not None:
+        yield "~/correspondences", matches
+    pose = frame_relative_pose(tracked, frame_id=frame_id)
+    if pose is not None:
+        pose.latency_ms = (now_ns() - tracked.stamp_ns) * 1e-6
+        yield "~/relative_pose", pose
+    child = configuration.base_frame or frame_id
+    if state is not None:
+        odometry = odometry_message(
+            state.T_world_from_camera,
+            state.covariance,
+            state.velocity,
+            state.velocity_covariance,
+            stamp_ns=tracked.stamp_ns,
+            world_frame_id=configuration.odom_frame,
+            frame_id=child,
+        )
+        yield "~/odometry", odometry
+        yield (
+            "~/pose",
+            message_class("geometry_msgs/msg/PoseWithCovarianceStamped")(header=odometry.header, pose=odometry.pose),
+        )
+        if with_tf:
+            yield "/tf", transform_message(state, tracked.stamp_ns, configuration.odom_frame, child)
+    if outcome.keyframe_id >= 0:
+        yield (
+            "~/keyframe",
+            keyframe_info(
+                tracked,
+                frame_id=frame_id,
+                keyframe_id=outcome.keyframe_id,
+                size=outcome.keyframe_size,
+                num_keyframes=outcome.num_keyframes,
+                world_frame_id=configuration.odom_frame,
+            ),
+        )
+    yield (
+        "~/status",
+        status_message(
+            tracked,
+            frame_id=frame_id,
+            matcher=outcome.loaded.identity,
+            preset=configuration.preset,
+            device=outcome.loaded.device,
+            frames_processed=outcome.counts.processed,
+            frames_dropped=outcome.counts.dropped,
+            frames_refused=outcome.counts.refused,
+            odometry_reason=why_no_odometry,
+            latency_ms=(now_ns() - tracked.stamp_ns) * 1e-6,
+            input_hz=outcome.counts.input_hz,
+            output_hz=outcome.counts.output_hz,
+            gpu_memory=gpu_memory(),
+        ),
+    )
+    found, frame = tracked.correspondences, outcome.frame
+    if found is None or frame is None:
+        return
+    if found.warp is not None and wanted("~/warp"):
+        dense = np.dstack([found.warp.xy, found.warp.certainty]).astype(np.float32)
+        yield "~/warp", image_message(dense, "32FC3", tracked.keyframe_stamp_ns, frame_id)
+    if outcome.reference_image is not None and wanted("~/matches_image"):
+        picture = match_picture(outcome.reference_image, frame.image, found, tracked.inliers)
+        yield "~/matches_image", image_message(picture, "rgb8", tracked.stamp_ns, frame_id)
+
+
+def image_message(image: NDArray[Any], encoding: str, stamp_ns: int, frame_id: str) -> Any:
+    """sensor_msgs/Image of an array (H, W) or (H, W, C), little-endian."""
+    data = np.ascontiguousarray(image)
+    return message_class("sensor_msgs/msg/Image")(
+        header=header_message(stamp_ns, frame_id),
+        height=data.shape[0],
+        width=data.shape[1],
+        encoding=encoding,
+        is_bigendian=0,
+        step=data.strides[0],
+        data=data.view(np.uint8).reshape(-1),
+    )
+
+
+def transform_message(state: MetricState, stamp_ns: int, parent: str, child: str) -> Any:
+    """tf2_msgs/TFMessage with the pose of `child` in `parent`."""
+    pose = pose_message(state.T_world_from_camera)
+    vector = message_class("geometry_msgs/msg/Vector3")(x=pose.position.x, y=pose.position.y, z=pose.position.z)
+    transform = message_class("geometry_msgs/msg/TransformStamped")(
+        header=header_message(stamp_ns, parent),
+        child_frame_id=child,
+        transform=message_class("geometry_msgs/msg/Transform")(translation=vector, rotation=pose.orientation),
+    )
+    return message_class("tf2_msgs/msg/TFMessage")(transforms=[transform])

@@ -1,0 +1,173 @@
+"""From serialised messages to jobs: counting, order, synchronisation. One thread: that of the node's executor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ros2_densematch.configuration import Configuration
+from ros2_densematch.io.assemble import stamp_of
+from ros2_densematch.live.core import Job, MatcherCore
+from ros2_densematch.live.counters import Drop, SequenceGaps
+from ros2_densematch.live.inputs import Inputs
+from ros2_densematch.live.synchroniser import Bundle, LiveSynchroniser, StampOrder
+from ros2_densematch.live.topics import (
+    CAMERA_INFO,
+    DEPTH,
+    DEPTH_INFO,
+    IMAGE,
+    ODOMETRY,
+    RIGHT,
+    RIGHT_INFO,
+    TF_STATIC,
+)
+from ros2_densematch.messages.conversions import transform_matrix
+from ros2_densematch.messages.typestore import ros2_typestore
+
+_POSE_GAP_NS = 250_000_000  # as in io.pose_topics: odometry is interpolated over at most this
+
+
+class Reception:
+    """Takes the node's input messages as bytes.
+
+    Args:
+        core: gets the jobs.
+        inputs: keeps calibrations and builds the frames.
+        source: the image topic's name, for messages.
+        configuration: of the node.
+        now_ns: the node's clock, which may be simulated.
+    """
+
+    def __init__(
+        self, core: MatcherCore, inputs: Inputs, source: str, configuration: Configuration, now_ns: Callable[[], int]
+    ) -> None:
+        self.heard: dict[str, float] = {}  # input -> time.monotonic() of its last message
+        self._core, self._inputs, self._source, self._now_ns = core, inputs, source, now_ns
+        self._store = ros2_typestore()
+        self._problems: dict[str, str] = {}
+        self._configuration = configuration
+        self._begin()
+
+    def _begin(self) -> None:
+        self._order = StampOrder()
+        self._gaps = SequenceGaps()
+        self._synchroniser = LiveSynchroniser(0)
+        self.configure(self._configuration)
+
+    def configure(self, configuration: Configuration) -> None:
+        """Takes other tolerances and waits."""
+        self._configuration = configuration
+        self._synchroniser.wait_ns = round(configuration.sync_wait_s * 1e9)
+        self._synchroniser.expect(DEPTH, round(configuration.depth_tolerance_s * 1e9))
+        self._synchroniser.expect(RIGHT, round(configuration.stereo_tolerance_s * 1e9))
+        self._synchroniser.expect(ODOMETRY, _POSE_GAP_NS, until_after=True)
+
+    def begin(self) -> None:
+        """The node was activated."""
+        self.heard.clear()
+        self._problems.clear()
+        self._begin()
+
+    def end(self) -> None:
+        """The node is deactivated: what waits is dropped and counted."""
+        waiting = self._synchroniser.clear()
+        if waiting:
+            self._core.counters.drop(Drop.STOPPED, "it waited for its depth, right image or odometry", waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Images that wait for what belongs to them."""
+        return self._synchroniser.waiting
+
+    def problems(self) -> dict[str, str]:
+        """Input -> what is wrong with its messages, for inputs whose last message could not be used."""
+        found = {f"{name} content": text for name, text in self._problems.items() if text}
+        unregistered = self._inputs.depth_problem(self._image_frame) if DEPTH in self.heard else ""
+        return {**found, "depth registration": unregistered} if unregistered else found
+
+    _image_frame = ""
+
+    def receive(self, name: str, kind: str, data: bytes, info: dict[str, Any]) -> None:
+        """Takes one message.
+
+        Args:
+            name: input, as in `topics.SUBSCRIBED`.
+            kind: its type.
+            data: CDR bytes.
+            info: what the middleware says of it: received_timestamp, publication_sequence_number.
+        """
+        now = time.time_ns()
+        self.heard[name] = time.monotonic()
+        number = -1
+        if name == IMAGE:
+            number = self._core.counters.receive(now)
+            lost = self._gaps.missed(info.get("publication_sequence_number"))
+            if lost:
+                self._core.counters.drop(Drop.LOST, f"{lost} before image {number}", lost)
+        try:
+            message = self._store.deserialize_cdr(data, kind)
+        except Exception as error:  # noqa: BLE001 - damaged bytes make the parser fail in any way
+            self._broken(name, number, f"it is no {kind} ({type(error).__name__}: {error})")
+            return
+        if name == TF_STATIC:
+            self._take_transforms(message)
+            return
+        stamp_ns = stamp_of(message, self._now_ns())
+        if name == IMAGE:
+            self._take_image(message, stamp_ns, number, int(info.get("received_timestamp") or 0) or now)
+        elif name in (CAMERA_INFO, RIGHT_INFO, DEPTH_INFO):
+            self._problems[name] = self._inputs.camera_info(name, message)
+        else:
+            if name == ODOMETRY:
+                self._problems[name] = self._inputs.odometry(stamp_ns, message)
+            self._submit(self._synchroniser.companion(name, stamp_ns, message, time.time_ns()))
+
+    def release(self) -> None:
+        """Lets go the images that waited long enough."""
+        self._submit(self._synchroniser.release(time.time_ns()))
+
+    def _take_image(self, message: Any, stamp_ns: int, number: int, arrival_ns: int) -> None:
+        self._image_frame = str(message.header.frame_id)
+        counters = self._core.counters
+        last = self._order.last_ns
+        usable, set_back = self._order.check(stamp_ns)
+        if not usable:
+            assert last is not None
+            reason = f"its stamp {stamp_ns / 1e9:.6f} s is not after the previous image's {last / 1e9:.6f} s"
+            self._core.refuse(number, stamp_ns, Drop.OUT_OF_ORDER, reason, self._image_frame)
+            return
+        if set_back:
+            dropped = self._synchroniser.clear()
+            if dropped:
+                counters.drop(Drop.OUT_OF_ORDER, "it waited when the clock was set back", dropped)
+            self._core.reset(f"the images' clock was set back to {stamp_ns / 1e9:.3f} s")
+        limit = self._configuration.max_image_age_s
+        age = (self._now_ns() - stamp_ns) * 1e-9
+        if limit and age > limit:
+            reason = f"it is {age:.3f} s old, max_image_age_s is {limit:g}"
+            self._core.refuse(number, stamp_ns, Drop.TOO_OLD, reason, self._image_frame)
+            return
+        now = time.time_ns()
+        self._submit(self._synchroniser.image(stamp_ns, message, arrival_ns=arrival_ns, number=number, now_ns=now))
+
+    def _submit(self, bundles: list[Bundle]) -> None:
+        for bundle in bundles:
+            build = partial(self._inputs.frame, bundle, self._source)
+            self._core.submit(Job(bundle.number, bundle.stamp_ns, bundle.arrival_ns, build))
+
+    def _take_transforms(self, message: Any) -> None:
+        for item in message.transforms:
+            try:
+                T = transform_matrix(item.transform)
+            except ValueError as error:
+                self._problems[TF_STATIC] = f"{item.child_frame_id} on /tf_static cannot be used: {error}"
+                continue
+            self._inputs.transforms.add(str(item.header.frame_id), str(item.child_frame_id), T)
+
+    def _broken(self, name: str, number: int, reason: str) -> None:
+        if name == IMAGE:
+            self._core.refuse(number, self._now_ns(), Drop.MALFORMED, reason, "")
+        else:
+            self._problems[name] = f"a message on {name} cannot be read: {reason}"

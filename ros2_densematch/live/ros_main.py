@@ -1,0 +1,80 @@
+"""Runs the node in this process until it is asked to end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+from ros2_densematch.configuration import Configuration
+from ros2_densematch.live.ros_node import MatcherNode
+
+_WAKE_S = 0.2  # how often the loop looks whether a signal came
+
+
+def run(configuration: Configuration, arguments: Sequence[str] = ()) -> int:
+    """Runs the node until SIGINT or SIGTERM, then ends it in order: the image in work is finished, all is freed.
+
+    Args:
+        configuration: defaults of the parameters.
+        arguments: of rclpy, beginning with --ros-args.
+
+    Returns:
+        0.
+
+    Raises:
+        ValueError: an argument or parameter is wrong, or the matcher cannot be loaded; one line.
+        ModuleNotFoundError: a package is missing.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        _initialise(arguments)
+        node: Any = None
+        executor = SingleThreadedExecutor()
+        try:
+            node = MatcherNode(configuration)
+            executor.add_node(node)
+            if node.settings.auto_activate:
+                _must_succeed(node.trigger_configure(), node)
+                if not asked:
+                    _must_succeed(node.trigger_activate(), node)
+            while not asked and rclpy.ok():
+                executor.spin_once(timeout_sec=_WAKE_S)
+        finally:
+            if node is not None:
+                node.close()
+            executor.shutdown()
+            if node is not None:
+                node.destroy_node()
+            rclpy.try_shutdown()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _initialise(arguments: Sequence[str]) -> None:
+    try:
+        rclpy.init(args=["densematch", *arguments], signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:
+        if type(error).__module__.startswith("rclpy") or isinstance(error, RuntimeError):
+            raise ValueError(f"ROS arguments {' '.join(arguments)}: {' '.join(str(error).split())}") from error
+        raise
+
+
+def _must_succeed(outcome: Any, node: MatcherNode) -> None:
+    if outcome != TransitionCallbackReturn.SUCCESS:
+        raise ValueError(node.problem or "the node could not be activated: see the messages above")
