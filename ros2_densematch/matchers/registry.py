@@ -9,11 +9,19 @@ from ros2_densematch.matchers.base import Matcher
 
 # name -> (module, class); modules are imported on use, so that listing costs nothing
 _MATCHERS = {
+    "cnngeometric": ("ros2_densematch.matchers.cnngeometric.matcher", "CnnGeometricMatcher"),
+    "condl": ("ros2_densematch.matchers.condl.matcher", "CondlMatcher"),
+    "dfm": ("ros2_densematch.matchers.dfm.matcher", "DfmMatcher"),
     "dkm": ("ros2_densematch.matchers.dkm.matcher", "DkmMatcher"),
     "gcm": ("ros2_densematch.matchers.gcm.matcher", "GcmMatcher"),
+    "ncnet": ("ros2_densematch.matchers.ncnet.matcher", "NcnetMatcher"),
+    "gcm_paper": ("ros2_densematch.matchers.gcm_paper.matcher", "GcmPaperMatcher"),
+    "r2d2": ("ros2_densematch.matchers.r2d2", "R2d2Matcher"),
     "roma": ("ros2_densematch.matchers.roma.matcher", "RomaMatcher"),
     "sift": ("ros2_densematch.matchers.sift", "SiftMatcher"),
+    "sparse_ncnet": ("ros2_densematch.matchers.sparse_ncnet.matcher", "SparseNcnetMatcher"),
     "tiny_roma": ("ros2_densematch.matchers.tiny_roma.matcher", "TinyRomaMatcher"),
+    "weakalign": ("ros2_densematch.matchers.weakalign.matcher", "WeakAlignMatcher"),
 }
 
 
