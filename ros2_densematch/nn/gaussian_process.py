@@ -58,7 +58,7 @@ class GaussianProcess(nn.Module):
         features = support.float().flatten(2).transpose(1, 2)
         norm = features.norm(dim=2)
         kernel = _kernel(features, norm, features, norm)
-        kernel.diagonal(dim1=1, dim2=2).add_(_NOISE)
+        kernel = kernel + _NOISE * torch.eye(kernel.shape[1], device=kernel.device)
         # the factor is symmetric positive definite; batched LU (`inv`, `solve`) hangs on some CPU builds of PyTorch
         cholesky = torch.linalg.cholesky(kernel)
         centres = cell_centres(height, width, device=support.device)[None]
