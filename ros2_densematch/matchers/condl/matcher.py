@@ -1,0 +1,185 @@
+"""ConDL (arXiv 2408.02766): descriptors on a grid of any step or at key points, and mutual nearest neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
+from ros2_densematch.matchers.gcm.encoding import working_image
+from ros2_densematch.matchers.nearest_neighbours import mutual_nearest_neighbours
+from ros2_densematch.nn.batch_norm import fold_batch_norms
+from ros2_densematch.nn.condl import STRIDE, CondlNetwork
+from ros2_densematch.nn.device import choose_device
+from ros2_densematch.nn.resnet import imagenet_normalise
+from ros2_densematch.weights.loading import load_exactly, read_state
+
+# preset -> (pixels of the working image, grid step in working pixels)
+PRESETS = {
+    "turbo": (80_000, 8.0),
+    "fast": (160_000, 4.0),
+    "base": (320_000, 4.0),
+    "precise": (640_000, 2.0),
+}
+_KEYPOINTS = 4096
+
+
+@dataclass(frozen=True)
+class CondlEncoding:
+    """Sampled descriptors of one image.
+
+    Attributes:
+        xy: (N, 2) working pixels.
+        descriptors: (N, 128), of length 1.
+        scale: (2,) working pixels per original pixel.
+        step: distance of neighbouring samples in working pixels.
+    """
+
+    xy: Tensor
+    descriptors: Tensor
+    scale: NDArray[np.float64]
+    step: float
+
+    def to_original(self, index: Tensor) -> NDArray[np.float64]:
+        """Original pixels (M, 2) of the samples of an index."""
+        return np.asarray((self.xy[index].double().cpu().numpy() + 0.5) / self.scale - 0.5)
+
+
+class CondlMatcher(Matcher):
+    """Dense descriptors and exact mutual nearest neighbours; see `docs/matchers/condl.md`."""
+
+    name = "condl"
+
+    def __init__(
+        self,
+        *,
+        device: str = "auto",
+        preset: str = "base",
+        weights: str | None = None,
+        step: float | None = None,
+        detector: Literal["grid", "sift"] = "grid",
+        least_similarity: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            device: "auto", "cpu", "cuda" or "cuda:N".
+            preset: one of `PRESETS`.
+            weights: "random", or a safetensors file; none ship and none are published.
+            step: distance of the samples in working pixels, any number from 0.5; None takes the preset's.
+            detector: "grid" samples everywhere, "sift" at OpenCV's SIFT key points (4096 at most).
+            least_similarity: matches with a smaller cosine are dropped.
+
+        Raises:
+            ValueError: unknown preset, detector or device, an impossible step or similarity, or another network.
+            FileNotFoundError: no weights.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r} of condl: choose one of {', '.join(PRESETS)}")
+        if detector not in ("grid", "sift"):
+            raise ValueError(f"unknown detector {detector!r} of condl: choose grid or sift")
+        if step is not None and not 0.5 <= step <= 256:
+            raise ValueError(f"step must lie in 0.5..256 pixels, got {step}")
+        if not -1.0 <= least_similarity < 1.0:
+            raise ValueError(f"least_similarity must lie in [-1, 1), got {least_similarity}")
+        if weights is None:
+            raise FileNotFoundError(
+                "no weights of condl ship and none are published (ConDL, arXiv 2408.02766): train it and give the file "
+                "with weights=, or use gcm"
+            )
+        self.preset = preset
+        self._max_pixels, preset_step = PRESETS[preset]
+        self._step = preset_step if step is None else float(step)
+        self._detector = detector
+        self._least = least_similarity
+        self.device = str(choose_device(device))
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            self._network = CondlNetwork()
+        if weights != "random":
+            load_exactly(self._network, read_state(Path(weights)), Path(weights))
+        self._network.eval().requires_grad_(False)
+        fold_batch_norms(self._network)
+        self._network.to(self.device)
+
+    @torch.inference_mode()
+    def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> CondlEncoding:
+        rgb, allowed, scale = working_image(image, mask, self._max_pixels)
+        height, width = rgb.shape[:2]
+        if self._detector == "grid":
+            xy = grid_points(width, height, self._step)
+        else:
+            points = cv2.SIFT.create(_KEYPOINTS).detect(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), None)
+            xy = torch.tensor([p.pt for p in points], dtype=torch.float32).view(-1, 2)
+        if allowed is not None:
+            x, y = (xy + 0.5).floor().long().T
+            xy = xy[torch.from_numpy(allowed)[y.clamp(0, height - 1), x.clamp(0, width - 1)]]
+        tensor = torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device).permute(2, 0, 1)[None].float() / 255
+        padded = functional.pad(imagenet_normalise(tensor), (0, width % STRIDE, 0, height % STRIDE))
+        xy = xy.to(self.device)
+        return CondlEncoding(xy, sample(self.draw(padded), xy), scale, self._step)
+
+    def draw(self, image: Tensor) -> Tensor:
+        """Unit descriptors (1, 128, H / 2, W / 2) of a float image (1, 3, H, W), ImageNet-normalised, even sides."""
+        descriptors: Tensor = self._network(image)
+        return descriptors
+
+    @torch.inference_mode()
+    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> Correspondences:
+        a, b = cast(CondlEncoding, reference.data), cast(CondlEncoding, query.data)
+        mutual = mutual_nearest_neighbours(a.descriptors, b.descriptors)
+        xy0, xy1 = a.to_original(mutual.first), b.to_original(mutual.second)
+        # a mask that was resized may differ from the original one at its rim
+        keep = reference.allows(xy0) & query.allows(xy1)
+        similarity = mutual.similarity.cpu().numpy()
+        keep &= similarity > self._least
+        order = np.flatnonzero(keep)
+        order = order[np.argsort(-similarity[order], kind="stable")]
+        overlap = float(np.clip(similarity[order], 0, 1).sum()) / max(1, min(len(a.xy), len(b.xy)))
+        chosen = order if max_matches is None else order[:max_matches]
+        # a sample stands for its cell: a uniform error of the step's width on either side
+        variance = (b.step**2 + a.step**2) / 12 / b.scale**2
+        precision = np.tile([1 / variance[0], 0.0, 1 / variance[1]], (len(chosen), 1))
+        return Correspondences(
+            xy0[chosen].astype(np.float32),
+            xy1[chosen].astype(np.float32),
+            np.clip(similarity[chosen], 0, 1).astype(np.float32),
+            min(1.0, overlap),
+            reference.size,
+            query.size,
+            precision.astype(np.float32),
+        )
+
+
+def grid_points(width: int, height: int, step: float) -> Tensor:
+    """Equidistant points (N, 2), row by row, each in the middle of its cell of `step` x `step` pixels."""
+    x, y = (torch.arange(max(1, int(side / step)), dtype=torch.float32) * step for side in (width, height))
+    # centred, so that both rims are equally far
+    x, y = x + (width - 1 - float(x[-1])) / 2, y + (height - 1 - float(y[-1])) / 2
+    rows, columns = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([columns.reshape(-1), rows.reshape(-1)], 1)
+
+
+def sample(descriptors: Tensor, xy: Tensor) -> Tensor:
+    """Bilinear descriptors at pixels, of unit length.
+
+    Args:
+        descriptors: (1, C, h, w) at stride 2.
+        xy: (N, 2) pixels of the image.
+
+    Returns:
+        (N, C).
+    """
+    height, width = (STRIDE * side for side in descriptors.shape[-2:])
+    size = xy.new_tensor([width, height])
+    grid = ((xy + 0.5) / size * 2 - 1).view(1, -1, 1, 2)
+    sampled = functional.grid_sample(descriptors, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return functional.normalize(sampled[0, :, :, 0].T, dim=1)

@@ -1,0 +1,1 @@
+"""DFM: matching down the pyramid of an ImageNet classifier, with no training for matching."""

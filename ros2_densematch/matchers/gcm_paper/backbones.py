@@ -1,0 +1,303 @@
+"""Backbones of `gcm_paper`: anything that turns an image into maps can drive it.
+
+The protocol is one function: a float image (1, 3, H, W), ImageNet-normalised, with sides that are multiples of 16, goes
+in; a mapping from stride to map (1, C, H / stride, W / stride) comes out. Strides 16, 8, 4 and 2 are used, and 0 may
+hold one more map of stride 16 for the first homography. Stride 16 is required; the others are filled with the patch
+descriptor, averaged over the cells, where they are absent (Swin has no stride 2, a ViT only one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ros2_densematch.nn.resnet import ResNet
+from ros2_densematch.nn.vgg_maps import VggMaps
+from ros2_densematch.weights.loading import load_exactly
+from ros2_densematch.weights.store import read_checkpoint
+
+FeatureFunction: TypeAlias = Callable[[Tensor], Mapping[int, Tensor]]
+
+# stride -> module of VGG-19; 0 is the map for the first homography
+VGG_TAPS = {2: 7, 4: 12, 8: 21, 16: 30, 0: 32}
+BUILT_IN = (
+    "vgg19",
+    "resnet18",
+    "resnet50",
+    "resnet101",
+    "mobilenet_v3",
+    "efficientnet_v2",
+    "efficientnet_lite0",
+    "dinov2",
+    "average",
+)
+_STRIDES = (16, 8, 4, 2)
+
+
+def build_backbone(backbone: str | FeatureFunction, weights: str | None) -> FeatureFunction:
+    """The feature function of a name, or the given function itself.
+
+    Args:
+        backbone: one of `BUILT_IN`, "timm:NAME", "torchvision:NAME", or a function of the protocol (a module too).
+        weights: None for the published ones, "random", or a file of them.
+
+    Raises:
+        ValueError: unknown name.
+        FileNotFoundError: the weights were not fetched; the message names licence and command.
+        ModuleNotFoundError: timm or torchvision is not installed.
+    """
+    if not isinstance(backbone, str):
+        return backbone
+    if backbone.startswith("timm:"):
+        return timm_backbone(backbone.removeprefix("timm:"), pretrained=weights is None)
+    if backbone.startswith("torchvision:"):
+        return torchvision_backbone(backbone.removeprefix("torchvision:"), pretrained=weights is None)
+    if backbone not in BUILT_IN:
+        raise ValueError(
+            f"unknown backbone {backbone!r}: choose one of {', '.join(BUILT_IN)}, timm:NAME, torchvision:NAME, "
+            "or give a function"
+        )
+    if backbone == "average":
+        return no_maps
+    return _built_in(backbone, weights)
+
+
+def no_maps(image: Tensor) -> dict[int, Tensor]:
+    """The paper's control: no network at all; every map is the patch descriptor, averaged over the cells."""
+    return {}
+
+
+def complete(maps: Mapping[int, Tensor], descriptor: Tensor, image: Tensor) -> dict[int, Tensor]:
+    """Checks what a feature function gave and fills strides that it lacks with the averaged patch descriptor.
+
+    Args:
+        maps: what it gave.
+        descriptor: (1, C, H, W).
+        image: (1, 3, H, W).
+
+    Raises:
+        ValueError: a map has a size that does not fit its stride; the message names both.
+    """
+    height, width = image.shape[-2:]
+    result = dict(maps)
+    for stride, drawn in result.items():
+        coarse = stride or 16
+        wanted = (height // coarse, width // coarse)
+        if drawn.ndim != 4 or tuple(drawn.shape[-2:]) != wanted:
+            raise ValueError(
+                f"the backbone's map of stride {stride} must be (1, C, {wanted[0]}, {wanted[1]}) for an image of "
+                f"{width} x {height}, got {tuple(drawn.shape)}: resize it with interpolate, or name its true stride"
+            )
+    for stride in _STRIDES:
+        if stride not in result:
+            result[stride] = functional.avg_pool2d(descriptor, stride)
+    return result
+
+
+class LayerMaps(nn.Module):
+    """Maps of named layers of any module: the adapter for networks that were not written for this.
+
+    A layer's output is resized to the stride that it is nearest to, so that FCN, DeepLabV3 or PSMNet, whose deep
+    layers are dilated or round their sizes, fit as well. A layer that gives (B, H, W, C), as Swin does, is named with
+    `channels_last`.
+    """
+
+    def __init__(self, module: nn.Module, layers: Mapping[int, str], *, channels_last: bool = False) -> None:
+        """
+        Args:
+            module: takes an image (1, 3, H, W); what it returns is not used.
+            layers: stride -> dotted name of the layer.
+            channels_last: whether the layers give (B, H, W, C).
+
+        Raises:
+            ValueError: no such layer, or a stride that is not used.
+        """
+        super().__init__()
+        self.module = module
+        self._layers = dict(layers)
+        self._channels_last = channels_last
+        named = dict(module.named_modules())
+        unknown = [name for name in layers.values() if name not in named]
+        if unknown:
+            raise ValueError(f"{type(module).__name__} has no layer {', '.join(unknown)}: see named_modules()")
+        if not set(layers) <= {0, *_STRIDES}:
+            raise ValueError(f"strides must be 16, 8, 4, 2 or 0 (first homography), got {sorted(layers)}")
+
+    def forward(self, image: Tensor) -> dict[int, Tensor]:
+        """The protocol's function."""
+        kept: dict[int, Tensor] = {}
+        named = dict(self.module.named_modules())
+        handles = [
+            # a copy: a layer after it may work in place
+            named[name].register_forward_hook(lambda _m, _i, out, stride=stride: kept.update({stride: out.clone()}))
+            for stride, name in self._layers.items()
+        ]
+        try:
+            self.module(image)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return {stride: self._fitted(drawn, image, stride or 16) for stride, drawn in kept.items()}
+
+    def _fitted(self, drawn: Tensor, image: Tensor, stride: int) -> Tensor:
+        drawn = drawn.movedim(-1, 1) if self._channels_last else drawn
+        size = (image.shape[-2] // stride, image.shape[-1] // stride)
+        if tuple(drawn.shape[-2:]) == size:
+            return drawn
+        return functional.interpolate(drawn, size, mode="bilinear", align_corners=False)
+
+
+def timm_backbone(name: str, *, pretrained: bool) -> FeatureFunction:
+    """A timm model's feature maps at the strides that it has of 2, 4, 8 and 16.
+
+    Raises:
+        ModuleNotFoundError: timm does not import here.
+        ValueError: timm has no such model, or none of its maps has stride 16.
+    """
+    import timm
+
+    try:
+        model: Any = timm.create_model(name, features_only=True, pretrained=pretrained)
+    except RuntimeError as error:
+        raise ValueError(f"timm builds no feature extractor {name!r}: {error}") from error
+    model.eval().requires_grad_(False)
+    reductions = [int(r) for r in model.feature_info.reduction()]
+    if 16 not in reductions:
+        raise ValueError(f"timm's {name} has maps at strides {reductions}, none at 16: choose another")
+
+    def features(image: Tensor) -> dict[int, Tensor]:
+        model.to(image.device)
+        maps: dict[int, Tensor] = {}
+        for stride, drawn in zip(reductions, model(image), strict=True):
+            if stride not in _STRIDES:
+                continue
+            size = (image.shape[-2] // stride, image.shape[-1] // stride)
+            if drawn.shape[1:3] == size and drawn.shape[2:] != size:  # (B, H, W, C)
+                drawn = drawn.permute(0, 3, 1, 2)
+            if tuple(drawn.shape[-2:]) != size:
+                drawn = functional.interpolate(drawn, size, mode="bilinear", align_corners=False)
+            maps[stride] = drawn  # the last one of a stride is the deepest
+        return maps
+
+    return features
+
+
+def torchvision_backbone(name: str, *, pretrained: bool) -> FeatureFunction:
+    """A torchvision model, classifier or segmentation network, as `LayerMaps` of the deepest layer of every stride.
+
+    Raises:
+        ModuleNotFoundError: torchvision does not import here.
+        ValueError: torchvision has no such model, or no layer of it has stride 16 or less.
+    """
+    import torchvision
+
+    try:
+        model: nn.Module = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"torchvision has no model {name!r}: {error}") from error
+    return deepest_layers(model.eval().requires_grad_(False))
+
+
+def deepest_layers(module: nn.Module, side: int = 64) -> LayerMaps:
+    """The last layer of every stride of a module, found with a trial image.
+
+    A layer is a child at most three levels down whose output is one map (1, C, side / stride, side / stride).
+
+    Raises:
+        ValueError: there is no layer of stride 16.
+    """
+    seen: dict[int, str] = {}
+    wanted = {side // stride: stride for stride in _STRIDES}
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, out: Any) -> None:
+            if isinstance(out, Tensor) and out.ndim == 4 and out.shape[2] == out.shape[3] and out.shape[2] in wanted:
+                seen[wanted[out.shape[2]]] = name
+
+        return hook
+
+    members = [(n, m) for n, m in module.named_modules() if n and n.count(".") < 3]
+    handles = [member.register_forward_hook(note(name)) for name, member in members]
+    try:
+        with torch.inference_mode():
+            module(torch.zeros(1, 3, side, side))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if 16 not in seen:
+        raise ValueError(f"{type(module).__name__} has no layer of stride 16 that gives a map: use LayerMaps by name")
+    return LayerMaps(module, seen)
+
+
+def _built_in(name: str, weights: str | None) -> FeatureFunction:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        module = _new(name)
+    if weights != "random":
+        load_exactly(module, _state(name, module, weights), Path(weights or name))
+    module.eval().requires_grad_(False)
+    if name == "dinov2":
+        return DinoMaps(module)
+    if name.startswith("resnet"):
+        return _ResNetMaps(module)
+    return module
+
+
+def _new(name: str) -> nn.Module:
+    if name == "vgg19":
+        return VggMaps(VGG_TAPS)
+    if name.startswith("resnet"):
+        return ResNet(int(name.removeprefix("resnet")), stages=3)
+    if name == "mobilenet_v3":
+        from ros2_densematch.nn.mobilenet_v3 import MobileNetV3
+
+        return MobileNetV3()
+    if name == "efficientnet_v2":
+        from ros2_densematch.nn.efficientnet_v2 import EfficientNetV2
+
+        return EfficientNetV2()
+    if name == "efficientnet_lite0":
+        from ros2_densematch.nn.efficientnet_lite import EfficientNetLite0
+
+        return EfficientNetLite0()
+    from ros2_densematch.nn.dinov2 import Dinov2
+
+    return Dinov2()
+
+
+def _state(name: str, module: nn.Module, weights: str | None) -> dict[str, Tensor]:
+    if name == "efficientnet_lite0" and weights is None:
+        from ros2_densematch.weights.packages import efficientnet_lite0_state
+
+        # deeper blocks and the classifier are left out
+        return {key: value for key, value in efficientnet_lite0_state().items() if key in module.state_dict()}
+    checkpoint = {"dinov2": "dinov2_vitl14"}.get(name, name)
+    return read_checkpoint(checkpoint, weights)
+
+
+class _ResNetMaps(nn.Module):
+    def __init__(self, resnet: nn.Module) -> None:
+        super().__init__()
+        self.resnet = resnet
+
+    def forward(self, image: Tensor) -> dict[int, Tensor]:
+        maps: dict[int, Tensor] = self.resnet(image, deepest=16)
+        return maps
+
+
+class DinoMaps(nn.Module):
+    """DINOv2's patches are 14 pixels wide: the image is reduced so that each patch is a cell of 16."""
+
+    def __init__(self, vit: nn.Module) -> None:
+        super().__init__()
+        self.vit = vit
+
+    def forward(self, image: Tensor) -> dict[int, Tensor]:
+        rows, columns = (side // 16 for side in image.shape[-2:])
+        resized = functional.interpolate(image, (14 * rows, 14 * columns), mode="bicubic", align_corners=False)
+        return {16: self.vit(resized)}

@@ -1,0 +1,1 @@
+"""Matching down a feature pyramid: what DFM and GCM share."""

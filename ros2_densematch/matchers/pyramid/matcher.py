@@ -1,0 +1,180 @@
+"""What DFM and GCM do with the maps of two images, whichever network drew them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
+from ros2_densematch.matchers.gcm.encoding import working_image
+from ros2_densematch.matchers.pyramid.cells import CellMatches, match_cells, refine_cells
+from ros2_densematch.matchers.pyramid.homography import carried_back, initial_homography, inside, warped
+from ros2_densematch.nn.resnet import imagenet_normalise
+
+# The map for the first homography has no stride of its own: it is one more map of the coarsest stride.
+FIRST = 0
+COARSEST = 16
+STRIDES = (16, 8, 4, 2, 1)
+# preset -> pixels of the working image; larger images are made smaller inside
+PRESETS = {"turbo": 80_000, "fast": 200_000, "base": 1_000_000, "precise": 4_000_000}
+
+
+@dataclass(frozen=True)
+class PyramidEncoding:
+    """What is kept of one image.
+
+    Attributes:
+        rgb: uint8 (H, W, 3), the working image: a query is warped before its maps are drawn once more.
+        maps: stride (and `FIRST`) -> (C, ceil(H / 16) 16 / stride, ...).
+        scale: (2,) working pixels per original pixel.
+    """
+
+    rgb: Image
+    maps: dict[int, Tensor]
+    scale: NDArray[np.float64]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the working image."""
+        return self.rgb.shape[1], self.rgb.shape[0]
+
+    def to_original(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Working pixels to pixels of the original image."""
+        return (xy + 0.5) / self.scale - 0.5
+
+
+class WorkingMatches(NamedTuple):
+    """Matches in working pixels, before the bounds are checked.
+
+    Attributes:
+        reference: (N, 2).
+        query: (N, 2).
+        ratio: (N,) of the finest step.
+        levels: cells of every stride, the coarsest first.
+        homography: (3, 3), from the query to the reference; the identity where there was no first stage.
+        first: cells that the homography was fitted to, or None.
+    """
+
+    reference: NDArray[np.float64]
+    query: NDArray[np.float64]
+    ratio: NDArray[np.float64]
+    levels: list[CellMatches]
+    homography: NDArray[np.float64]
+    first: CellMatches | None
+
+
+class PyramidMatcher(Matcher):
+    """Base of DFM and GCM: a subclass draws the maps and names the thresholds."""
+
+    device: str = "cpu"
+    # how far from the rim of an image a match must stay, in pixels
+    margin: int = 0
+
+    def __init__(self, *, preset: str, two_stage: bool, ratios: Mapping[int, float]) -> None:
+        """
+        Args:
+            preset: one of `PRESETS`.
+            two_stage: warp the query by a first homography.
+            ratios: threshold of the ratio test at each stride, and at `FIRST`.
+
+        Raises:
+            ValueError: unknown preset, or a threshold that is no number above 0 (or the accept-all value -1).
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r} of {self.name}: choose one of {', '.join(PRESETS)}")
+        for stride, ratio in ratios.items():
+            if ratio != -1 and not 0 < ratio <= 1:
+                raise ValueError(f"the ratio of stride {stride} must lie in (0, 1] or be -1, got {ratio}")
+        self.preset = preset
+        self.two_stage = two_stage
+        self.ratios = dict(ratios)
+
+    @abstractmethod
+    def draw_maps(self, image: Tensor) -> dict[int, Tensor]:
+        """The maps of one image.
+
+        Args:
+            image: float (1, 3, H, W), ImageNet-normalised, zero-padded to multiples of 16.
+
+        Returns:
+            stride (16, 8, 4, 2, 1), and `FIRST` -> (1, C, H / stride, W / stride).
+        """
+
+    @torch.inference_mode()
+    def encode_working(self, rgb: Image, scale: NDArray[np.float64] | None = None) -> PyramidEncoding:
+        """The maps of an image that is not resized any more."""
+        tensor = torch.from_numpy(np.array(rgb, order="C")).to(self.device).permute(2, 0, 1)[None].float() / 255
+        height, width = rgb.shape[:2]
+        padded = functional.pad(imagenet_normalise(tensor), (0, -width % COARSEST, 0, -height % COARSEST))
+        maps = {stride: drawn[0] for stride, drawn in self.draw_maps(padded).items()}
+        for stride in STRIDES:
+            wanted = tuple(side // stride for side in padded.shape[-2:])
+            if stride not in maps or tuple(maps[stride].shape[1:]) != wanted:
+                got = "nothing" if stride not in maps else str(tuple(maps[stride].shape[1:]))
+                raise ValueError(
+                    f"the backbone of {self.name} must give a map of {wanted} at stride {stride}, got {got}"
+                )
+        maps.setdefault(FIRST, maps[COARSEST])
+        return PyramidEncoding(rgb, maps, np.ones(2) if scale is None else scale)
+
+    @torch.inference_mode()
+    def match_working(self, reference: PyramidEncoding, query: PyramidEncoding) -> WorkingMatches:
+        """All steps down the pyramid; `levels` holds the matches of each."""
+        homography, first, maps = np.eye(3), None, query.maps
+        if self.two_stage:
+            first = match_cells(reference.maps[FIRST], query.maps[FIRST], self.ratios[FIRST])
+            homography = initial_homography(first)
+            if not np.array_equal(homography, np.eye(3)):
+                maps = self.encode_working(warped(query.rgb, homography, reference.size)).maps
+        levels = [match_cells(reference.maps[COARSEST], maps[COARSEST], self.ratios[COARSEST])]
+        for stride in STRIDES[1:]:
+            levels.append(refine_cells(levels[-1], reference.maps[stride], maps[stride], self.ratios[stride]))
+        finest = levels[-1]
+        return WorkingMatches(
+            finest.reference.cpu().numpy().astype(np.float64),
+            carried_back(finest.query.cpu().numpy(), homography),
+            finest.ratio.cpu().numpy().astype(np.float64),
+            levels,
+            homography,
+            first,
+        )
+
+    def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> PyramidEncoding:
+        rgb, _, scale = working_image(image, None, PRESETS[self.preset])
+        return self.encode_working(rgb, scale)
+
+    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> Correspondences:
+        a, b = cast(PyramidEncoding, reference.data), cast(PyramidEncoding, query.data)
+        found = self.match_working(a, b)
+        keep = inside(found.reference, found.query, a.size, b.size, margin=self.margin)
+        xy0, xy1 = a.to_original(found.reference), b.to_original(found.query)
+        keep &= reference.allows(xy0) & query.allows(xy1)
+        score = np.clip(1.0 - found.ratio, 0.0, 1.0)
+        order = np.flatnonzero(keep)
+        order = order[np.argsort(-score[order], kind="stable")]
+        chosen = order if max_matches is None else order[:max_matches]
+        return Correspondences(
+            xy0[chosen].astype(np.float32),
+            xy1[chosen].astype(np.float32),
+            score[chosen].astype(np.float32),
+            _overlap(found.reference[order], a, reference.mask),
+            reference.size,
+            query.size,
+        )
+
+
+def _overlap(xy: NDArray[np.float64], encoding: PyramidEncoding, mask: Mask | None) -> float:
+    """Share of the coarsest cells that hold a match, of those that may."""
+    columns, rows = (side // COARSEST for side in encoding.size)
+    allowed = 1.0 if mask is None else float(mask.mean())
+    cells = np.unique((xy // COARSEST).astype(np.int64), axis=0)
+    return float(min(1.0, len(cells) / max(1.0, columns * rows * allowed)))
