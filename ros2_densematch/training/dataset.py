@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ class PairDataset(torch.utils.data.Dataset[Sample]):
         photometric: PhotometricConfig | None = None,
         strict: bool = False,
         skip_log: Path | None = None,
+        dense: bool = False,
     ) -> None:
         """
         Args:
@@ -45,12 +47,20 @@ class PairDataset(torch.utils.data.Dataset[Sample]):
             photometric: how the images are changed.
             strict: raise TrainingDataError for a damaged file instead of skipping it.
             skip_log: text file that gets one line per skip, from worker processes too.
+            dense: samples hold the dense truth too.
 
         Raises:
-            ValueError: no source, a weight that is not positive, or a size that is no multiple of 32.
+            ValueError: no source, a weight that is not positive, a size that is no multiple of 32, or dense truth
+                wanted of a source that has none.
         """
         if not sources:
             raise ValueError("no source of training pairs: give at least one with a weight")
+        without = [s.name for s, _ in sources if dense and not s.has_dense]
+        if without:
+            raise ValueError(
+                f"the recipe says dense: true, but {', '.join(without)} among its sources can give no dense truth: "
+                "take photos, scenes, megadepth, scannet, or a bag with depth and poses"
+            )
         weights = np.array([w for _, w in sources], np.float64)
         if not (np.isfinite(weights).all() and (weights > 0).all()):
             raise ValueError(f"weights of training sources must be positive, got {weights.tolist()}")
@@ -60,7 +70,7 @@ class PairDataset(torch.utils.data.Dataset[Sample]):
         self._chance = weights / weights.sum()
         self._length, self.size, self.max_points, self.seed = length, size, max_points, seed
         self._photometric = photometric or PhotometricConfig()
-        self._strict, self._skip_log = strict, skip_log
+        self._strict, self._skip_log, self._dense = strict, skip_log, dense
         self.skipped: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -70,13 +80,16 @@ class PairDataset(torch.utils.data.Dataset[Sample]):
         if not 0 <= index < self._length:
             raise IndexError(f"sample {index} of {self._length}")
         rng = np.random.default_rng((self.seed, index))
-        return make_sample(self._draw(rng), rng, self.max_points, self._photometric)
+        pair = self._draw(rng)
+        return make_sample(pair, rng, self.max_points, self._photometric, dense=self._dense, group=index)
 
     def _draw(self, rng: np.random.Generator) -> Pair:
         for _ in range(MAX_SKIPS):
-            source = self.sources[int(rng.choice(len(self.sources), p=self._chance))]
+            number = int(rng.choice(len(self.sources), p=self._chance))
             try:
-                return source.draw(rng, self.size)
+                pair = self.sources[number].draw(rng, self.size)
+                # each source counts its groups from 0
+                return pair if pair.group < 0 else replace(pair, group=(number << 40) + pair.group)
             except TrainingDataError as error:
                 if self._strict:
                     raise

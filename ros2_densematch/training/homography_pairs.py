@@ -14,6 +14,7 @@ from ros2_densematch.training.sample import (
     Pair,
     TrainingDataError,
     apply_homography,
+    dense_from_homography,
     inside,
     similarity,
     warp_crop,
@@ -39,6 +40,7 @@ class HomographyPairs:
     """Draws a photo and two crops of it related by a random homography."""
 
     name = "photos"
+    has_dense = True
 
     def __init__(
         self,
@@ -61,7 +63,8 @@ class HomographyPairs:
         return list(self._paths)
 
     def draw(self, rng: np.random.Generator, size: int) -> Pair:
-        image = self._store.get(self._paths[int(rng.integers(len(self._paths)))])
+        group = int(rng.integers(len(self._paths)))
+        image = self._store.get(self._paths[group])
         height, width = image.shape[:2]
         strength = 1.0
         while True:
@@ -71,7 +74,14 @@ class HomographyPairs:
                 break
             strength *= 0.7  # a narrow photo leaves little overlap for a wild warp
         border = cv2.BORDER_REFLECT_101 if rng.random() < 0.7 else cv2.BORDER_CONSTANT
-        return Pair(warp_crop(image, crop0, size, border), warp_crop(image, crop1, size, border), points0, points1)
+        return Pair(
+            warp_crop(image, crop0, size, border),
+            warp_crop(image, crop1, size, border),
+            points0,
+            points1,
+            lambda: dense_from_homography(crop0, crop1, size, width, height),
+            group,
+        )
 
     def _maps(
         self, rng: np.random.Generator, size: int, width: int, height: int, strength: float

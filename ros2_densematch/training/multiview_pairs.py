@@ -47,7 +47,8 @@ class _Shared:
 class _TrackSet:
     """One reconstruction: for each pair of photos the common tracks."""
 
-    def __init__(self, folder: Path, min_shared: int) -> None:
+    def __init__(self, folder: Path, min_shared: int, number: int) -> None:
+        self.number = number
         cameras, tracks = folder / "cameras.csv", folder / "tracks.npz"
         try:
             with cameras.open(newline="") as stream:
@@ -81,6 +82,7 @@ class MultiviewPairs:
     """Draws two photos of a set and crops around their common tracks."""
 
     name = "multiview"
+    has_dense = False
 
     def __init__(
         self, folder: Path | str, *, config: MultiviewConfig | None = None, store: ImageStore | None = None
@@ -91,7 +93,7 @@ class MultiviewPairs:
         self._folders = sorted(p.parent for p in Path(folder).glob("*/tracks.npz"))
         if not self._folders:
             raise TrainingDataError(f"no */tracks.npz in {folder}: point --data to the training data")
-        sets = [_TrackSet(p, self.config.min_shared) for p in self._folders]
+        sets = [_TrackSet(p, self.config.min_shared, number) for number, p in enumerate(self._folders)]
         self._sets = [s for s in sets if len(s.pairs)]
         # A set with more photos has more to show, but must not drown the others.
         weight = np.sqrt([len(s.images) for s in self._sets])
@@ -122,6 +124,7 @@ class MultiviewPairs:
             warp_crop(image1, crop1, size, cv2.BORDER_REFLECT_101),
             apply_homography(crop0, shared.xy0[keep]).astype(np.float32),
             apply_homography(crop1, shared.xy1[keep]).astype(np.float32),
+            group=chosen.number,
         )
 
     def _lay_crops(

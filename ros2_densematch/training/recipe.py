@@ -55,6 +55,7 @@ class DataRecipe(_Part):
     size: int = Field(256, ge=32, multiple_of=32, description="crops are size x size pixels")
     max_points: int = Field(1024, ge=16, description="correspondences in a sample, padded")
     batch_pairs: int = Field(8, ge=1, description="pairs a step")
+    dense: bool = Field(False, description="samples hold a warp for every pixel too, see training.sample")
     workers: int = Field(0, ge=0, description="processes that make samples; 0 makes them in the training process")
     sources: list[PhotosSource | MultiviewSource | ScenesSource] = Field(min_length=1)
     photometric: PhotometricConfig = PhotometricConfig()

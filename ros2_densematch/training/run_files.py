@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from ros2_densematch import __version__
@@ -108,6 +109,7 @@ def start_manifest(path: Path, recipe: Recipe, seed: int, files: dict[str, str],
             before = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is damaged: start again with --no-resume or another --out") from error
+        before["recipe"] = _completed(before.get("recipe"))
         for key in ("recipe", "seed", "files_sha256"):
             if before.get(key) != manifest[key]:
                 what = {"recipe": "another recipe", "seed": "another seed", "files_sha256": "other training data"}[key]
@@ -117,6 +119,14 @@ def start_manifest(path: Path, recipe: Recipe, seed: int, files: dict[str, str],
                 )
         return
     write_text(path, json.dumps(manifest, indent=1))
+
+
+def _completed(recipe: Any) -> Any:
+    """A recipe of an earlier version with the defaults of fields that it did not have."""
+    try:
+        return Recipe.model_validate(recipe).model_dump(mode="json")
+    except ValidationError:
+        return recipe
 
 
 def _first_change(before: dict[str, Any], now: dict[str, Any]) -> str:

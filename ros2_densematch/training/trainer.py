@@ -166,6 +166,7 @@ def train(
             photometric=recipe.data.photometric,
             strict=strict,
             skip_log=skip_log,
+            dense=recipe.data.dense,
         )
         run = _StageRun(recipe, stage, number, seed, out, data, dataset, state, left, report)
         run.fit()

@@ -83,7 +83,7 @@ def test_a_sample_depends_on_seed_and_number_only(photos):
     backwards = {i: second[i] for i in reversed(range(6))}
     for i in range(6):
         sample = first[i]
-        assert set(sample) == {"image0", "image1", "clean0", "clean1", "points0", "points1", "valid"}
+        assert set(sample) == {"image0", "image1", "clean0", "clean1", "points0", "points1", "valid", "group"}
         for key, value in sample.items():
             assert torch.equal(value, backwards[i][key]), (i, key)
     assert not torch.equal(first[0]["clean0"], other[0]["clean0"])
