@@ -1,49 +1,100 @@
-"""Replays a recording: ros2 launch densematch replay.launch.py bag:=PATH out:=DIR [image_topic:=...]."""
+"""Plays a bag next to the matcher node and records what the node publishes.
 
-import sys
+ros2 launch densematch replay.launch.py bag:=PATH out:=DIR camera:=/camera/color image:=image_raw
+
+Time is that of the bag (/clock). The player starts when the node is active, and when it ends everything ends. Frames
+that come faster than the node matches them are dropped and counted, as on the robot; `densematch replay` matches every
+frame, without ROS. All other arguments are those of matcher.launch.py.
+"""
+
+from pathlib import Path
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, OpaqueFunction
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    IncludeLaunchDescription,
+    LogInfo,
+    OpaqueFunction,
+    RegisterEventHandler,
+    TimerAction,
+)
 from launch.events import Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
+from launch_ros.event_handlers import OnStateTransition
 
-# argument of this file -> option of `densematch replay`; an empty value leaves the option out
-OPTIONS = {
-    "config": ("--config", "parameter file; empty: the one of the package"),
-    "matcher": ("--matcher", "matcher; empty: the one that the configuration names"),
-    "device": ("--device", "auto, cpu, cuda or cuda:N"),
-    "image_topic": ("--image-topic", "image topic; empty: found by type"),
-    "camera_info_topic": ("--camera-info-topic", "CameraInfo topic; empty: found beside the image topic"),
-    "camera": ("--camera", "calibration, ROS camera_info YAML; goes before the bag's"),
-    "depth_topic": ("--depth-topic", "depth image topic, makes the scale metric"),
-    "right_image_topic": ("--right-image-topic", "right image of a stereo pair, makes the scale metric"),
-    "odometry_topic": ("--odometry-topic", "odometry topic, makes the scale metric"),
-    "ground_truth_topic": ("--ground-truth-topic", "pose topic to compare with"),
-    "mask": ("--mask", "image file, 0 where nothing may be matched"),
+MATCHER = Path(__file__).resolve().parent / "matcher.launch.py"
+OUTPUTS = ("correspondences", "relative_pose", "odometry", "pose", "keyframe", "status")
+
+ARGUMENTS = {
+    "bag": (None, "rosbag2 folder or file"),
+    "out": (None, "folder of the new bag; it must not exist"),
+    "rate": ("1.0", "speed of the player"),
+    "storage": ("mcap", "storage of the new bag: mcap or sqlite3"),
+    "wait_s": ("60.0", "the player starts after so many seconds even where nothing says that the node is active"),
+    "namespace": ("", "namespace of the node"),
+    "name": ("matcher", "name of the node"),
 }
 
 
-def _replay(context):
-    def value(name):
-        return LaunchConfiguration(name).perform(context)
+def recorded_topics(namespace, name):
+    """Full names of the topics to record."""
+    node = f"{'/' + namespace.strip('/') if namespace.strip('/') else ''}/{name}"
+    return [*(f"{node}/{output}" for output in OUTPUTS), "/diagnostics", "/tf", "/tf_static"]
 
-    command = [sys.executable, "-m", "ros2_densematch", "replay", value("bag"), "--out", value("out")]
-    for argument, (option, _) in OPTIONS.items():
-        if value(argument):
-            command += [option, value(argument)]
-    done = [EmitEvent(event=Shutdown(reason="the replay has ended"))]
-    return [ExecuteProcess(cmd=command, output="screen", on_exit=done)]
+
+def play_command(bag, rate):
+    return ["ros2", "bag", "play", bag, "--clock", "100", "--rate", rate]
+
+
+def record_command(out, storage, topics):
+    return ["ros2", "bag", "record", "--use-sim-time", "--storage", storage, "--output", out, *topics]
+
+
+def _start(context):
+    values = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    if not Path(values["bag"]).expanduser().exists():
+        raise FileNotFoundError(f"there is no bag {values['bag']}: check bag:=")
+    if Path(values["out"]).expanduser().exists():
+        raise FileExistsError(f"{values['out']} exists: choose another folder with out:=")
+    topics = recorded_topics(values["namespace"], values["name"])
+    out = str(Path(values["out"]).expanduser())
+    recorder = ExecuteProcess(cmd=record_command(out, values["storage"], topics), output="screen")
+    # The node may still be matching the last image.
+    ended = TimerAction(period=3.0, actions=[EmitEvent(event=Shutdown(reason="the bag has been played"))])
+    command = play_command(str(Path(values["bag"]).expanduser()), values["rate"])
+    begun = []
+
+    def play(_context):
+        if begun:
+            return []
+        begun.append(True)
+        return [ExecuteProcess(cmd=command, output="screen", on_exit=[ended])]
+
+    return [
+        RegisterEventHandler(OnStateTransition(goal_state="active", entities=[OpaqueFunction(function=play)])),
+        TimerAction(
+            period=float(values["wait_s"]),
+            actions=[LogInfo(msg="densematch: the waiting time is over"), OpaqueFunction(function=play)],
+        ),
+        recorder,
+        IncludeLaunchDescription(
+            PythonLaunchDescriptionSource(str(MATCHER)), launch_arguments={"use_sim_time": "true"}.items()
+        ),
+    ]
 
 
 def generate_launch_description():
     return LaunchDescription(
         [
-            DeclareLaunchArgument("bag", description="rosbag2 folder or file, ROS 1 bag, video or image folder"),
-            DeclareLaunchArgument("out", description="folder for the results"),
             *(
-                DeclareLaunchArgument(argument, default_value="", description=f"{option}: {text}")
-                for argument, (option, text) in OPTIONS.items()
+                DeclareLaunchArgument(name, description=text)
+                if value is None
+                else DeclareLaunchArgument(name, default_value=value, description=text)
+                for name, (value, text) in ARGUMENTS.items()
             ),
-            OpaqueFunction(function=_replay),
+            OpaqueFunction(function=_start),
         ]
     )

@@ -1,69 +1,130 @@
-"""The launch files call the command with options that it has. (`launch` comes with ROS only: a recorder stands in.)"""
+"""What the launch files pass on is what the node has. (`launch` comes with ROS only: a stand-in lets the files load;
+test/ros/test_launch_real.py runs them where ROS is.)"""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 import types
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
-from typer.main import get_command
+import yaml
 
-from ros2_densematch.cli.main import build_app
+from ros2_densematch.configuration import parameter_names
+from ros2_densematch.live.topics import PUBLISHED, SUBSCRIBED
 
-
-class Recorder:
-    """Takes any arguments and keeps them."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.args, self.kwargs = args, kwargs
-
-
-class LaunchConfiguration(Recorder):
-    def perform(self, context: dict[str, str]) -> str:
-        return context[self.args[0]]
+LAUNCH_MODULES = (
+    *("launch", "launch.actions", "launch.events", "launch.substitutions", "launch.launch_description_sources"),
+    *("launch_ros", "launch_ros.actions", "launch_ros.event_handlers"),
+)
+IN = {topic.name for topic in SUBSCRIBED}
+OUT = {topic.name.replace("~", "/matcher") for topic in PUBLISHED}
 
 
 @pytest.fixture
-def replay_launch(repository: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    names = {
-        "launch": ["LaunchDescription"],
-        "launch.actions": ["DeclareLaunchArgument", "EmitEvent", "ExecuteProcess", "OpaqueFunction"],
-        "launch.events": ["Shutdown"],
-        "launch.substitutions": [],
+def load(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name in LAUNCH_MODULES:
+        monkeypatch.setitem(sys.modules, name, MagicMock())
+
+    def file(name: str) -> types.ModuleType:
+        spec = importlib.util.spec_from_file_location(name, repository / f"launch/{name}.launch.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return file
+
+
+@pytest.fixture
+def matcher(load: Any) -> types.ModuleType:
+    return load("matcher")
+
+
+def values(module: types.ModuleType, **given: str) -> dict[str, str]:
+    """Every argument with its default, and what is given."""
+    defaults = {name: default for name, (default, _) in module.OTHERS.items()}
+    defaults |= {name: default for name, (_, default, _) in module.TOPICS.items()}
+    return defaults | dict.fromkeys(module.PARAMETERS, "") | given
+
+
+def test_every_topic_argument_is_an_input_of_the_node(matcher: types.ModuleType) -> None:
+    assert {topic for topic, _, _ in matcher.TOPICS.values()} == IN - {"/tf_static"}
+
+
+def test_every_parameter_argument_is_a_parameter_of_the_node(matcher: types.ModuleType) -> None:
+    assert set(matcher.PARAMETERS) <= set(parameter_names())
+
+
+def test_the_arguments_of_the_issue_are_there(matcher: types.ModuleType) -> None:
+    wanted = {"camera", "image", "camera_info", "depth", "odometry", "config", "matcher", "preset", "device"}
+    wanted |= {"image_transport", "use_sim_time", "publish_tf", "rviz", "auto_activate"}
+    assert wanted <= set(values(matcher))
+
+
+def test_topics_are_below_the_cameras_namespace(matcher: types.ModuleType) -> None:
+    given = values(matcher, camera="/camera/color", depth="/camera/aligned/image_raw", odometry="/wheels/odometry")
+    assert dict(matcher.remappings_of(given)) == {
+        "image": "/camera/color/image_raw",
+        "camera_info": "/camera/color/camera_info",
+        "depth": "/camera/aligned/image_raw",
+        "depth/camera_info": "/camera/aligned/camera_info",
+        "odometry": "/wheels/odometry",
     }
-    for module_name, classes in names.items():
-        module = types.ModuleType(module_name)
-        for name in classes:
-            setattr(module, name, type(name, (Recorder,), {}))
-        monkeypatch.setitem(sys.modules, module_name, module)
-    monkeypatch.setattr(sys.modules["launch.substitutions"], "LaunchConfiguration", LaunchConfiguration, raising=False)
-    spec = importlib.util.spec_from_file_location("replay_launch", repository / "launch/replay.launch.py")
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
 
 
-def test_every_option_of_the_launch_file_is_one_of_replay(replay_launch: types.ModuleType) -> None:
-    replay = get_command(build_app("replay")).commands["replay"]  # type: ignore[attr-defined]
-    known = {option for parameter in replay.params for option in parameter.opts}
-    assert known >= {option for option, _ in replay_launch.OPTIONS.values()} | {"--out"}
+def test_the_calibration_is_beside_the_image(matcher: types.ModuleType) -> None:
+    given = values(matcher, camera="/stereo", image="left/image_rect", right_image="right/image_rect")
+    topics = dict(matcher.remappings_of(given))
+    assert topics["camera_info"] == "/stereo/left/camera_info"
+    assert topics["right/camera_info"] == "/stereo/right/camera_info"
 
 
-def test_every_argument_is_declared(replay_launch: types.ModuleType) -> None:
-    description = replay_launch.generate_launch_description()
-    declared = [e.args[0] for e in description.args[0] if type(e).__name__ == "DeclareLaunchArgument"]
-    assert declared == ["bag", "out", *replay_launch.OPTIONS]
+def test_parameters_have_their_types_and_empty_ones_are_left_to_the_file(matcher: types.ModuleType) -> None:
+    assert matcher.parameters_of(values(matcher)) == {"use_sim_time": False}
+    given = values(matcher, publish_tf="true", matcher="sift", use_sim_time="True")
+    assert matcher.parameters_of(given) == {"publish_tf": True, "matcher": "sift", "use_sim_time": True}
+    with pytest.raises(ValueError, match="publish_tf:=yes: write true or false"):
+        matcher.parameters_of(values(matcher, publish_tf="yes"))
 
 
-def test_empty_arguments_are_left_out_of_the_command(replay_launch: types.ModuleType) -> None:
-    context = dict.fromkeys(replay_launch.OPTIONS, "") | {"bag": "my bag", "out": "results", "image_topic": "/camera"}
-    (process,) = replay_launch._replay(context)
-    assert process.kwargs["cmd"] == [
-        *(sys.executable, "-m", "ros2_densematch", "replay", "my bag", "--out", "results"),
-        *("--image-topic", "/camera"),
-    ]
+def test_the_default_parameter_file_is_that_of_the_package(matcher: types.ModuleType, repository: Path) -> None:
+    assert Path(values(matcher)["config"]) == repository / "config/matcher.yaml"
+
+
+def test_the_replay_records_what_the_node_publishes(load: Any) -> None:
+    replay = load("replay")
+    topics = set(replay.recorded_topics("", "matcher"))
+    lazy = {"/matcher/matches_image", "/matcher/warp"}  # pictures, made only for those who look at them
+    assert topics - {"/tf_static"} == OUT - lazy
+    assert "/rear/matcher/status" in replay.recorded_topics("rear", "matcher")
+
+
+def test_both_cameras_get_what_the_matcher_launch_file_takes(load: Any, matcher: types.ModuleType) -> None:
+    two = load("two_cameras")
+    assert set(two.SHARED) <= set(values(matcher))
+    assert len(set(two.CAMERAS.values())) == 2
+
+
+def test_the_rviz_layout_shows_topics_that_exist(repository: Path) -> None:
+    layout = yaml.safe_load((repository / "config/densematch.rviz").read_text())
+    displays = layout["Visualization Manager"]["Displays"]
+    shown = {d["Topic"]["Value"] for d in displays if "Topic" in d}
+    assert {"/matcher/odometry", "/matcher/matches_image"} <= shown <= OUT
+
+
+def test_the_foxglove_layout_shows_topics_that_exist(repository: Path) -> None:
+    layout = json.loads((repository / "config/foxglove_layout.json").read_text())
+
+    def panels(node: Any) -> list[str]:
+        return [node] if isinstance(node, str) else panels(node["first"]) + panels(node["second"])
+
+    assert set(panels(layout["layout"])) == set(layout["configById"])
+    text = json.dumps(layout)
+    shown = {word for word in text.replace('"', " ").replace(".", " ").split() if word.startswith("/")}
+    assert {"/matcher/matches_image", "/matcher/status", "/diagnostics", "/matcher/odometry"} <= shown <= OUT
