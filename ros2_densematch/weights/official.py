@@ -19,7 +19,7 @@ class Official:
         url: where the publisher keeps it; empty where no address is published.
         sha256: digest of the published file, or its leading digits where only those are published (torchvision puts
             eight into the file's name); empty where unknown: then recorded at the first fetch and enforced later.
-        size: bytes of the published file, 0 where unknown.
+        size: bytes of the published file, rounded where its publisher rounds, 0 where unknown.
         restricted: the licence forbids commercial use or is not clear: fetching needs an explicit consent.
         entry: the item of the file's dictionary that holds the tensors; empty for a plain state dictionary.
         unused: prefixes of keys that the file holds and nothing here reads.
@@ -79,11 +79,12 @@ def _willow(name: str, matcher: str, url: str, *tables: str) -> Official:
     return Official(name, matcher, _MIT_SILENT, tables, url, entry="state_dict")
 
 
-def _torchvision(name: str, file: str, unused: tuple[str, ...]) -> Official:
+def _torchvision(name: str, file: str, megabytes: float, unused: tuple[str, ...]) -> Official:
     # the digits between the last dash and the suffix are the beginning of the file's SHA-256
     digits = file.removesuffix(".pth").rsplit("-", 1)[-1]
     matcher = "dfm" if name.startswith("vgg19") else "gcm_paper"
-    return Official(name, matcher, _TORCHVISION, (name,), f"{_PYTORCH}/{file}", digits, unused=unused)
+    size = round(megabytes * 1e6)
+    return Official(name, matcher, _TORCHVISION, (name,), f"{_PYTORCH}/{file}", digits, size, unused=unused)
 
 
 OFFICIAL: dict[str, Official] = {
@@ -183,11 +184,28 @@ OFFICIAL: dict[str, Official] = {
             restricted=True,
             entry="state_dict",
         ),
-        _torchvision("vgg19", "vgg19-dcbb9e9d.pth", ("classifier.", "features.34.")),
-        _torchvision("vgg19_bn", "vgg19_bn-c79401a0.pth", ("classifier.", "features.49.", "features.50.")),
-        _torchvision("resnet18", "resnet18-f37072fd.pth", ("fc.", "layer4.")),
-        _torchvision("resnet50", "resnet50-0676ba61.pth", ("fc.", "layer4.")),
-        _torchvision("resnet101", "resnet101-63fe2227.pth", ("fc.", "layer4.")),
+        _torchvision("vgg19", "vgg19-dcbb9e9d.pth", 574.7, ("classifier.", "features.34.")),
+        _torchvision(
+            "vgg19_bn",
+            "vgg19_bn-c79401a0.pth",
+            574.8,
+            ("classifier.", "features.47.", "features.49.", "features.50."),
+        ),
+        _torchvision("resnet18", "resnet18-f37072fd.pth", 46.8, ("fc.", "layer4.")),
+        _torchvision("resnet50", "resnet50-0676ba61.pth", 102.5, ("fc.", "layer4.")),
+        _torchvision("resnet101", "resnet101-63fe2227.pth", 178.8, ("fc.", "layer4.")),
+        _torchvision(
+            "mobilenet_v3",
+            "mobilenet_v3_large-8738ca79.pth",
+            22.1,
+            ("classifier.", *(f"features.{i}." for i in range(13, 17))),
+        ),
+        _torchvision(
+            "efficientnet_v2",
+            "efficientnet_v2_s-dd5fe13b.pth",
+            86.7,
+            ("classifier.", "features.6.", "features.7."),
+        ),
     )
 }
 

@@ -8,20 +8,18 @@ descriptor, averaged over the cells, where they are absent (Swin has no stride 2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ros2_densematch.matchers.gcm_paper.adapters import STRIDES, FeatureFunction, timm_backbone, torchvision_backbone
 from ros2_densematch.nn.resnet import ResNet
 from ros2_densematch.nn.vgg_maps import VggMaps
 from ros2_densematch.weights.loading import load_exactly
 from ros2_densematch.weights.store import read_checkpoint
-
-FeatureFunction: TypeAlias = Callable[[Tensor], Mapping[int, Tensor]]
 
 # stride -> module of VGG-19; 0 is the map for the first homography
 VGG_TAPS = {2: 7, 4: 12, 8: 21, 16: 30, 0: 32}
@@ -36,7 +34,6 @@ BUILT_IN = (
     "dinov2",
     "average",
 )
-_STRIDES = (16, 8, 4, 2)
 
 
 def build_backbone(backbone: str | FeatureFunction, weights: str | None) -> FeatureFunction:
@@ -93,145 +90,10 @@ def complete(maps: Mapping[int, Tensor], descriptor: Tensor, image: Tensor) -> d
                 f"the backbone's map of stride {stride} must be (1, C, {wanted[0]}, {wanted[1]}) for an image of "
                 f"{width} x {height}, got {tuple(drawn.shape)}: resize it with interpolate, or name its true stride"
             )
-    for stride in _STRIDES:
+    for stride in STRIDES:
         if stride not in result:
             result[stride] = functional.avg_pool2d(descriptor, stride)
     return result
-
-
-class LayerMaps(nn.Module):
-    """Maps of named layers of any module: the adapter for networks that were not written for this.
-
-    A layer's output is resized to the stride that it is nearest to, so that FCN, DeepLabV3 or PSMNet, whose deep
-    layers are dilated or round their sizes, fit as well. A layer that gives (B, H, W, C), as Swin does, is named with
-    `channels_last`.
-    """
-
-    def __init__(self, module: nn.Module, layers: Mapping[int, str], *, channels_last: bool = False) -> None:
-        """
-        Args:
-            module: takes an image (1, 3, H, W); what it returns is not used.
-            layers: stride -> dotted name of the layer.
-            channels_last: whether the layers give (B, H, W, C).
-
-        Raises:
-            ValueError: no such layer, or a stride that is not used.
-        """
-        super().__init__()
-        self.module = module
-        self._layers = dict(layers)
-        self._channels_last = channels_last
-        named = dict(module.named_modules())
-        unknown = [name for name in layers.values() if name not in named]
-        if unknown:
-            raise ValueError(f"{type(module).__name__} has no layer {', '.join(unknown)}: see named_modules()")
-        if not set(layers) <= {0, *_STRIDES}:
-            raise ValueError(f"strides must be 16, 8, 4, 2 or 0 (first homography), got {sorted(layers)}")
-
-    def forward(self, image: Tensor) -> dict[int, Tensor]:
-        """The protocol's function."""
-        kept: dict[int, Tensor] = {}
-        named = dict(self.module.named_modules())
-        handles = [
-            # a copy: a layer after it may work in place
-            named[name].register_forward_hook(lambda _m, _i, out, stride=stride: kept.update({stride: out.clone()}))
-            for stride, name in self._layers.items()
-        ]
-        try:
-            self.module(image)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return {stride: self._fitted(drawn, image, stride or 16) for stride, drawn in kept.items()}
-
-    def _fitted(self, drawn: Tensor, image: Tensor, stride: int) -> Tensor:
-        drawn = drawn.movedim(-1, 1) if self._channels_last else drawn
-        size = (image.shape[-2] // stride, image.shape[-1] // stride)
-        if tuple(drawn.shape[-2:]) == size:
-            return drawn
-        return functional.interpolate(drawn, size, mode="bilinear", align_corners=False)
-
-
-def timm_backbone(name: str, *, pretrained: bool) -> FeatureFunction:
-    """A timm model's feature maps at the strides that it has of 2, 4, 8 and 16.
-
-    Raises:
-        ModuleNotFoundError: timm does not import here.
-        ValueError: timm has no such model, or none of its maps has stride 16.
-    """
-    import timm
-
-    try:
-        model: Any = timm.create_model(name, features_only=True, pretrained=pretrained)
-    except RuntimeError as error:
-        raise ValueError(f"timm builds no feature extractor {name!r}: {error}") from error
-    model.eval().requires_grad_(False)
-    reductions = [int(r) for r in model.feature_info.reduction()]
-    if 16 not in reductions:
-        raise ValueError(f"timm's {name} has maps at strides {reductions}, none at 16: choose another")
-
-    def features(image: Tensor) -> dict[int, Tensor]:
-        model.to(image.device)
-        maps: dict[int, Tensor] = {}
-        for stride, drawn in zip(reductions, model(image), strict=True):
-            if stride not in _STRIDES:
-                continue
-            size = (image.shape[-2] // stride, image.shape[-1] // stride)
-            if drawn.shape[1:3] == size and drawn.shape[2:] != size:  # (B, H, W, C)
-                drawn = drawn.permute(0, 3, 1, 2)
-            if tuple(drawn.shape[-2:]) != size:
-                drawn = functional.interpolate(drawn, size, mode="bilinear", align_corners=False)
-            maps[stride] = drawn  # the last one of a stride is the deepest
-        return maps
-
-    return features
-
-
-def torchvision_backbone(name: str, *, pretrained: bool) -> FeatureFunction:
-    """A torchvision model, classifier or segmentation network, as `LayerMaps` of the deepest layer of every stride.
-
-    Raises:
-        ModuleNotFoundError: torchvision does not import here.
-        ValueError: torchvision has no such model, or no layer of it has stride 16 or less.
-    """
-    import torchvision
-
-    try:
-        model: nn.Module = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"torchvision has no model {name!r}: {error}") from error
-    return deepest_layers(model.eval().requires_grad_(False))
-
-
-def deepest_layers(module: nn.Module, side: int = 64) -> LayerMaps:
-    """The last layer of every stride of a module, found with a trial image.
-
-    A layer is a child at most three levels down whose output is one map (1, C, side / stride, side / stride).
-
-    Raises:
-        ValueError: there is no layer of stride 16.
-    """
-    seen: dict[int, str] = {}
-    wanted = {side // stride: stride for stride in _STRIDES}
-
-    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _inputs: Any, out: Any) -> None:
-            if isinstance(out, Tensor) and out.ndim == 4 and out.shape[2] == out.shape[3] and out.shape[2] in wanted:
-                seen[wanted[out.shape[2]]] = name
-
-        return hook
-
-    members = [(n, m) for n, m in module.named_modules() if n and n.count(".") < 3]
-    handles = [member.register_forward_hook(note(name)) for name, member in members]
-    try:
-        with torch.inference_mode():
-            module(torch.zeros(1, 3, side, side))
-    finally:
-        for handle in handles:
-            handle.remove()
-    if 16 not in seen:
-        raise ValueError(f"{type(module).__name__} has no layer of stride 16 that gives a map: use LayerMaps by name")
-    return LayerMaps(module, seen)
 
 
 def _built_in(name: str, weights: str | None) -> FeatureFunction:

@@ -86,12 +86,12 @@ def refine_cells(matches: CellMatches, reference: Tensor, query: Tensor, ratio: 
     a, b = _descriptors(reference, a_xy), _descriptors(query, b_xy)
     distance = 2 - 2 * (a @ b.transpose(1, 2))  # (N, 4 of the reference, 4 of the query)
     forward, backward = _two_smallest(distance, 2), _two_smallest(distance, 1)
-    partner = forward.index
+    partner = forward.where
     # the released code takes the larger of the i-th child's ratio and the ratio of the i-th child on the other side,
     # not of the one that it was matched to; the golden arrays hold this
     ratios = torch.maximum(forward.ratio, backward.ratio)
     children = torch.arange(4, device=a.device)
-    mutual = backward.index.gather(1, partner) == children
+    mutual = backward.where.gather(1, partner) == children
     passes = mutual & (ratios < ratio)
     nearest = forward.smallest
     if ratio != ACCEPT_ALL:
@@ -108,7 +108,7 @@ def refine_cells(matches: CellMatches, reference: Tensor, query: Tensor, ratio: 
 
 class _Smallest(NamedTuple):
     smallest: Tensor
-    index: Tensor
+    where: Tensor
     ratio: Tensor
 
 
@@ -122,7 +122,8 @@ def _descriptors(features: Tensor, xy: Tensor) -> Tensor:
     """(N, 4, C) unit descriptors of cells (N, 4, 2)."""
     height, width = features.shape[1:]
     x, y = xy[..., 0].clamp(0, width - 1), xy[..., 1].clamp(0, height - 1)
-    return functional.normalize(features[:, y, x], dim=0).permute(1, 2, 0)
+    unit: Tensor = functional.normalize(features[:, y, x], dim=0)
+    return unit.permute(1, 2, 0)
 
 
 def _off_border(xy: Tensor, features: Tensor) -> Tensor:
