@@ -25,6 +25,7 @@ from ros2_densematch.matchers.identity import device_of, identity_of
 from ros2_densematch.matchers.registry import load_matcher
 from ros2_densematch.messages.errors import ImageDecodeError
 from ros2_densematch.tracking.frame import Frame
+from ros2_densematch.tracking.keyframe import Keyframe
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
 from ros2_densematch.tracking.tracker import Tracker
 
@@ -67,8 +68,7 @@ class Outcome:
         tracked: the tracker's answer, or one that says why the image was rejected.
         frame: the image with what belongs to it; None where it could not be decoded.
         frame_id: its optical frame; "" where it is not known.
-        keyframe_id: number of the new keyframe where the image became one, else -1.
-        keyframe_size: (width, height) of that image.
+        new_keyframes: keyframes made with this image: itself, or the one before it, a frame late.
         num_keyframes: keyframes in memory.
         reference_image: the keyframe it was matched against, at most 640 pixels a side, or None.
         counts: what became of all images so far.
@@ -79,8 +79,7 @@ class Outcome:
     tracked: TrackedFrame
     frame: Frame | None
     frame_id: str
-    keyframe_id: int
-    keyframe_size: tuple[int, int]
+    new_keyframes: tuple[Keyframe, ...]
     num_keyframes: int
     reference_image: Image | None
     counts: Snapshot
@@ -136,7 +135,7 @@ class MatcherCore:
         self._tracker: Tracker | None = None
         self._worker: Worker[Job] = Worker(self._process, self._failed)
         self._thumbnails: dict[int, Image] = {}  # frame index -> image
-        self._next_keyframe = 0
+        self._newest_keyframe = -1
 
     # ---- life
 
@@ -174,7 +173,7 @@ class MatcherCore:
         """Forgets matcher and keyframes and gives GPU memory back. Only while stopped."""
         self._loaded = self._tracker = None
         self._thumbnails.clear()
-        self._next_keyframe = 0
+        self._newest_keyframe = -1
         empty_gpu_cache()
 
     # ---- images
@@ -245,15 +244,13 @@ class MatcherCore:
         assert self._tracker is not None
         assert self._loaded is not None
         keyframes = self._tracker.keyframes
-        own = -1
-        if tracked.is_keyframe:
-            own = next((k.id for k in keyframes if k.frame_index == tracked.index), -1)
+        new = tuple(k for k in keyframes if k.id > self._newest_keyframe)
+        self._newest_keyframe = max([k.id for k in new], default=self._newest_keyframe)
         return Outcome(
             tracked=tracked,
             frame=frame,
             frame_id=frame_id,
-            keyframe_id=own,
-            keyframe_size=(0, 0) if frame is None else frame.size,
+            new_keyframes=new,
             num_keyframes=len(keyframes),
             reference_image=self._thumbnails.get(tracked.keyframe_index),
             counts=self.counters.snapshot(),

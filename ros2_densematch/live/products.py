@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,15 @@ from numpy.typing import NDArray
 
 from ros2_densematch.configuration import Configuration
 from ros2_densematch.evaluation.pictures import match_picture
+from ros2_densematch.geometry import poses
 from ros2_densematch.io.odometry import MetricState
 from ros2_densematch.live.core import Outcome, gpu_memory
 from ros2_densematch.messages.conversions import header_message, odometry_message, pose_message
 from ros2_densematch.messages.tracked import frame_correspondences, frame_relative_pose, keyframe_info, status_message
 from ros2_densematch.messages.typestore import message_class
+
+# names the optical frame of the first camera, standing still, where nothing says how that lies in odom_frame
+CAMERA_WORLD = "first_camera"
 
 
 def messages_of(
@@ -22,6 +27,7 @@ def messages_of(
     state: MetricState | None,
     configuration: Configuration,
     *,
+    mount: NDArray[np.float64] | None,
     why_no_odometry: str,
     wanted: Callable[[str], bool],
     now_ns: Callable[[], int],
@@ -33,6 +39,7 @@ def messages_of(
         outcome: of the image.
         state: the base's metric state, or None.
         configuration: of the node.
+        mount: (4, 4) T_base_from_camera, or None where it is not known.
         why_no_odometry: said in the status where `state` is None.
         wanted: whether somebody listens to a topic.
         now_ns: the node's clock, for the latency.
@@ -66,18 +73,23 @@ def messages_of(
         )
         if with_tf:
             yield "/tf", transform_message(state, tracked.stamp_ns, configuration.odom_frame, child)
-    if outcome.keyframe_id >= 0:
-        yield (
-            "~/keyframe",
-            keyframe_info(
-                tracked,
-                frame_id=frame_id,
-                keyframe_id=outcome.keyframe_id,
-                size=outcome.keyframe_size,
-                num_keyframes=outcome.num_keyframes,
-                world_frame_id=configuration.odom_frame,
-            ),
+    for keyframe in outcome.new_keyframes:
+        T = keyframe.T_world_from_camera if mount is None else poses.compose(mount, keyframe.T_world_from_camera)
+        made_of = replace(
+            tracked,
+            index=keyframe.frame_index,
+            stamp_ns=keyframe.stamp_ns,
+            T_world_from_camera=None if keyframe.camera is None else T,
         )
+        info = keyframe_info(
+            made_of,
+            frame_id=frame_id,
+            keyframe_id=keyframe.id,
+            size=keyframe.size,
+            num_keyframes=outcome.num_keyframes,
+            world_frame_id=configuration.odom_frame if mount is not None else CAMERA_WORLD,
+        )
+        yield "~/keyframe", info
     yield (
         "~/status",
         status_message(

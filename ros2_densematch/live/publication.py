@@ -70,6 +70,7 @@ class Publication:
             outcome,
             state,
             settings,
+            mount=mount,
             why_no_odometry=why,
             wanted=self._wanted,
             now_ns=self._now_ns,

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.geometry import poses
-from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.two_view import RelativePose, Scale
 from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.tracking import mapping
@@ -141,7 +140,7 @@ class Tracker:
                     return self._accept(seen, other, again, Status.TRACKED, f"back to keyframe {other.id}: ")
             seen.matches, seen.found = first
             return self._accept(seen, keyframe, found, Status.TRACKED)
-        return self._lost(seen, *first)
+        return self._lost(seen)
 
     def _older(self, keyframe: Keyframe) -> list[Keyframe]:
         """The other keyframes that can give a pose, likeliest first."""
@@ -351,8 +350,8 @@ class Tracker:
     def _found_again(self, keyframe: Keyframe) -> str:
         return f"found again by keyframe {keyframe.id} after {self._lost_frames} lost frames; "
 
-    def _lost(self, seen: Seen, matches: Correspondences | None, found: Localisation) -> TrackedFrame:
-        keyframe = self._keyframe
+    def _lost(self, seen: Seen) -> TrackedFrame:
+        keyframe, matches, found = self._keyframe, seen.matches, seen.found  # against the keyframe as it is now
         assert keyframe is not None
         self._lost_frames += 1
         self._last = None
@@ -368,7 +367,7 @@ class Tracker:
             if started is not None:
                 return started
         seen.matches, seen.found = matches, found
-        return self._answer(seen, Status.LOST, f"lost: {found.reason}", keyframe)
+        return self._answer(seen, Status.LOST, f"lost: {found.reason if found else ''}", keyframe)
 
     def _rejoin_older_segment(self, seen: Seen, keyframe: Keyframe) -> TrackedFrame | None:
         """In a later segment, every few frames, whether a keyframe of an older one sees this frame; then that one goes
