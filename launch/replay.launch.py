@@ -15,15 +15,12 @@ from launch.actions import (
     EmitEvent,
     ExecuteProcess,
     IncludeLaunchDescription,
-    LogInfo,
     OpaqueFunction,
-    RegisterEventHandler,
     TimerAction,
 )
 from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
-from launch_ros.event_handlers import OnStateTransition
 
 MATCHER = Path(__file__).resolve().parent / "matcher.launch.py"
 OUTPUTS = ("correspondences", "relative_pose", "odometry", "pose", "keyframe", "status")
@@ -33,7 +30,7 @@ ARGUMENTS = {
     "out": (None, "folder of the new bag; it must not exist"),
     "rate": ("1.0", "speed of the player"),
     "storage": ("mcap", "storage of the new bag: mcap or sqlite3"),
-    "wait_s": ("60.0", "the player starts after so many seconds even where nothing says that the node is active"),
+    "wait_s": ("120", "seconds within which the node must be active, or all is given up"),
     "namespace": ("", "namespace of the node"),
     "name": ("matcher", "name of the node"),
 }
@@ -53,6 +50,14 @@ def record_command(out, storage, topics):
     return ["ros2", "bag", "record", "--use-sim-time", "--storage", storage, "--output", out, *topics]
 
 
+def wait_command(node, seconds):
+    """Ends with 0 as soon as the node is active. A transition event may be sent before anybody can hear it; the state
+    can be asked for at any time."""
+    ask = 'ros2 lifecycle get --no-daemon --spin-time 1 "$0" 2>/dev/null | grep -q "^active"'
+    loop = f'end=$(($(date +%s) + $1)); until {ask}; do [ "$(date +%s)" -lt "$end" ] || exit 1; sleep 0.5; done'
+    return ["sh", "-c", loop, node, str(round(seconds))]
+
+
 def _start(context):
     values = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     if not Path(values["bag"]).expanduser().exists():
@@ -64,25 +69,22 @@ def _start(context):
     recorder = ExecuteProcess(cmd=record_command(out, values["storage"], topics), output="screen")
     # The node may still be matching the last image.
     ended = TimerAction(period=3.0, actions=[EmitEvent(event=Shutdown(reason="the bag has been played"))])
-    command = play_command(str(Path(values["bag"]).expanduser()), values["rate"])
-    begun = []
+    player = ExecuteProcess(
+        cmd=play_command(str(Path(values["bag"]).expanduser()), values["rate"]), output="screen", on_exit=[ended]
+    )
 
-    def play(_context):
-        if begun:
-            return []
-        begun.append(True)
-        return [ExecuteProcess(cmd=command, output="screen", on_exit=[ended])]
+    def waited(event, _context):
+        if event.returncode == 0:
+            return [player]
+        return [EmitEvent(event=Shutdown(reason=f"the node did not become active within {values['wait_s']} s"))]
 
+    node = topics[0].rpartition("/")[0]
     return [
-        RegisterEventHandler(OnStateTransition(goal_state="active", entities=[OpaqueFunction(function=play)])),
-        TimerAction(
-            period=float(values["wait_s"]),
-            actions=[LogInfo(msg="densematch: the waiting time is over"), OpaqueFunction(function=play)],
-        ),
         recorder,
         IncludeLaunchDescription(
             PythonLaunchDescriptionSource(str(MATCHER)), launch_arguments={"use_sim_time": "true"}.items()
         ),
+        ExecuteProcess(cmd=wait_command(node, float(values["wait_s"])), output="log", on_exit=waited),
     ]
 
 

@@ -19,7 +19,7 @@ from ros2_densematch.live.topics import PUBLISHED, SUBSCRIBED
 
 LAUNCH_MODULES = (
     *("launch", "launch.actions", "launch.events", "launch.substitutions", "launch.launch_description_sources"),
-    *("launch_ros", "launch_ros.actions", "launch_ros.event_handlers"),
+    *("launch_ros", "launch_ros.actions"),
 )
 IN = {topic.name for topic in SUBSCRIBED}
 OUT = {topic.name.replace("~", "/matcher") for topic in PUBLISHED}
