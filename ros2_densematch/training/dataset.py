@@ -41,7 +41,7 @@ class PairDataset(torch.utils.data.Dataset[Sample]):
         Args:
             sources: pair sources with their weights (any positive numbers).
             length: number of samples; the default is practically endless.
-            size: crops are size x size pixels, a multiple of 32.
+            size: crops are size x size pixels, a multiple of 16.
             max_points: points in a sample, padded.
             seed: decides every sample.
             photometric: how the images are changed.
@@ -64,8 +64,8 @@ class PairDataset(torch.utils.data.Dataset[Sample]):
         weights = np.array([w for _, w in sources], np.float64)
         if not (np.isfinite(weights).all() and (weights > 0).all()):
             raise ValueError(f"weights of training sources must be positive, got {weights.tolist()}")
-        if size <= 0 or size % 32:
-            raise ValueError(f"crop size must be a positive multiple of 32, got {size}")
+        if size <= 0 or size % 16:
+            raise ValueError(f"crop size must be a positive multiple of 16, got {size}")
         self.sources = [s for s, _ in sources]
         self._chance = weights / weights.sum()
         self._length, self.size, self.max_points, self.seed = length, size, max_points, seed
