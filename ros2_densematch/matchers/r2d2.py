@@ -171,7 +171,7 @@ class R2d2Matcher(Matcher):
             least_reliability=self._least[0],
             least_repeatability=self._least[1],
             max_size=self._max_size,
-            min_size=min(256, longer),
+            min_size=min(256, max(rows, columns), self._max_size),
         )
         # the reduction above has its pixel centres half a pixel inside
         scale = found.xy.new_tensor([width / columns, height / rows])

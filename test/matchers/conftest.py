@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from ros2_densematch.matchers.base import Image, Matcher
 from ros2_densematch.matchers.gcm.matcher import GcmMatcher
-from ros2_densematch.matchers.registry import load_matcher
+from ros2_densematch.matchers.registry import list_matchers, load_matcher
 from ros2_densematch.simulation import textures
 from ros2_densematch.weights.catalogue import path_of
 from ros2_densematch.weights.loading import read_state
@@ -84,8 +85,28 @@ def shipped_filter() -> None:
 
 @pytest.fixture(scope="session", params=["gcm", "sift"])
 def matcher(request: pytest.FixtureRequest) -> Matcher:
-    """Every matcher of the registry, untrained: the contract does not depend on the weights."""
+    """The matchers that need no fetched weights: the half of the contract that speaks of matches."""
     return load_matcher(request.param, device="cpu", weights="random")
+
+
+# The smallest preset of every matcher, and what lets it find anything with random weights.
+SMALLEST: dict[str, dict[str, Any]] = {
+    "cnngeometric": {"preset": "base"},
+    "dkm": {"preset": "turbo", "coarse_size": (96, 128)},
+    "ncnet": {"preset": "small"},
+    "r2d2": {"preset": "turbo", "least_reliability": 0.0, "least_repeatability": 0.0},
+    "roma": {"preset": "turbo", "coarse_size": (112, 112)},
+    "sift": {"preset": "base"},
+    "sparse_ncnet": {"preset": "small"},
+    "weakalign": {"preset": "base"},
+}
+
+
+@pytest.fixture(scope="session", params=list_matchers())
+def any_matcher(request: pytest.FixtureRequest) -> Matcher:
+    """Every matcher of the registry, untrained: this half of the contract does not depend on the weights."""
+    options = {"preset": "turbo", **SMALLEST.get(request.param, {})}
+    return load_matcher(request.param, device="cpu", weights="random", **options)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ros2_densematch.matchers.gcm_paper.backbones import FeatureFunction, build_backbone, complete
+from ros2_densematch.matchers.gcm_paper.adapters import FeatureFunction
+from ros2_densematch.matchers.gcm_paper.backbones import build_backbone, complete
 from ros2_densematch.matchers.gcm_paper.descriptors import DescriptorFunction, build_descriptor
 from ros2_densematch.matchers.pyramid.matcher import FIRST, PyramidMatcher
 from ros2_densematch.nn.device import choose_device

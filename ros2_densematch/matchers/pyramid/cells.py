@@ -123,7 +123,7 @@ def _descriptors(features: Tensor, xy: Tensor) -> Tensor:
     height, width = features.shape[1:]
     x, y = xy[..., 0].clamp(0, width - 1), xy[..., 1].clamp(0, height - 1)
     unit: Tensor = functional.normalize(features[:, y, x], dim=0)
-    return unit.permute(1, 2, 0)
+    return torch.permute(unit, (1, 2, 0))
 
 
 def _off_border(xy: Tensor, features: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class TinyRomaMatcher(SampledMatcher):
         if shrink < 1:
             height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
             rgb = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-        tensor = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].to(self._device).float() / 255
+        tensor = torch.from_numpy(np.array(rgb, order="C")).permute(2, 0, 1)[None].to(self._device).float() / 255
         # the released code rounds down; an image smaller than one multiple is enlarged to it
         sides = [max(1, side // _MULTIPLE) * _MULTIPLE for side in (height, width)]
         tensor = resize(tensor, (sides[0], sides[1])).to(self._dtype)
