@@ -52,10 +52,12 @@ def publishers_of(node: Any, topic: str) -> list[Publisher]:
     """The publishers of a resolved topic name."""
     found = []
     for info in node.get_publishers_info_by_topic(topic):
-        namespace = str(info.node_namespace).rstrip("/")
+        # a publisher is seen before the node that it belongs to
+        unknown = "UNKNOWN" in str(info.node_name)
+        name = "a publisher" if unknown else f"{str(info.node_namespace).rstrip('/')}/{info.node_name}"
         found.append(
             Publisher(
-                f"{namespace}/{info.node_name}",
+                name,
                 str(info.topic_type),
                 info.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
                 info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL,

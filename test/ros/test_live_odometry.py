@@ -1,0 +1,129 @@
+"""Metric odometry over the real transport: from depth, with the frames and the extrinsics that were asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ros2_densematch.geometry import poses
+from ros2_densematch.live.products import image_message
+from ros2_densematch.messages.conversions import pose_matrix, time_ns
+from ros2_densematch.simulation.flight import demo_camera, look
+from ros2_densematch.simulation.renderer import render
+from ros2_densematch.simulation.worlds import workshop
+
+FRAME = "camera_optical_frame"
+# a camera that looks forward, 0.2 m ahead of and 0.3 m above base_link (x forward, y left, z up)
+BASE_FROM_CAMERA = "0.2 0.0 0.3 -0.5 0.5 -0.5 0.5"
+SETTINGS = (
+    "--matcher", "sift", "--ros-args", "-p", "image_reliability:=reliable", "-p", "base_frame:=base_link",
+    "-p", f"base_from_camera:='{BASE_FROM_CAMERA}'", "-p", "sync_wait_s:=2.0",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def flight() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(image, depth, T_world_from_camera) of a camera that moves to the left by 4 cm and turns by 1 degree a frame."""
+    scene, camera = workshop(), demo_camera()
+    frames = []
+    for step in range(6):
+        T = look(np.array([1.0, -1.0 + 0.04 * step, 1.35]), 1.0 * step, 6.0, 0.0)
+        drawn = render(scene, camera, T)
+        frames.append((drawn.image, drawn.depth.astype(np.float32), T))
+    return frames
+
+
+def info_of_demo(camera: Any) -> Any:
+    K = demo_camera().K
+    p = np.zeros((3, 4))
+    p[:, :3] = K
+    return camera.info(k=K.ravel(), p=p.ravel(), d=np.zeros(5))
+
+
+def fly(peer: Any, camera: Any, flight: list[Any], *, depth: bool) -> list[int]:
+    stamps = []
+    peer.publish("/camera_info", info_of_demo(camera))
+    for image, metres, _ in flight:
+        stamp = camera.next_stamp()
+        if depth:
+            peer.publish("/depth", image_message(metres, "32FC1", stamp, FRAME))
+        peer.publish("/image", image_message(image, "rgb8", stamp, FRAME))
+        peer.status_of(stamp)
+        stamps.append(stamp)
+    return stamps
+
+
+def test_depth_gives_odometry_of_the_base_in_metres(start_node: Any, peer: Any, camera: Any, flight: Any) -> None:
+    start_node(*SETTINGS)
+    peer.listen_to_node()
+    odometry = peer.listen("/matcher/odometry", "nav_msgs/msg/Odometry")
+    simple = peer.listen("/matcher/pose", "geometry_msgs/msg/PoseWithCovarianceStamped")
+    stamps = fly(peer, camera, flight, depth=True)
+    peer.until(lambda: len(odometry) == len(flight) == len(simple), "odometry of every image")
+    from ros2_densematch.configuration import pose_of_text
+
+    mount = pose_of_text(BASE_FROM_CAMERA)
+    base = [poses.compose(T, poses.inverse(mount)) for _, _, T in flight]
+    for found, stamp, T in zip(odometry, stamps, base, strict=True):
+        assert (found.header.frame_id, found.child_frame_id) == ("odom", "base_link")
+        assert time_ns(found.header.stamp) == stamp
+        expected = poses.compose(poses.inverse(base[0]), T)
+        got = pose_matrix(found.pose.pose)
+        assert np.linalg.norm(got[:3, 3] - expected[:3, 3]) < 0.015
+        assert poses.rotation_angle_deg(got, expected) < 0.3
+        covariance = np.asarray(found.pose.covariance).reshape(6, 6)
+        assert np.linalg.eigvalsh(covariance).min() > -1e-12
+        # what nav2 accepts
+        assert np.abs(covariance).max() < 1e9
+    last, seconds = odometry[-1], (stamps[-1] - stamps[-2]) * 1e-9
+    step = poses.compose(poses.inverse(base[-2]), base[-1])
+    speed = np.array([last.twist.twist.linear.x, last.twist.twist.linear.y, last.twist.twist.linear.z])
+    assert np.linalg.norm(speed * seconds - step[:3, 3]) < 0.015
+    assert last.twist.twist.angular.z * seconds == pytest.approx(np.radians(1.0), abs=np.radians(0.3))
+    assert simple[-1].pose == last.pose
+    assert peer.heard["/matcher/status"][-1].odometry_reason == ""
+
+
+def test_without_metric_scale_there_is_no_odometry_unless_it_is_asked_for(
+    start_node: Any, peer: Any, camera: Any, flight: Any
+) -> None:
+    from rclpy.parameter import Parameter
+
+    start_node(*SETTINGS)
+    peer.listen_to_node()
+    odometry = peer.listen("/matcher/odometry", "nav_msgs/msg/Odometry")
+    fly(peer, camera, flight, depth=False)
+    assert not odometry
+    status = peer.heard["/matcher/status"][-1]
+    assert status.scale == 1
+    assert "the scale is not metric" in status.odometry_reason
+    wish = Parameter("publish_unscaled_odometry", value=True).to_parameter_msg()
+    answer = peer.call("/matcher/set_parameters", "rcl_interfaces/srv/SetParameters", parameters=[wish])
+    assert answer.results[0].successful
+    fly(peer, camera, flight[::-1], depth=False)
+    peer.until(lambda: bool(odometry), "unscaled odometry")
+    assert odometry[-1].pose.covariance[0] >= 1e4  # nobody may believe the length
+
+
+def test_tf_is_published_only_on_request(start_node: Any, peer: Any, camera: Any, flight: Any) -> None:
+    pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not among the rclpy wheels")
+    start_node(*SETTINGS, "-p", "publish_tf:=true")
+    peer.listen_to_node()
+    transforms = peer.listen("/tf", "tf2_msgs/msg/TFMessage")
+    fly(peer, camera, flight, depth=True)
+    peer.until(lambda: len(transforms) == len(flight), "a transform for every image")
+    assert transforms[-1].transforms[0].header.frame_id == "odom"
+    assert transforms[-1].transforms[0].child_frame_id == "base_link"
+
+
+def test_tf_without_tf2_msgs_is_refused_with_the_reason(start_node: Any, ros_environment: None) -> None:
+    try:
+        import tf2_msgs.msg  # noqa: F401
+
+        pytest.skip("tf2_msgs is here")
+    except ModuleNotFoundError:
+        pass
+    with pytest.raises(AssertionError, match="publish_tf needs tf2_msgs"):
+        start_node("--matcher", "sift", "--ros-args", "-p", "publish_tf:=true")
