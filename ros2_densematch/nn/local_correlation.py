@@ -53,7 +53,7 @@ def local_correlation(query: Tensor, support: Tensor, flow: Tensor, radius: int)
     first_x = (whole[:, 0] - radius).clamp(-side, width).long().flatten(1) + side
     first_y = (whole[:, 1] - radius).clamp(-side, height).long().flatten(1) + side
     all_pairs = height * width <= _ALL_PAIRS_CELLS
-    elements = height * width if all_pairs else side * side * channels
+    elements = (height + 2 * side) * (width + 2 * side) if all_pairs else side * side * channels
     tile = max(1, _TILE_ELEMENTS.get(query.device.type, 1 << 20) // elements)
     kernel = _all_pairs if all_pairs else _windows
     outputs = []

@@ -223,8 +223,7 @@ class DenseMatcher(SampledMatcher):
     def _prepared(self, rgb: Image, size: tuple[int, int]) -> Tensor:
         resized = PilImage.fromarray(rgb).resize((size[1], size[0]), PilImage.Resampling.BICUBIC)
         image = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].float() / 255
-        image = imagenet_normalise(image).to(device=self._device, dtype=self._dtype)
-        return image.contiguous(memory_format=torch.channels_last)
+        return imagenet_normalise(image).to(device=self._device, dtype=self._dtype)
 
     def _condition(self, support: DenseEncoding) -> dict[int, Conditioned]:
         if not support.conditioned:
