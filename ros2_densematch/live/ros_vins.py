@@ -1,0 +1,95 @@
+"""Feature tracks for VINS-Fusion: ~/correspondences of the matcher in, /feature_tracker/feature out.
+
+    ros2 run densematch vins_features --ros-args -r camera_info:=/camera/camera_info
+    python -m ros2_densematch.live.ros_vins --ros-args -r camera_info:=/camera/camera_info
+
+Parameters: max_tracks (300), min_distance_px (12.0).
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+
+from ros2_densematch.geometry.camera import Camera
+from ros2_densematch.live.feature_tracks import VINS_CHANNELS, Features, FeatureTracks, vins_features
+from ros2_densematch.live.ros_graph import ros_type
+from ros2_densematch.messages.conversions import correspondences_from_message, inliers_from_message, time_ns
+
+
+class VinsFeaturesNode(Node):  # type: ignore[misc]  # rclpy has no types
+    """Follows the points of the matcher's correspondences and publishes them as VINS-Fusion reads them."""
+
+    def __init__(self) -> None:
+        super().__init__("vins_features")
+        tracks = self.declare_parameter("max_tracks", 300).value
+        distance = self.declare_parameter("min_distance_px", 12.0).value
+        self._tracks = FeatureTracks(max_tracks=int(tracks), min_distance_px=float(distance))
+        self._info: Any = None
+        self._camera: Camera | None = None
+        self._rectified = False
+        self._previous: Features | None = None
+        self._cloud, self._point = ros_type("sensor_msgs/msg/PointCloud"), ros_type("geometry_msgs/msg/Point32")
+        self._channel = ros_type("sensor_msgs/msg/ChannelFloat32")
+        self._out = self.create_publisher(self._cloud, "/feature_tracker/feature", QoSProfile(depth=100))
+        self.create_subscription(
+            ros_type("sensor_msgs/msg/CameraInfo"), "camera_info", self._calibrated, qos_profile_sensor_data
+        )
+        self.create_subscription(
+            ros_type("densematch/msg/Correspondences"), "matcher/correspondences", self._matched, QoSProfile(depth=10)
+        )
+
+    def _calibrated(self, info: Any) -> None:
+        self._info = info
+
+    def _matched(self, message: Any) -> None:
+        if self._info is None:
+            topic = self.resolve_topic_name("camera_info")
+            self.get_logger().warning(
+                f"matches arrive, but no calibration on {topic}: remap camera_info", throttle_duration_sec=5.0
+            )
+            return
+        if self._camera is None or self._rectified != message.rectified:
+            self._rectified = bool(message.rectified)
+            self._camera = Camera.from_camera_info(self._info, rectified=self._rectified)
+        stamp = time_ns(message.header.stamp)
+        if self._previous is not None and stamp <= self._previous.stamp_ns:  # a bag begun anew, or the simulation
+            self._tracks.reset()
+            self._previous = None
+        matches = correspondences_from_message(message)
+        features = self._tracks.update(matches, stamp, time_ns(message.reference_stamp), inliers_from_message(message))
+        content = vins_features(features, self._camera, self._previous)
+        self._previous = features
+        cloud = self._cloud()
+        cloud.header = message.header
+        cloud.points = [self._point(x=float(x), y=float(y), z=1.0) for x, y, _ in content.points]
+        cloud.channels = [
+            self._channel(name=name, values=array("f", np.ascontiguousarray(values).tobytes()))
+            for name, values in zip(VINS_CHANNELS, content.channels, strict=True)
+        ]
+        self._out.publish(cloud)
+
+
+def main() -> int:
+    """Runs until SIGINT or SIGTERM."""
+    rclpy.init(args=sys.argv)
+    node = VinsFeaturesNode()
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
