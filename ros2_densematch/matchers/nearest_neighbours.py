@@ -85,10 +85,14 @@ def nearest_neighbours(a: Tensor, b: Tensor, *, second_best: bool = True) -> Nea
     """
     rows = _Best.nothing(len(a), a)
     columns = _Best.nothing(len(b), b)
+    # one piece of memory for all blocks: a new block would be allocated while the last one is still held
+    memory = a.new_empty(min(BLOCK_ROWS, len(a)) * min(BLOCK_COLUMNS, len(b)))
     for top in range(0, len(a), BLOCK_ROWS):
         part = a[top : top + BLOCK_ROWS]
         for left in range(0, len(b), BLOCK_COLUMNS):
-            block = part @ b[left : left + BLOCK_COLUMNS].T
+            other = b[left : left + BLOCK_COLUMNS]
+            block = memory[: len(part) * len(other)].view(len(part), len(other))
+            torch.mm(part, other.T, out=block)
             rows.update(block, 1, slice(top, top + block.shape[0]), left, second_best)
             columns.update(block, 0, slice(left, left + block.shape[1]), top, second_best)
     return Nearest(rows.best, rows.second, rows.index, columns.best, columns.second, columns.index)

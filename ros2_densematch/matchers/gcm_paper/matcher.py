@@ -41,7 +41,8 @@ class GcmPaperMatcher(PyramidMatcher):
             preset: "turbo", "fast", "base" or "precise": how large the working image may be.
             weights: of the patch descriptor: None for the published file, "random" (for the backbone too), or a file.
             backbone: a name of `backbones.BUILT_IN`, "timm:NAME", "torchvision:NAME", or a function of the protocol.
-            backbone_weights: None for the published ones, "random", or a file.
+            backbone_weights: "published", "random", or a file; None takes the published ones, and random ones where
+                `weights` is "random".
             descriptor: a name of `descriptors.BUILT_IN`, or a function.
             two_stage: warp the query by a first homography.
             ratio: threshold of the steps down to stride 2; 1 leaves the decision to the last step.
@@ -54,9 +55,8 @@ class GcmPaperMatcher(PyramidMatcher):
         ratios = {**dict.fromkeys((FIRST, 16, 8, 4, 2), ratio), 1: fine_ratio}
         super().__init__(preset=preset, two_stage=two_stage, ratios=ratios)
         self.device = str(choose_device(device))
-        if weights == "random" and backbone_weights is None:
-            backbone_weights = "random"
-        self._backbone = build_backbone(backbone, backbone_weights)
+        chosen = backbone_weights or ("random" if weights == "random" else "published")
+        self._backbone = build_backbone(backbone, None if chosen == "published" else chosen)
         if isinstance(self._backbone, nn.Module):
             self._backbone.to(self.device)
         self._descriptor = build_descriptor(descriptor, weights)
