@@ -13,8 +13,9 @@ from ros2_densematch.tracking.tracked_frame import TrackedFrame
 
 Float64 = NDArray[np.float64]
 
-# nav2 refuses covariances above 1e9; this stays well below and means "not known".
-_UNKNOWN_VELOCITY_VARIANCE = 1e6
+# RTAB-Map reads exactly this variance of a twist as "not known" and takes the pose's instead; any other large value would
+# become the weight of its odometry links. (nav2 refuses covariances above 1e9.)
+_UNKNOWN_VELOCITY_VARIANCE = 9999.0
 
 
 @dataclass(frozen=True)
