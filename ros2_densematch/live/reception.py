@@ -81,6 +81,11 @@ class Reception:
         """Images that wait for what belongs to them."""
         return self._synchroniser.waiting
 
+    def offered(self, name: str) -> None:
+        """Somebody publishes this input now."""
+        if name in (DEPTH, RIGHT, ODOMETRY):
+            self._synchroniser.offered(name, time.time_ns())
+
     def problems(self) -> dict[str, str]:
         """Input -> what is wrong with its messages, for inputs whose last message could not be used."""
         found = {f"{name} content": text for name, text in self._problems.items() if text}

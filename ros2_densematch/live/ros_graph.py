@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ModuleNotFoundError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
@@ -119,6 +125,12 @@ def _descriptor(parameter: Parameter) -> Any:
         high_f = 1e300 if parameter.high is None else float(parameter.high)
         descriptor.floating_point_range = [FloatingPointRange(from_value=low_f, to_value=high_f, step=0.0)]
     return descriptor
+
+
+def events(**callbacks: Callable[[Any], None]) -> Any:
+    """A subscription's event callbacks, those that this rclpy knows (Humble's has no `matched`)."""
+    known = inspect.signature(SubscriptionEventCallbacks).parameters
+    return SubscriptionEventCallbacks(**{name: call for name, call in callbacks.items() if name in known})
 
 
 def with_info(callback: Callable[[bytes, dict[str, Any]], None]) -> Callable[..., None]:

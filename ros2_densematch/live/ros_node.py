@@ -9,7 +9,6 @@ from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from ros2_densematch.configuration import NODE_NAME, Configuration, configuration_from
@@ -21,6 +20,7 @@ from ros2_densematch.live.publication import Publication
 from ros2_densematch.live.reception import Reception
 from ros2_densematch.live.ros_graph import (
     declare,
+    events,
     is_installed,
     publishers_of,
     qos_profile,
@@ -219,7 +219,10 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             with_info(receive),
             qos_profile(topic.qos),
             raw=True,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=partial(self._incompatible, topic)),
+            event_callbacks=events(
+                incompatible_qos=partial(self._incompatible, topic),
+                matched=lambda event: self.reception.offered(name) if event.current_count_change > 0 else None,
+            ),
         )
 
     def _incompatible(self, topic: Topic, _event: Any) -> None:
@@ -258,6 +261,8 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             seconds = now - (heard if heard is not None else self._active_since)
             if seconds < self.settings.no_data_timeout_s:
                 continue
+            if topic.type == "sensor_msgs/msg/CameraInfo" and heard is not None:
+                continue  # a calibration need not be repeated
             wanted = self._as_subscribed(topic)
             publishers = publishers_of(self, wanted.name)
             if heard is None and not publishers and topic.name not in (IMAGE, "camera_info"):

@@ -80,6 +80,10 @@ class LiveSynchroniser:
         else:
             known.tolerance_ns = tolerance_ns
 
+    def offered(self, name: str, now_ns: int) -> None:
+        """Somebody publishes this companion now: images wait for its first message too."""
+        self._companions[name].heard_ns = now_ns
+
     @property
     def waiting(self) -> int:
         """Images that wait."""

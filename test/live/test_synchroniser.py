@@ -1,0 +1,127 @@
+"""Which image goes with which depth, right image and odometry, and when it stops waiting for them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ros2_densematch.live.counters import Counters, Drop, SequenceGaps
+from ros2_densematch.live.synchroniser import MAX_WAITING, Bundle, LiveSynchroniser, StampOrder
+
+MS = 1_000_000
+
+
+def image(sync: LiveSynchroniser, stamp_ms: int, now_ms: int) -> list[Bundle]:
+    return sync.image(stamp_ms * MS, f"image {stamp_ms}", arrival_ns=now_ms * MS, number=0, now_ns=now_ms * MS)
+
+
+def depth(sync: LiveSynchroniser, stamp_ms: int, now_ms: int) -> list[Bundle]:
+    return sync.companion("depth", stamp_ms * MS, f"depth {stamp_ms}", now_ms * MS)
+
+
+@pytest.fixture
+def sync() -> LiveSynchroniser:
+    made = LiveSynchroniser(100 * MS)
+    made.expect("depth", 20 * MS)
+    return made
+
+
+def contents(bundles: list[Bundle]) -> list[tuple[str, str | None]]:
+    return [(b.message, b.companions.get("depth")) for b in bundles]
+
+
+def test_without_companions_images_pass_at_once(sync: LiveSynchroniser) -> None:
+    assert contents(image(sync, 1000, 1001)) == [("image 1000", None)]
+    assert sync.waiting == 0
+
+
+def test_an_image_waits_for_the_depth_that_somebody_publishes(sync: LiveSynchroniser) -> None:
+    sync.offered("depth", 1000 * MS)
+    assert image(sync, 1000, 1001) == []
+    assert contents(depth(sync, 1005, 1030)) == [("image 1000", "depth 1005")]
+
+
+def test_depth_that_came_first_is_taken_at_once_and_the_nearest_wins(sync: LiveSynchroniser) -> None:
+    depth(sync, 985, 986)
+    depth(sync, 1003, 1004)
+    assert contents(image(sync, 1000, 1005)) == [("image 1000", "depth 1003")]
+
+
+def test_depth_too_far_in_time_is_not_taken(sync: LiveSynchroniser) -> None:
+    depth(sync, 970, 971)
+    assert image(sync, 1000, 1001) == []
+    assert contents(depth(sync, 1040, 1041)) == [("image 1000", None)]
+
+
+def test_the_wait_ends(sync: LiveSynchroniser) -> None:
+    depth(sync, 900, 900)
+    assert image(sync, 1000, 1000) == []
+    assert sync.release(1099 * MS) == []
+    assert contents(sync.release(1100 * MS)) == [("image 1000", None)]
+
+
+def test_a_silent_companion_is_not_waited_for(sync: LiveSynchroniser) -> None:
+    depth(sync, 900, 900)
+    assert contents(image(sync, 3000, 3000)) == [("image 3000", None)]
+
+
+def test_odometry_is_waited_for_until_it_lies_on_both_sides() -> None:
+    sync = LiveSynchroniser(100 * MS)
+    sync.expect("odometry", 250 * MS, until_after=True)
+    sync.companion("odometry", 990 * MS, "before", 991 * MS)
+    assert image(sync, 1000, 1001) == []
+    assert len(sync.companion("odometry", 1010 * MS, "after", 1011 * MS)) == 1
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 500)), max_size=120))
+def test_whatever_comes_every_image_leaves_once_in_order_and_few_wait(events: list[tuple[bool, int]]) -> None:
+    sync = LiveSynchroniser(50 * MS)
+    sync.expect("depth", 10 * MS)
+    now, left, sent = 0, [], []
+    for is_image, step in events:
+        now += step
+        if is_image:
+            sent.append(f"image {now}")
+            left += image(sync, now, now)
+        else:
+            left += depth(sync, now - 5, now)
+        assert sync.waiting <= MAX_WAITING
+    left += sync.release((now + 51) * MS)
+    assert [b.message for b in left] == sent
+    for b in left:
+        found = b.companions.get("depth")
+        assert found is None or abs(int(found.split()[1]) * MS - b.stamp_ns) <= 10 * MS
+
+
+def test_a_stamp_that_goes_back_is_refused_and_a_clock_that_was_set_back_is_believed_at_the_third() -> None:
+    order = StampOrder()
+    taken = [order.check(t) for t in (100, 200, 200, 50, 300, 10, 20, 30, 40)]
+    assert taken == [
+        (True, False), (True, False), (False, False), (False, False), (True, False),
+        (False, False), (False, False), (True, True), (True, False),
+    ]  # fmt: skip
+
+
+def test_images_that_never_arrived_show_as_gaps_in_the_numbers() -> None:
+    gaps = SequenceGaps()
+    assert [gaps.missed(n) for n in (5, 6, 9, 10)] == [0, 0, 2, 0]
+    assert [gaps.missed(n) for n in (1, 3)] == [0, 1]  # another publisher, or the same started again
+    assert [gaps.missed(n) for n in (None, 0, 2**64 - 1)] == [0, 0, 0]  # a middleware that does not tell
+
+
+def test_counts_add_up_and_keep_first_and_last_case() -> None:
+    counters = Counters()
+    for now in range(10):
+        assert counters.receive(now * 100 * MS) == now
+    assert counters.drop(Drop.MALFORMED, "short")
+    assert not counters.drop(Drop.MALFORMED, "long")
+    counters.drop(Drop.LOST, "3 before image 4", 3)
+    counters.drop(Drop.FAILED, "no memory")
+    assert counters.snapshot().failures_in_a_row == 1
+    counters.process(0)
+    found = counters.snapshot()
+    assert (found.received, found.processed, found.dropped, found.refused) == (10, 1, 6, 2)
+    assert (found.first[Drop.MALFORMED], found.last[Drop.MALFORMED]) == ("short", "long")
+    assert found.input_hz == pytest.approx(10.0)
+    assert found.failures_in_a_row == 0
