@@ -18,14 +18,14 @@ from typing import Any
 import lightning
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
 from ros2_densematch.matchers.gcm.network import GcmNetwork, sample_descriptors
 from ros2_densematch.nn.device import to_channels_last
 from ros2_densematch.nn.efficientnet_lite import load_imagenet
-from ros2_densematch.training.teachers import EdgePoint2Teacher
+from ros2_densematch.training.stage_module import initial_state
+from ros2_densematch.training.teachers import EdgePoint2Teacher, GcmTeacher
 
 Batch = dict[str, Tensor]
 
@@ -38,9 +38,14 @@ class DescriptorConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    teacher_folder: Path = Field(description="clone of the public repository HITCSC/EdgePoint2 (MIT)")
+    teacher_folder: Path | None = Field(None, description="clone of the public repository HITCSC/EdgePoint2 (MIT)")
+    teacher_weights: Path | None = Field(
+        None, description="instead: weights of `gcm` (a file or a name of the catalogue); they keep what they taught"
+    )
     imagenet: bool = Field(True, description="start the backbone from EfficientNet-Lite0's ImageNet weights")
-    initial_weights: Path | None = Field(None, description="start from this safetensors file of `gcm` instead")
+    initial_weights: Path | None = Field(
+        None, description="start from this file of `gcm`, or name of the catalogue, instead; its match filter is kept"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="of the new layers, at the start of the cosine decay")
     backbone_learning_rate: float = Field(5e-4, gt=0, description="of the backbone")
     weight_decay: float = Field(1e-4, ge=0)
@@ -91,12 +96,14 @@ class DescriptorModule(lightning.LightningModule):
         self.config = config
         # half the time of the planar layout on a CPU
         self.network = to_channels_last(GcmNetwork())
+        self._kept: dict[str, Tensor] = {}
         if config.initial_weights is not None:
-            self.network.load_state_dict(_network_state(config.initial_weights))
+            state, self._kept = split_state(config.initial_weights)
+            self.network.load_state_dict(state)
         elif config.imagenet:
             load_imagenet(self.network.backbone, imagenet_state())
         # kept out of the module's parameters and checkpoints: it is not ours and never changes
-        self._teacher = [EdgePoint2Teacher(config.teacher_folder)]
+        self._teacher = [_teacher(config)]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The weighted sum `loss` and its parts for a batch of pairs."""
@@ -127,6 +134,10 @@ class DescriptorModule(lightning.LightningModule):
             "saliency": saliency.detach(),
         }
 
+    def export_state(self) -> dict[str, Tensor]:
+        """The network, and what else the initial weights held: the match filter."""
+        return self._kept | dict(self.network.state_dict())
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         losses = self.losses(batch)
         self.log_dict({f"train/{k}": v for k, v in losses.items()}, prog_bar=True)
@@ -154,14 +165,33 @@ class DescriptorModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _network_state(path: Path) -> dict[str, Tensor]:
-    """The network's part of a weights file of `gcm`."""
-    state = load_file(path)
+def split_state(weights: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The network's part of weights of `gcm`, and the rest.
+
+    Args:
+        weights: a safetensors file, or a name of the catalogue.
+
+    Raises:
+        ValueError: they hold no network of `gcm`.
+    """
+    state = initial_state(weights)
     own = GcmNetwork().state_dict()
     missing = [k for k in own if k not in state or state[k].shape != own[k].shape]
     if missing:
-        raise ValueError(f"{path} holds no gcm network: missing or of another shape: {', '.join(missing[:8])}")
-    return {k: state[k] for k in own}
+        raise ValueError(f"{weights} holds no gcm network: missing or of another shape: {', '.join(missing[:8])}")
+    return {k: state[k] for k in own}, {k: v for k, v in state.items() if k not in own}
+
+
+def _teacher(config: DescriptorConfig) -> EdgePoint2Teacher | GcmTeacher:
+    if (config.teacher_folder is None) == (config.teacher_weights is None):
+        raise ValueError(
+            "the descriptor stage needs one teacher: give teacher_folder (a clone of HITCSC/EdgePoint2) or "
+            "teacher_weights (weights of gcm)"
+        )
+    if config.teacher_folder is not None:
+        return EdgePoint2Teacher(config.teacher_folder)
+    assert config.teacher_weights is not None
+    return GcmTeacher(split_state(config.teacher_weights)[0])
 
 
 def imagenet_state() -> dict[str, Tensor]:

@@ -4,8 +4,8 @@ A stage is a LightningModule with a pydantic configuration:
 
 - `Module(config)`; the field `max_steps` of the configuration, where there is one, is set from the recipe.
 - `training_step(batch, index)` consumes batches of the common sample (`training.sample`), and returns the loss.
-- `network`: what is trained and exported; or `export_state() -> dict[str, Tensor]` for a choice of its own. Names must
-  not collide with those of other stages.
+- `network`: what is trained and exported; or `export_state() -> dict[str, Tensor]` for a choice of its own. What a
+  later stage exports replaces what an earlier one exported under the same name.
 - `make_dataset(sources, out, photometric)`, optional: a stage whose samples are no pairs of crops makes its own dataset
   (index -> sample, for any index) from the recipe's sources.
 - `start_from(state: dict[str, Tensor])`, optional: gets what the stages before exported, before training starts.
@@ -27,8 +27,23 @@ if TYPE_CHECKING:
 
 # name -> (module, class, class of its configuration)
 STAGES: dict[str, tuple[str, str, str]] = {
+    "alignment": ("ros2_densematch.training.alignment", "AlignmentModule", "AlignmentConfig"),
+    "condl": ("ros2_densematch.training.condl", "CondlModule", "CondlConfig"),
+    "dense_distillation": (
+        "ros2_densematch.training.dense_distillation",
+        "DenseDistillationModule",
+        "DenseDistillationConfig",
+    ),
+    "dense_matching": ("ros2_densematch.training.dense_matching", "DenseMatchingModule", "DenseMatchingConfig"),
     "descriptor": ("ros2_densematch.training.descriptor", "DescriptorModule", "DescriptorConfig"),
     "match_filter": ("ros2_densematch.training.match_filter", "MatchFilterModule", "MatchFilterConfig"),
+    "patch_distillation": (
+        "ros2_densematch.training.patch_distillation",
+        "PatchDistillationModule",
+        "PatchDistillationConfig",
+    ),
+    "weak_alignment": ("ros2_densematch.training.alignment", "WeakAlignmentModule", "WeakAlignmentConfig"),
+    "weak_consensus": ("ros2_densematch.training.weak_consensus", "WeakConsensusModule", "WeakConsensusConfig"),
 }
 
 

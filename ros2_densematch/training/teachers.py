@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ros2_densematch.matchers.gcm.network import GcmNetwork
+
 # channel widths of the largest model, as its file names them
 _E64 = {"c1": 16, "c2": 16, "c3": 48, "c4": 64, "cdesc": 64, "cdetect": 16}
 
@@ -58,3 +60,24 @@ class EdgePoint2Teacher(nn.Module):
         """
         descriptors, score = self.network(image)
         return functional.normalize(descriptors, dim=1), score
+
+
+class GcmTeacher(nn.Module):
+    """A network of `gcm` as it is before fine-tuning, frozen: what it knows of other scenes is not to be forgotten."""
+
+    def __init__(self, state: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.network = GcmNetwork()
+        self.network.load_state_dict(state)
+        self.network.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> GcmTeacher:
+        """Stays in evaluation mode whatever the module around it does."""
+        super().train(False)
+        return self
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit descriptors (B, 64, H / 4, W / 4) and key point logits (B, 1, H, W); sides are multiples of 16."""
+        features = self.network(image)
+        return functional.normalize(features.descriptors, dim=1), features.saliency
