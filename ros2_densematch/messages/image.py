@@ -27,6 +27,12 @@ Image = NDArray[np.uint8]
 Depth = NDArray[np.float32]
 
 _DIRECT = {"mono8": 1, "8UC1": 1, "8UC3": 3, "rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4}
+_TO_RGB = {
+    "8UC3": cv2.COLOR_BGR2RGB,
+    "bgr8": cv2.COLOR_BGR2RGB,
+    "rgba8": cv2.COLOR_RGBA2RGB,
+    "bgra8": cv2.COLOR_BGRA2RGB,
+}
 # OpenCV's "BayerRGGB" constants name the 2x2 block from the top-left pixel, as ROS does (its "BayerBG" ones do not).
 _BAYER = {
     "bayer_rggb8": cv2.COLOR_BayerRGGB2RGB,
@@ -78,8 +84,9 @@ def decode_image(msg: Any) -> Image:
         if channels == 1:
             return np.array(rows)
         pixels = rows.reshape(rows.shape[0], -1, channels)
-        order = [0, 1, 2] if encoding.startswith("rgb") else [2, 1, 0]
-        return np.ascontiguousarray(pixels[:, :, order])
+        if encoding == "rgb8":
+            return np.array(pixels)
+        return _rgb(cv2.cvtColor(pixels, _TO_RGB[encoding]))
     if encoding == "mono16":
         return _stretch(_rows(msg, encoding, 2).copy().view(_type(msg, "u2")))
     if encoding in _BAYER:

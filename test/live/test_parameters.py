@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
 
 from ros2_densematch.configuration import Configuration, parameter_names, pose_of_text
 from ros2_densematch.live.parameters import checked, declared
+from ros2_densematch.live.reference import text
 from ros2_densematch.live.topics import PUBLISHED, SERVICES, SUBSCRIBED, Qos
 from ros2_densematch.live.watch import Publisher, mismatch, silence, small_buffer_advice
 from ros2_densematch.messages.definitions import message_definitions
@@ -18,8 +20,8 @@ from ros2_densematch.messages.typestore import ros2_typestore
 def test_the_parameters_are_those_of_the_file_with_type_range_and_words(repository) -> None:
     found = declared()
     assert [p.name for p in found] == parameter_names()
-    text = (repository / "config" / "matcher.yaml").read_text("utf-8")
-    flat = " ".join(line.strip().removeprefix("# ") for line in text.splitlines())
+    written = (repository / "config" / "matcher.yaml").read_text("utf-8")
+    flat = " ".join(line.strip().removeprefix("# ") for line in written.splitlines())
     for p in found:
         assert p.description, p.name
         assert p.description in flat, p.name
@@ -114,3 +116,8 @@ def test_small_buffers_are_named_only_where_they_matter() -> None:
     assert small_buffer_advice(RELIABLE, 212_992) == ""
     assert small_buffer_advice(BEST_EFFORT, 10**8) == ""
     assert small_buffer_advice(BEST_EFFORT, None) == ""
+
+
+def test_the_documentation_is_written_from_the_declarations(repository: Path) -> None:
+    found = (repository / "docs" / "node.md").read_text("utf-8")
+    assert found == text(), "write it again: python -m ros2_densematch.live.reference > docs/node.md"

@@ -1,0 +1,83 @@
+"""The tables of topics, services and parameters in docs/ros.md, written from the declarations.
+
+python -m ros2_densematch.live.reference docs/ros.md        writes them between the marks of the file
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from ros2_densematch.live.parameters import Parameter, declared
+from ros2_densematch.live.topics import PUBLISHED, SERVICES, SUBSCRIBED, Topic
+
+BEGIN, END = "<!-- tables: written by python -m ros2_densematch.live.reference -->", "<!-- end of the tables -->"
+
+
+def tables() -> str:
+    """Markdown: what is subscribed, published, served, and every parameter."""
+    parts = [
+        ("### Subscribed topics", _topics(SUBSCRIBED)),
+        ("### Published topics", _topics(PUBLISHED)),
+        (
+            "### Services",
+            _table(("service", "type", "what"), ((f"`{s.name}`", s.type, s.description) for s in SERVICES)),
+        ),
+        ("### Parameters", _parameters(declared())),
+    ]
+    return "\n\n".join(f"{title}\n\n{table}" for title, table in parts)
+
+
+def updated(document: str) -> str:
+    """A document with the tables between its marks.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the document has no line {(END if begin else BEGIN)!r}: add it")
+    return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{after}"
+
+
+def _topics(topics: Iterable[Topic]) -> str:
+    return _table(
+        ("topic", "type", "QoS", "what"), ((f"`{t.name}`", t.type, str(t.qos), t.description) for t in topics)
+    )
+
+
+def _parameters(parameters: Iterable[Parameter]) -> str:
+    def row(p: Parameter) -> tuple[str, ...]:
+        default = (
+            {True: "true", False: "false", "": '""'}.get(p.default, p.default) if p.kind != "double" else p.default
+        )
+        text = re.sub(r" \[[^\]]*\d\]$", "", p.description).removeprefix("Live node: ")
+        return (
+            f"`{p.name}`", p.kind, f"`{default}`", _range(p), "at start" if p.read_only else "any time",
+            text[:1].upper() + text[1:],
+        )  # fmt: skip
+
+    return _table(("parameter", "type", "default", "values", "set", "what"), map(row, parameters))
+
+
+def _range(p: Parameter) -> str:
+    if p.choices:
+        return ", ".join(p.choices)
+    found = re.search(r" \[([^\]]*\d)\]$", p.description)
+    return found[1] if found else ""
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        print(tables())
+    else:
+        path = Path(sys.argv[1])
+        path.write_text(updated(path.read_text("utf-8")), "utf-8")
