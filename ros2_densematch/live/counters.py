@@ -12,17 +12,26 @@ _RATE_IMAGES = 60
 
 
 class Drop(str, Enum):
-    """Why an image was not tracked, see docs/node.md. The value is the name in /diagnostics."""
+    """Why an image was not tracked. The value is the name in /diagnostics."""
 
     LOST = "lost_before_the_node"
+    """The publisher sent it and it never arrived: the network lost it, or a newer one overwrote it in the queue."""
     REPLACED = "replaced_by_a_newer_image"
+    """A newer image came while this one waited: the matcher is slower than the camera."""
     MALFORMED = "could_not_be_decoded"
+    """The message breaks its own announcement, or its encoding is not supported."""
     OUT_OF_ORDER = "stamp_not_after_the_one_before"
+    """Its stamp is not after the previous image's."""
     TOO_OLD = "older_than_max_image_age_s"
+    """It was older than max_image_age_s when it arrived."""
     DISABLED = "disabled"
+    """~/enable had switched the matcher off."""
     UNSUITABLE = "could_not_be_used"
+    """It is too small, or of another size than the mask."""
     FAILED = "failed"
+    """The matcher raised an error, for instance for want of GPU memory."""
     STOPPED = "left_at_shutdown"
+    """It waited when the node was deactivated."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import yaml
 
 from ros2_densematch.configuration import Configuration, parameter_names, pose_of_text
 from ros2_densematch.live.parameters import checked, declared
-from ros2_densematch.live.reference import text
 from ros2_densematch.live.topics import PUBLISHED, SERVICES, SUBSCRIBED, Qos
 from ros2_densematch.live.watch import Publisher, mismatch, silence, small_buffer_advice
 from ros2_densematch.messages.definitions import message_definitions
@@ -116,8 +115,3 @@ def test_small_buffers_are_named_only_where_they_matter() -> None:
     assert small_buffer_advice(RELIABLE, 212_992) == ""
     assert small_buffer_advice(BEST_EFFORT, 10**8) == ""
     assert small_buffer_advice(BEST_EFFORT, None) == ""
-
-
-def test_the_documentation_is_written_from_the_declarations(repository: Path) -> None:
-    found = (repository / "docs" / "node.md").read_text("utf-8")
-    assert found == text(), "write it again: python -m ros2_densematch.live.reference > docs/node.md"
