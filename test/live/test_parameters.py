@@ -16,7 +16,7 @@ from ros2_densematch.messages.definitions import message_definitions
 from ros2_densematch.messages.typestore import ros2_typestore
 
 
-def test_the_parameters_are_those_of_the_file_with_type_range_and_words(repository) -> None:
+def test_the_parameters_are_those_of_the_file_with_type_range_and_words(repository: Path) -> None:
     found = declared()
     assert [p.name for p in found] == parameter_names()
     written = (repository / "config" / "matcher.yaml").read_text("utf-8")
