@@ -51,19 +51,18 @@ def _topics(topics: Iterable[Topic]) -> str:
 
 def _parameters(parameters: Iterable[Parameter]) -> str:
     def row(p: Parameter) -> tuple[str, ...]:
-        default = (
-            {True: "true", False: "false", "": '""'}.get(p.default, p.default) if p.kind != "double" else p.default
-        )
+        default = str(p.default).lower() if p.kind == "bool" else str(p.default) or '""'
         text = re.sub(r" \[[^\]]*\d\]$", "", p.description).removeprefix("Live node: ")
         return (
             f"`{p.name}`", p.kind, f"`{default}`", _range(p), "at start" if p.read_only else "any time",
-            text[:1].upper() + text[1:],
+            text,
         )  # fmt: skip
 
     return _table(("parameter", "type", "default", "values", "set", "what"), map(row, parameters))
 
 
 def _range(p: Parameter) -> str:
+    """Words or bounds; the bounds stand at the end of the description, open and closed ones told apart."""
     if p.choices:
         return ", ".join(p.choices)
     found = re.search(r" \[([^\]]*\d)\]$", p.description)
@@ -72,7 +71,11 @@ def _range(p: Parameter) -> str:
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(re.sub(r'[|<]', _escaped, cell) for cell in line)} |" for line in lines)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\{found[0]}"  # else Markdown takes them for the table's own, or for HTML
 
 
 if __name__ == "__main__":
