@@ -33,6 +33,15 @@ def _no_gradients():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """The same order of additions everywhere; several threads would only wait for each other at these sizes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def _uncompared() -> list[str]:
     if not (_FOLDER / "images").is_dir():
         return [f"there is no golden folder at {_FOLDER}: set DENSEMATCH_GOLDEN"]
