@@ -96,8 +96,7 @@ class SparseNcnetMatcher(Matcher):
     def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> CellEncoding:
         size = rounded_size((image.shape[1], image.shape[0]), self._settings.longer_side, _CELL)
         tensor = working_image(image, size, self.device).contiguous(memory_format=torch.channels_last)
-        coarse, fine = (None if f is None else f.contiguous() for f in self._network.features(tensor))
-        assert coarse is not None
+        coarse, fine = self._network.features(tensor)
         allowed = allowed_cells(mask, coarse.shape[2], coarse.shape[3], self.device)
         if allowed is not None:
             coarse = coarse * allowed

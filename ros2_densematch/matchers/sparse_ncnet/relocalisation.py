@@ -66,7 +66,8 @@ def _crops(features: Tensor, cells: Tensor, offsets: Tensor) -> Tensor:
     height, width = features.shape[1:]
     row, column = (cells[:, None] + offsets).unbind(2)
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    values = features[:, row.clamp(0, height - 1), column.clamp(0, width - 1)].permute(1, 2, 0)
+    # features with channels last, as the encoder leaves them, are read row by row
+    values = features.permute(1, 2, 0)[row.clamp(0, height - 1), column.clamp(0, width - 1)]
     return values * inside[..., None]
 
 
