@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -54,9 +55,7 @@ def command(
     given = (image_topic, camera_info_topic, depth_topic, right_image_topic, odometry_topic)
     topics = dict(zip(_INPUTS, given, strict=True))
     arguments = ros_arguments(topics, context.obj or [])
-    from importlib import import_module
-
-    import_module("densematch.msg")  # rclpy would only say so later
+    import_module("densematch.msg")  # the node would only say so later
     from ros2_densematch.live.ros_main import run
 
     return run(configuration, arguments)
@@ -75,6 +74,4 @@ def ros_arguments(topics: dict[str, str | None], given: list[str]) -> list[str]:
             folder = named[image].rpartition("/")[0]
             named[info] = f"{folder}/camera_info" if folder else "camera_info"
     rules = [word for name, topic in named.items() for word in ("-r", f"{name}:={topic}")]
-    if not rules:
-        return list(given)
-    return [*(given or ["--ros-args"]), *([] if not given or given[-1] != "--" else ["--ros-args"]), *rules]
+    return [*given, "--ros-args", *rules] if rules else list(given)
