@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.relative_pose import Geometry, RelativePose, Scale
-from ros2_densematch.io.result_bag import ResultBag
+from ros2_densematch.io.result_bag import TOPICS, ResultBag
 from ros2_densematch.messages.typestore import ros2_typestore
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
 
@@ -108,6 +109,18 @@ def test_robot_localization_can_fuse_it(odometry: list[Any]) -> None:
             assert np.linalg.eigvalsh(matrix).min() >= -1e-9
     times = [m.header.stamp.sec + m.header.stamp.nanosec * 1e-9 for m in odometry]
     assert (np.diff(times) > 0).all()
+
+
+def test_the_example_for_robot_localization_fuses_what_we_publish(repository: Path, odometry: list[Any]) -> None:
+    example = yaml.safe_load((repository / "config/robot_localization.yaml").read_text())
+    settings = example["ekf_filter_node"]["ros__parameters"]
+    assert settings["odom0"] in TOPICS
+    assert TOPICS[settings["odom0"]] == "nav_msgs/msg/Odometry"
+    assert len(settings["odom0_config"]) == 15
+    assert settings["odom0_config"][6:12] == [True] * 6
+    assert settings["world_frame"] == settings["odom_frame"] == odometry[0].header.frame_id
+    # what is fused has a variance from the second image on
+    assert (np.diag(np.asarray(odometry[2].twist.covariance).reshape(6, 6)) > 0).all()
 
 
 def test_the_twist_is_in_the_child_frame(odometry: list[Any]) -> None:
