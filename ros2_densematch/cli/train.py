@@ -19,7 +19,10 @@ def command(
     *,
     out: OutOption,
     data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of the training data (default: data in $DENSEMATCH_DATA).")
+        Path | None,
+        typer.Option(
+            "--data", help="Folder of the training data, or one recording (default: data in $DENSEMATCH_DATA)."
+        ),
     ] = None,
     max_steps: Annotated[
         int | None, typer.Option("--max-steps", min=1, help="Stop after so many steps in all; the schedule stays.")
@@ -32,11 +35,8 @@ def command(
     from ros2_densematch.training.recipe import load_recipe
 
     recipe = load_recipe(config)  # before the slow imports: a mistake in the recipe shows at once
-    import cv2
-
     from ros2_densematch.training.trainer import train
 
-    cv2.setNumThreads(1)  # crops are small: more threads only compete with the network
     with ExitStack() as stack:
         bar = _Bar(stack)
         outcome = train(
@@ -48,6 +48,7 @@ def command(
             strict=strict,
             resume=not no_resume,
             on_progress=bar.show,
+            on_note=say,
         )
     done = ", ".join(f"{name} {steps} steps" for name, steps in outcome.steps.items())
     if outcome.skipped:
@@ -74,7 +75,7 @@ class _Bar:
     def show(self, what: str, done: int, total: int, note: str) -> None:
         if self._counter is None or what != self._what:
             self._stack.close()
-            unit = "group" if what == "render" else "step"
+            unit = {"render": "group", "label": "pair"}.get(what, "step")
             self._counter = self._stack.enter_context(progress_counter(f"training: {what}", total, unit))
             self._what = what
             if done > 1:

@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ros2_densematch.training.photometric import Image
 from ros2_densematch.training.sample import (
     ImageStore,
     Pair,
+    Part,
     TrainingDataError,
     apply_homography,
     dense_from_homography,
     inside,
+    part_of,
     similarity,
     warp_crop,
 )
@@ -49,66 +52,91 @@ class HomographyPairs:
         config: HomographyConfig | None = None,
         store: ImageStore | None = None,
         name: str = "photos",
+        part: Part | None = None,
     ) -> None:
-        """Args: folder: searched for .jpg and .png files at any depth."""
+        """Args: folder: searched for .jpg and .png files at any depth; part: of the photos, for validation."""
         self.name = name
         self.config = config or HomographyConfig()
         self._store = store or ImageStore()
         root = Path(folder)
-        self._paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        found = (p for p in root.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        self._paths = sorted(p for p in found if not is_depth_map(p))
         if not self._paths:
             raise TrainingDataError(f"no .jpg or .png photo in {root}: point --data to the training data")
+        self._paths = part_of(self._paths, part or Part())
+
+    def __len__(self) -> int:
+        return len(self._paths)
 
     def files(self) -> list[Path]:
         return list(self._paths)
 
     def draw(self, rng: np.random.Generator, size: int) -> Pair:
         group = int(rng.integers(len(self._paths)))
-        image = self._store.get(self._paths[group])
-        height, width = image.shape[:2]
-        strength = 1.0
-        while True:
-            crop0, crop1 = self._maps(rng, size, width, height, strength)
-            points0, points1 = _exact_points(rng, crop0, crop1, size, width, height)
-            if len(points0) >= MIN_POINTS or strength < 0.05:
-                break
-            strength *= 0.7  # a narrow photo leaves little overlap for a wild warp
-        border = cv2.BORDER_REFLECT_101 if rng.random() < 0.7 else cv2.BORDER_CONSTANT
-        return Pair(
-            warp_crop(image, crop0, size, border),
-            warp_crop(image, crop1, size, border),
-            points0,
-            points1,
-            lambda: dense_from_homography(crop0, crop1, size, width, height),
-            group,
-        )
+        return homography_pair(self._store.get(self._paths[group]), rng, size, self.config, group)
 
-    def _maps(
-        self, rng: np.random.Generator, size: int, width: int, height: int, strength: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The maps from photo to crop pixels, (3, 3) each."""
-        config = self.config
-        centre = (size - 1) / 2
-        fit = size / min(width, height)
-        # Between the whole photo and a part of it; a small photo is enlarged at most as far as its shorter side fits.
-        base = fit * float(np.exp(rng.uniform(np.log(0.9), np.log(max(1.0, 1.3 / fit)))))
-        room = np.maximum(np.array([width, height]) - size / base, 0) / 2
-        middle = np.array([width - 1, height - 1]) / 2
-        anchor = middle + rng.uniform(-1, 1, 2) * room
-        tilt = float(rng.normal(0, np.radians(5)))
-        if rng.random() < config.any_rotation:
-            turn = float(rng.uniform(-np.pi, np.pi))
-        else:
-            turn = np.radians(config.rotation_deg) * strength * float(rng.uniform(-1, 1))
-        zoom = config.scale ** (strength * float(rng.uniform(-1, 1)))
-        offset = rng.uniform(-1, 1, 2) * config.shift * strength * size / base
-        # The change of scale is shared out, so that neither crop is always the blurred or always the sharp one.
-        crop0 = similarity(base * zoom**-0.5, tilt, anchor - offset / 2, centre)
-        crop1 = similarity(base * zoom**0.5, tilt + turn, anchor + offset / 2, centre)
-        crop1 = _perspective(rng, size, config.perspective * strength) @ crop1
-        if rng.random() < 0.25:
-            crop0 = _perspective(rng, size, 0.5 * config.perspective * strength) @ crop0
-        return (crop0, crop1) if rng.random() < 0.5 else (crop1, crop0)
+
+def is_depth_map(path: Path) -> bool:
+    """Whether a file is a PNG of one 16-bit channel, as depth is stored in beside the photos of a sequence."""
+    if path.suffix.lower() != ".png":
+        return False
+    try:
+        with path.open("rb") as stream:
+            header = stream.read(26)
+    except OSError:
+        return False  # told when it is drawn
+    # signature, length and name of the first chunk, width and height; then bits a sample and colour type
+    return header[12:16] == b"IHDR" and header[24:26] == b"\x10\x00"
+
+
+def homography_pair(
+    image: Image, rng: np.random.Generator, size: int, config: HomographyConfig, group: int = -1
+) -> Pair:
+    """Two size x size crops of an image related by a random homography, with exact points and dense truth."""
+    height, width = image.shape[:2]
+    strength = 1.0
+    while True:
+        crop0, crop1 = _maps(rng, size, width, height, strength, config)
+        points0, points1 = _exact_points(rng, crop0, crop1, size, width, height)
+        if len(points0) >= MIN_POINTS or strength < 0.05:
+            break
+        strength *= 0.7  # a narrow photo leaves little overlap for a wild warp
+    border = cv2.BORDER_REFLECT_101 if rng.random() < 0.7 else cv2.BORDER_CONSTANT
+    return Pair(
+        warp_crop(image, crop0, size, border),
+        warp_crop(image, crop1, size, border),
+        points0,
+        points1,
+        lambda: dense_from_homography(crop0, crop1, size, width, height),
+        group,
+    )
+
+
+def _maps(
+    rng: np.random.Generator, size: int, width: int, height: int, strength: float, config: HomographyConfig
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The maps from photo to crop pixels, (3, 3) each."""
+    centre = (size - 1) / 2
+    fit = size / min(width, height)
+    # Between the whole photo and a part of it; a small photo is enlarged at most as far as its shorter side fits.
+    base = fit * float(np.exp(rng.uniform(np.log(0.9), np.log(max(1.0, 1.3 / fit)))))
+    room = np.maximum(np.array([width, height]) - size / base, 0) / 2
+    middle = np.array([width - 1, height - 1]) / 2
+    anchor = middle + rng.uniform(-1, 1, 2) * room
+    tilt = float(rng.normal(0, np.radians(5)))
+    if rng.random() < config.any_rotation:
+        turn = float(rng.uniform(-np.pi, np.pi))
+    else:
+        turn = np.radians(config.rotation_deg) * strength * float(rng.uniform(-1, 1))
+    zoom = config.scale ** (strength * float(rng.uniform(-1, 1)))
+    offset = rng.uniform(-1, 1, 2) * config.shift * strength * size / base
+    # The change of scale is shared out, so that neither crop is always the blurred or always the sharp one.
+    crop0 = similarity(base * zoom**-0.5, tilt, anchor - offset / 2, centre)
+    crop1 = similarity(base * zoom**0.5, tilt + turn, anchor + offset / 2, centre)
+    crop1 = _perspective(rng, size, config.perspective * strength) @ crop1
+    if rng.random() < 0.25:
+        crop0 = _perspective(rng, size, 0.5 * config.perspective * strength) @ crop0
+    return (crop0, crop1) if rng.random() < 0.5 else (crop1, crop0)
 
 
 def _perspective(rng: np.random.Generator, size: int, amount: float) -> NDArray[np.float64]:

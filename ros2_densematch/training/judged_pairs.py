@@ -20,8 +20,8 @@ from ros2_densematch.geometry.poses import pose_from_quaternion
 from ros2_densematch.training.homography_pairs import HomographyPairs
 from ros2_densematch.training.multiview_pairs import MultiviewPairs
 from ros2_densematch.training.photometric import Image
+from ros2_densematch.training.posed_views import ViewPair
 from ros2_densematch.training.sample import ImageStore, TrainingDataError, apply_homography
-from ros2_densematch.training.scene_pairs import ScenePairs
 from ros2_densematch.training.scene_views import agrees, transfer
 
 FloatArray = NDArray[np.float64]
@@ -70,10 +70,16 @@ class JudgedPhotos:
         return JudgedPair(pair.image0, pair.image1, judge)
 
 
-class JudgedScenes:
-    """Two rendered views of a scene."""
+class ViewSource(Protocol):
+    """Draws whole views with depth and relative pose."""
 
-    def __init__(self, source: ScenePairs) -> None:
+    def draw_views(self, rng: np.random.Generator) -> ViewPair: ...
+
+
+class JudgedScenes:
+    """Two whole views with depth: rendered, or of MegaDepth, ScanNet or a recording."""
+
+    def __init__(self, source: ViewSource) -> None:
         self._source = source
 
     def draw(self, rng: np.random.Generator) -> JudgedPair:

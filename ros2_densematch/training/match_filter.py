@@ -33,9 +33,12 @@ from ros2_densematch.matchers.gcm.match_filter import (
 from ros2_densematch.matchers.gcm.matcher import GcmMatcher
 from ros2_densematch.training.homography_pairs import HomographyPairs
 from ros2_densematch.training.judged_pairs import JudgedPhotos, JudgedPhotoSets, JudgedScenes, JudgedSource
+from ros2_densematch.training.megadepth_pairs import MegaDepthPairs
 from ros2_densematch.training.multiview_pairs import MultiviewPairs
 from ros2_densematch.training.photometric import PhotometricConfig, augment
+from ros2_densematch.training.recording_pairs import RecordingPairs
 from ros2_densematch.training.sample import ImageStore, PairSource
+from ros2_densematch.training.scannet_pairs import ScanNetPairs
 from ros2_densematch.training.scene_pairs import ScenePairs
 
 MAX_MATCHES = 3072
@@ -195,11 +198,11 @@ class MatchFilterModule(lightning.LightningModule):
 def _judged(source: PairSource) -> JudgedSource:
     if isinstance(source, HomographyPairs):
         return JudgedPhotos(source)
-    if isinstance(source, ScenePairs):
+    if isinstance(source, ScenePairs | MegaDepthPairs | ScanNetPairs | RecordingPairs) and source.has_views:
         return JudgedScenes(source)
     if isinstance(source, MultiviewPairs):
         return JudgedPhotoSets(source, ImageStore())
-    raise ValueError(f"training source {source.name!r} cannot judge matches: use photos, multiview or scenes")
+    raise ValueError(f"training source {source.name!r} cannot judge matches: use photos, or views with depth")
 
 
 def reliability(

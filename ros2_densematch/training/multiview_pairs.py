@@ -95,9 +95,16 @@ class MultiviewPairs:
             raise TrainingDataError(f"no */tracks.npz in {folder}: point --data to the training data")
         sets = [_TrackSet(p, self.config.min_shared, number) for number, p in enumerate(self._folders)]
         self._sets = [s for s in sets if len(s.pairs)]
+        if not self._sets:
+            raise TrainingDataError(
+                f"no two photos in {folder} share {self.config.min_shared} tracks: lower min_shared"
+            )
         # A set with more photos has more to show, but must not drown the others.
         weight = np.sqrt([len(s.images) for s in self._sets])
         self._chance = weight / weight.sum()
+
+    def __len__(self) -> int:
+        return len(self._sets)
 
     def files(self) -> list[Path]:
         found = [p for s in self._sets for p in s.images]

@@ -75,7 +75,7 @@ def crop_pair(views: ViewPair, rng: np.random.Generator, size: int, config: Crop
     """
     xy0, xy1 = _correspondences(rng, views, config.tolerance)
     shapes = (views.image0.shape, views.image1.shape)
-    crop0, crop1, chosen = _lay_crops(rng, size, xy0, xy1, shapes, config)
+    crop0, crop1, chosen = lay_crops(rng, size, xy0, xy1, shapes, config)
     return Pair(
         warp_crop(views.image0, crop0, size),
         warp_crop(views.image1, crop1, size),
@@ -145,7 +145,7 @@ def _correspondences(
     return grid[seen].astype(np.float64), xy1[seen]
 
 
-def _lay_crops(
+def lay_crops(
     rng: np.random.Generator,
     size: int,
     xy0: NDArray[np.float64],

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ros2_densematch.training.csv_pairs import CsvPairsConfig
 from ros2_densematch.training.homography_pairs import HomographyConfig
+from ros2_densematch.training.megadepth_pairs import MegaDepthConfig
 from ros2_densematch.training.multiview_pairs import MultiviewConfig
 from ros2_densematch.training.photometric import PhotometricConfig
+from ros2_densematch.training.recording_pairs import BagConfig
+from ros2_densematch.training.scannet_pairs import ScanNetConfig
 from ros2_densematch.training.scene_cache import SceneRenderConfig
 from ros2_densematch.training.scene_pairs import ScenePairsConfig
 
@@ -49,15 +53,67 @@ class ScenesSource(_Part):
     settings: ScenePairsConfig = ScenePairsConfig()
 
 
+class MegaDepthSource(_Part):
+    """MegaDepth with DKM's scene lists."""
+
+    kind: Literal["megadepth"]
+    weight: float = Field(gt=0)
+    folder: Path = Field(Path("megadepth"), description="holds prep_scene_info; relative to the data folder")
+    settings: MegaDepthConfig = MegaDepthConfig()
+
+
+class ScanNetSource(_Part):
+    """ScanNet with LoFTR's lists."""
+
+    kind: Literal["scannet"]
+    weight: float = Field(gt=0)
+    folder: Path = Field(Path("scannet"), description="holds scannet_indices and scans; relative to the data folder")
+    settings: ScanNetConfig = ScanNetConfig()
+
+
+class PairsCsvSource(_Part):
+    """Pairs of photos that show the same thing, without points."""
+
+    kind: Literal["pairs_csv"]
+    weight: float = Field(gt=0)
+    folder: Path = Field(description="the CSV file, relative to the data folder")
+    settings: CsvPairsConfig = CsvPairsConfig()
+
+
+class BagSource(_Part):
+    """A recording: bag, video, folder with frames.csv, or folder of images in order."""
+
+    kind: Literal["bag"]
+    weight: float = Field(gt=0)
+    folder: Path = Field(description="the recording, relative to the data folder")
+    cache: Path | None = Field(
+        None, description="matches of neighbouring frames; default: `labels` of the output folder"
+    )
+    settings: BagConfig = BagConfig()
+
+
+AnySource = PhotosSource | MultiviewSource | ScenesSource | MegaDepthSource | ScanNetSource | PairsCsvSource | BagSource
+
+
+class ValidationRecipe(_Part):
+    """Measuring on training material that is held out: share of right matches (MMA) and AUC of the pose error."""
+
+    share: float = Field(0.05, gt=0, le=0.5, description="of each source, held out from training")
+    pairs: int = Field(16, ge=1, description="pairs measured, the same ones every time")
+    every: int = Field(500, ge=1, description="steps between two measurements; the end of a stage is measured too")
+    max_side: int = Field(640, ge=64, description="larger images are reduced")
+    matcher: dict[str, Any] = Field(default_factory=dict, description="arguments of load_matcher, as preset")
+
+
 class DataRecipe(_Part):
     """What a training sample is."""
 
-    size: int = Field(256, ge=32, multiple_of=32, description="crops are size x size pixels")
+    size: int = Field(256, ge=32, multiple_of=16, description="crops are size x size pixels")
     max_points: int = Field(1024, ge=16, description="correspondences in a sample, padded")
     batch_pairs: int = Field(8, ge=1, description="pairs a step")
     dense: bool = Field(False, description="samples hold a warp for every pixel too, see training.sample")
     workers: int = Field(0, ge=0, description="processes that make samples; 0 makes them in the training process")
-    sources: list[PhotosSource | MultiviewSource | ScenesSource] = Field(min_length=1)
+    sources: list[Annotated[AnySource, Field(discriminator="kind")]] = Field(min_length=1)
     photometric: PhotometricConfig = PhotometricConfig()
 
 
@@ -79,6 +135,7 @@ class Recipe(_Part):
     seed: int = Field(0, ge=0)
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
     data: DataRecipe
+    validation: ValidationRecipe | None = Field(None, description="null: nothing is held out, nothing is measured")
     stages: list[StageRecipe] = Field(min_length=1)
 
     @field_validator("stages")

@@ -20,10 +20,10 @@ Pixels: (0, 0) is the centre of the top-left pixel.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -75,11 +75,43 @@ class Pair:
     group: int = -1
 
 
+@dataclass(frozen=True)
+class Part:
+    """Which part of a source is drawn from.
+
+    Attributes:
+        share: of the material that is held out for validation, in [0, 0.5]; 0 holds nothing out.
+        held_out: draw from what is held out, otherwise from the rest.
+    """
+
+    share: float = 0.0
+    held_out: bool = False
+
+
+_Item = TypeVar("_Item")
+
+
+def part_of(items: Sequence[_Item], part: Part) -> list[_Item]:
+    """The items of a part: of every round(1 / share) items the middle one is held out."""
+    if part.share <= 0:
+        return [] if part.held_out else list(items)
+    step = max(2, round(1 / part.share))
+    return [item for k, item in enumerate(items) if (k % step == step // 2) == part.held_out]
+
+
 class PairSource(Protocol):
     """Draws pairs. What it draws depends on `rng` alone, so that training can be resumed to the bit."""
 
     name: str
-    has_dense: bool  # whether its pairs have dense truth
+
+    @property
+    def has_dense(self) -> bool:
+        """Whether its pairs have dense truth."""
+        ...
+
+    def __len__(self) -> int:
+        """How much there is to draw from; 0 = nothing."""
+        ...
 
     def draw(self, rng: np.random.Generator, size: int) -> Pair:
         """One pair of size x size crops. Raises TrainingDataError for a damaged file."""

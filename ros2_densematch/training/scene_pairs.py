@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ros2_densematch.training.photometric import Image
 from ros2_densematch.training.posed_views import CropConfig, ViewPair, crop_pair
-from ros2_densematch.training.sample import Pair, TrainingDataError
+from ros2_densematch.training.sample import Pair, Part, TrainingDataError, part_of
 from ros2_densematch.training.scene_model import Floats
 
 
@@ -43,6 +43,7 @@ class ScenePairs:
 
     name = "scenes"
     has_dense = True
+    has_views = True
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class ScenePairs:
         config: ScenePairsConfig | None = None,
         groups: int | None = None,
         views_in_memory: int = 1500,
+        part: Part | None = None,
     ) -> None:
         """
         Args:
@@ -58,14 +60,19 @@ class ScenePairs:
             config: how crops are laid.
             groups: use the first so many groups only; a cache that is still growing then gives the same pairs.
             views_in_memory: decoded views that are kept (0.8 MB each at 384x288).
+            part: of the groups, for validation.
         """
         self.config = config or ScenePairsConfig()
         self._paths = sorted(Path(folder).glob("group_*.npz"))[:groups]
         if not self._paths:
             raise TrainingDataError(f"no rendered group in {folder}: run densematch train, which renders them first")
+        self._paths = part_of(self._paths, part or Part())
         self._groups: dict[Path, _Group] = {}
         self._views: OrderedDict[tuple[Path, int], _View] = OrderedDict()
         self._capacity = views_in_memory
+
+    def __len__(self) -> int:
+        return len(self._paths)
 
     def files(self) -> list[Path]:
         return list(self._paths)

@@ -22,8 +22,6 @@ from torch.utils.data import DataLoader, Sampler
 from ros2_densematch import __version__
 from ros2_densematch.training.callbacks import Checkpoints, NanGuard, Position, RandomState, Reporter, StopOnSignal
 from ros2_densematch.training.dataset import PairDataset
-from ros2_densematch.training.homography_pairs import HomographyPairs
-from ros2_densematch.training.multiview_pairs import MultiviewPairs
 from ros2_densematch.training.recipe import Recipe, StageRecipe
 from ros2_densematch.training.run_files import (
     digests,
@@ -34,13 +32,9 @@ from ros2_densematch.training.run_files import (
     start_manifest,
     write_weights,
 )
-from ros2_densematch.training.sample import ImageStore, PairSource, Sample, TrainingDataError
-from ros2_densematch.training.scene_jobs import render_missing
-from ros2_densematch.training.scene_pairs import ScenePairs
+from ros2_densematch.training.sample import Sample, TrainingDataError
+from ros2_densematch.training.sources import Progress, fit_to_data, open_sources, problems
 from ros2_densematch.training.stages import build_stage, exported_state, stage_config
-
-# (what goes on, done, in all, note)
-Progress = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,6 @@ class ResumableLoader(DataLoader[Sample]):
 def _start_worker(_: int) -> None:
     """Ctrl-C reaches the whole process group: a worker must live on until the training process has saved."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
 
 
 def train(
@@ -120,6 +113,7 @@ def train(
     strict: bool = False,
     resume: bool = True,
     on_progress: Progress | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Trains all stages of a recipe.
 
@@ -132,23 +126,30 @@ def train(
         strict: stop at the first damaged file instead of skipping and counting it.
         resume: go on with the run in `out`; otherwise what is there is deleted.
         on_progress: called with (what goes on, done, in all, note).
+        on_note: called with what was decided on the user's behalf, one sentence each.
 
     Raises:
         ValueError: bad recipe, data, or a run in `out` that does not fit; the message names the remedy.
     """
-    if not data.is_dir():
-        raise FileNotFoundError(f"no data folder {data}: give the folder with the training data as --data")
+    # Crops are small: threads only compete with the network. And a worker that is forked while OpenCV keeps a pool of
+    # threads would wait for them for ever.
+    cv2.setNumThreads(1)
     if max_steps is not None and max_steps < 1:
         raise ValueError(f"--max-steps must be at least 1, got {max_steps}")
     for stage in recipe.stages:
         stage_config(stage, data)  # a fault in a late stage must show now, not after hours
+    recipe, changed = fit_to_data(recipe, data)
     seed = recipe.seed if seed is None else seed
+    note = on_note or (lambda _: None)
+    if changed:
+        note(changed)
     report = on_progress or (lambda *_: None)
     out.mkdir(parents=True, exist_ok=True)
     if not resume:
         _clear(out)
-    sources = _open_sources(recipe, data, out, report)
     skip_log = out / "skipped.txt"
+    sources = open_sources(recipe, data, out, report)
+    _tell_problems(problems(sources), skip_log, strict=strict)
     files = digests(sorted({p for s, _ in sources for p in s.files()}), data, out)
     start_manifest(out / "manifest.json", recipe, seed, files, resume=resume)
     steps: dict[str, int] = {}
@@ -192,22 +193,15 @@ def _clear(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _open_sources(recipe: Recipe, data: Path, out: Path, report: Progress) -> list[tuple[PairSource, float]]:
-    store = ImageStore()
-    sources: list[tuple[PairSource, float]] = []
-    for source in recipe.data.sources:
-        folder = data / source.folder
-        if source.kind == "photos":
-            sources.append((HomographyPairs(folder, config=source.settings, store=store), source.weight))
-        elif source.kind == "multiview":
-            sources.append((MultiviewPairs(folder, config=source.settings, store=store), source.weight))
-        else:
-            cache = source.cache or out / "scenes"
-            render_missing(
-                folder, cache, source.render, source.processes, lambda done, total: report("render", done, total, "")
-            )
-            sources.append((ScenePairs(cache, config=source.settings, groups=source.render.groups), source.weight))
-    return sources
+def _tell_problems(found: list[str], skip_log: Path, *, strict: bool) -> None:
+    """Data that could not be used at opening: counted once a run, or an error."""
+    if found and strict:
+        raise TrainingDataError(found[0])
+    told = set(skip_log.read_text(encoding="utf-8").splitlines()) if skip_log.exists() else set()
+    new = [line for line in (" ".join(problem.split()) for problem in found) if line not in told]
+    if new:
+        with skip_log.open("a", encoding="utf-8") as stream:
+            stream.writelines(line + "\n" for line in new)
 
 
 class _StageRun:

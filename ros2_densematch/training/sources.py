@@ -1,0 +1,168 @@
+"""From the sources of a recipe to sources of pairs, and from a folder of any kind to the source that fits it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ros2_densematch.io.folder import SUFFIXES as IMAGE_SUFFIXES
+from ros2_densematch.io.records import is_bag
+from ros2_densematch.io.video import SUFFIXES as VIDEO_SUFFIXES
+from ros2_densematch.training.csv_pairs import CsvPairs
+from ros2_densematch.training.homography_pairs import HomographyConfig, HomographyPairs
+from ros2_densematch.training.megadepth_pairs import MegaDepthPairs
+from ros2_densematch.training.multiview_pairs import MultiviewPairs
+from ros2_densematch.training.recipe import (
+    AnySource,
+    BagSource,
+    MegaDepthSource,
+    MultiviewSource,
+    PairsCsvSource,
+    PhotosSource,
+    Recipe,
+    ScanNetSource,
+    ScenesSource,
+)
+from ros2_densematch.training.recording_pairs import BagConfig, RecordingPairs
+from ros2_densematch.training.run_files import fingerprint
+from ros2_densematch.training.sample import ImageStore, PairSource, Part, TrainingDataError
+from ros2_densematch.training.scannet_pairs import ScanNetPairs
+from ros2_densematch.training.scene_jobs import render_missing
+from ros2_densematch.training.scene_pairs import ScenePairs
+
+# (what goes on, done, in all, note)
+Progress = Callable[[str, int, int, str], None]
+
+
+def fit_to_data(recipe: Recipe, data: Path) -> tuple[Recipe, str]:
+    """A recipe whose sources can be found, and one sentence about what was changed ("" = nothing).
+
+    The folders that a recipe names lie below `data`. Where none of them does, `data` itself is looked at: a recording,
+    a MegaDepth or ScanNet copy, photo sets, scenes, a CSV file of pairs, or photos. It then takes the place of all
+    sources.
+
+    Raises:
+        FileNotFoundError: `data` does not exist, or some of the recipe's folders are missing and others are there.
+        ValueError: `data` is none of these.
+    """
+    if not data.exists():
+        raise FileNotFoundError(f"no data folder {data}: give the folder with the training data as --data")
+    folders = [data / s.folder for s in recipe.data.sources]
+    missing = [f for f in folders if not f.exists()]
+    if not missing:
+        return recipe, ""
+    if len(missing) < len(folders):
+        raise FileNotFoundError(
+            f"training data is missing: {', '.join(str(f) for f in missing)}: put it there, or take the source out of "
+            f"the recipe {recipe.name}"
+        )
+    source = _recognise(data, recipe)
+    if source is None:
+        wanted = ", ".join(s.folder.as_posix() for s in recipe.data.sources)
+        raise ValueError(
+            f"{data} holds none of the recipe's folders ({wanted}) and is no recording, MegaDepth or ScanNet copy, "
+            "photo sets, scenes, CSV file of pairs, or folder of photos: check --data"
+        )
+    changed = recipe.model_copy(update={"data": recipe.data.model_copy(update={"sources": [source]})})
+    return changed, f"{data} is taken as the only source, of the kind `{source.kind}`, in place of the recipe's sources"
+
+
+def _recognise(data: Path, recipe: Recipe) -> AnySource | None:
+    here = Path(".")
+    photos = next((s.settings for s in recipe.data.sources if isinstance(s, PhotosSource)), HomographyConfig())
+    if data.suffix.lower() == ".csv":
+        return PairsCsvSource(kind="pairs_csv", weight=1, folder=here)
+    recorded = is_bag(data) or data.suffix.lower() in VIDEO_SUFFIXES or (data / "frames.csv").is_file()
+    if recorded:
+        return BagSource(kind="bag", weight=1, folder=here, settings=BagConfig(homography=photos))
+    if not data.is_dir():
+        return None
+    if (data / "prep_scene_info").is_dir():
+        return MegaDepthSource(kind="megadepth", weight=1, folder=here)
+    if (data / "scannet_indices").is_dir():
+        return ScanNetSource(kind="scannet", weight=1, folder=here)
+    if any(data.glob("*/tracks.npz")):
+        return MultiviewSource(kind="multiview", weight=1, folder=here)
+    if any((data / "scenes").glob("*.glb")):
+        return ScenesSource(kind="scenes", weight=1, folder=here)
+    if any(p.suffix.lower() in IMAGE_SUFFIXES for p in data.rglob("*")):
+        return PhotosSource(kind="photos", weight=1, folder=here, settings=photos)
+    return None
+
+
+def open_sources(
+    recipe: Recipe, data: Path, out: Path, report: Progress, *, part: Part | None = None, primary: bool = True
+) -> list[tuple[PairSource, float]]:
+    """Opens the sources of a recipe.
+
+    Args:
+        recipe: what is trained.
+        data: folder of the training data, or the one file that it is.
+        out: output folder, for what sources keep.
+        report: told about rendering and matching.
+        part: the part of each source to draw from.
+        primary: whether this process renders and matches what is missing.
+
+    Returns:
+        Sources with their weights; with a held-out part only those that have one.
+
+    Raises:
+        TrainingDataError: a source is empty or damaged.
+    """
+    store = ImageStore()
+    part = part or Part(share=0.0 if recipe.validation is None else recipe.validation.share)
+    opened = [
+        (_open(s, data, out, report, store, part, recipe.data.dense, primary), s.weight) for s in recipe.data.sources
+    ]
+    return [(source, weight) for source, weight in opened if source is not None]
+
+
+def _open(
+    source: AnySource,
+    data: Path,
+    out: Path,
+    report: Progress,
+    store: ImageStore,
+    part: Part,
+    dense: bool,
+    primary: bool,
+) -> PairSource | None:
+    folder = data / source.folder
+    opened: PairSource
+    if isinstance(source, PhotosSource):
+        opened = HomographyPairs(folder, config=source.settings, store=store, part=part)
+    elif isinstance(source, MultiviewSource):
+        return None if part.held_out else MultiviewPairs(folder, config=source.settings, store=store)
+    elif isinstance(source, ScenesSource):
+        cache = source.cache or out / "scenes"
+        if primary:
+            render_missing(
+                folder, cache, source.render, source.processes, lambda done, total: report("render", done, total, "")
+            )
+        opened = ScenePairs(cache, config=source.settings, groups=source.render.groups, part=part)
+    elif isinstance(source, MegaDepthSource):
+        opened = MegaDepthPairs(folder, config=source.settings, part=part)
+    elif isinstance(source, ScanNetSource):
+        opened = ScanNetPairs(folder, config=source.settings, part=part)
+    elif isinstance(source, PairsCsvSource):
+        opened = CsvPairs(folder, config=source.settings, store=store, part=part)
+    else:
+        settings = source.settings.neighbours.model_dump(mode="json")
+        kept = source.cache or out / "labels" / fingerprint([folder.resolve().as_posix(), settings])[:16]
+        opened = RecordingPairs(
+            folder,
+            config=source.settings,
+            part=part,
+            # what is held out is only measured on, and that needs dense truth
+            dense=dense or part.held_out,
+            cache=kept,
+            on_progress=lambda done, total: report("label", done, total, ""),
+        )
+    if len(opened) == 0 and not part.held_out:
+        raise TrainingDataError(f"training source {source.kind} in {folder} is empty once validation has its share")
+    return opened if len(opened) else None
+
+
+def problems(sources: Sequence[tuple[PairSource, float]]) -> list[str]:
+    """What could not be used when the sources were opened."""
+    return [problem for source, _ in sources for problem in getattr(source, "problems", [])]
