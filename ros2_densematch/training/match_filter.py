@@ -40,6 +40,7 @@ from ros2_densematch.training.recording_pairs import RecordingPairs
 from ros2_densematch.training.sample import ImageStore, PairSource
 from ros2_densematch.training.scannet_pairs import ScanNetPairs
 from ros2_densematch.training.scene_pairs import ScenePairs
+from ros2_densematch.training.stage_module import initial_state
 
 MAX_MATCHES = 3072
 
@@ -51,7 +52,9 @@ class MatchFilterConfig(BaseModel):
 
     graphs: int = Field(800, gt=0, description="judged image pairs, made once and kept in `cache`")
     initial_weights: Path | None = Field(
-        None, description="weights of `gcm` to take the network from, in a recipe without a descriptor stage"
+        None,
+        description="weights of `gcm` (a file or name of the catalogue) to take the network from, in a recipe without a "
+        "descriptor stage",
     )
     cache: Path | None = Field(None, description="folder of the graphs; default: beside the checkpoints")
     learning_rate: float = Field(2e-3, gt=0)
@@ -130,7 +133,7 @@ class MatchFilterModule(lightning.LightningModule):
         self.filter = MatchFilter()
         self._network_state: dict[str, Tensor] = {}
         if config.initial_weights is not None:
-            self.start_from(load_file(str(config.initial_weights)))
+            self.start_from(initial_state(config.initial_weights))
 
     def start_from(self, state: dict[str, Tensor]) -> None:
         """Takes the network of the descriptor stage."""
