@@ -12,13 +12,14 @@ MESSAGES := $(VENV)/.messages
 # test files side by side, each with one thread
 PYTEST := OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest --numprocesses $(JOBS) --dist loadfile
 
-.PHONY: help setup demo test quicktest golden lint typecheck format messages clean
+.PHONY: help setup demo test quicktest golden train-smoke lint typecheck format messages clean
 
 help:
 	@echo "make demo       simulate a camera flight, replay it, write a report to $(OUT)"
 	@echo "make test       lint, type check, all tests (ROS transport included where it can be built), and a run of the wheel"
 	@echo "make quicktest  the tests without those marked slow"
 	@echo "make golden     every golden array compared (minutes); the folder: DENSEMATCH_GOLDEN, default ../shared/golden"
+	@echo "make train-smoke   every training recipe on generated data (minutes): its loss falls, its weights load"
 	@echo "make lint | typecheck | format"
 	@echo "make messages   ROS 2 messages in $(VENV) from the rclpy wheels (x86-64 Linux; needs cmake and a C compiler)"
 	@echo "make clean      remove $(VENV) and build folders; variables: PYTHON, VENV, CONSTRAINTS, OUT, JOBS, PYTEST_ARGS"
@@ -43,6 +44,9 @@ quicktest: $(INSTALLED)
 
 golden: $(INSTALLED)
 	DENSEMATCH_GOLDEN_COMPLETE=1 "$(BIN)/python" -m pytest test/golden $(PYTEST_ARGS)
+
+train-smoke: $(INSTALLED)
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m ros2_densematch.training.smoke config/training/*.yaml
 
 lint: $(INSTALLED)
 	"$(BIN)/ruff" check .
