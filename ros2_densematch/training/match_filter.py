@@ -53,8 +53,8 @@ class MatchFilterConfig(BaseModel):
     graphs: int = Field(800, gt=0, description="judged image pairs, made once and kept in `cache`")
     initial_weights: Path | None = Field(
         None,
-        description="weights of `gcm` (a file or a name of the catalogue) to take the network from, in a recipe without "
-        "a descriptor stage",
+        description="weights of `gcm` (a file or a name of the catalogue) to take the network from, in a recipe "
+        "without a descriptor stage",
     )
     cache: Path | None = Field(None, description="folder of the graphs; default: beside the checkpoints")
     learning_rate: float = Field(2e-3, gt=0)
