@@ -90,6 +90,31 @@ def test_a_function_is_a_backbone(photo: Callable[..., Image]) -> None:
     assert np.median(np.abs(matches.query_xy - matches.reference_xy - [-32, 16])) == 0
 
 
+def test_the_patch_descriptor_runs_once_per_keyframe_and_once_per_frame(photo: Callable[..., Image]) -> None:
+    calls = []
+
+    def counted(image: Tensor) -> Tensor:
+        calls.append(tuple(image.shape[-2:]))
+        return cheap(image)
+
+    matcher = GcmPaperMatcher(device="cpu", backbone="average", descriptor=counted)
+    edges = GcmPaperMatcher(
+        device="cpu", backbone=lambda x: {16: functional.pixel_unshuffle(x, 16)}, descriptor=counted
+    )
+    image = photo(0, 160, 120)
+    reference = edges.encode(image, reference=True)
+    assert len(calls) == 1
+    turned = np.roll(image, (16, -32), (0, 1))
+    for frame in range(2):
+        query = edges.encode(turned)
+        assert len(calls) == 1 + frame, "the query's own pixels are not described: the warped image's are"
+        again = edges.match(reference, query)
+        assert len(calls) == 2 + frame
+    first = edges.match(edges.encode(image), edges.encode(turned, reference=True))
+    assert np.array_equal(first.query_xy, again.query_xy), "however the encodings were made"
+    assert len(matcher.match(matcher.encode(image), matcher.encode(image))) > 0
+
+
 def test_a_map_of_a_wrong_size_is_refused_with_the_right_one() -> None:
     with pytest.raises(ValueError, match=r"map of stride 16 must be \(1, C, 3, 4\) for an image of 64 x 48, got"):
         complete({16: torch.zeros(1, 8, 4, 4)}, cheap(IMAGE), IMAGE)

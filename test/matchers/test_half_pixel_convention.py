@@ -100,6 +100,7 @@ def cells(matcher: Any, patch: pytest.MonkeyPatch) -> None:
 
     patch.setitem(pyramid.PRESETS, matcher.preset, WORKING_PIXELS)
     patch.setattr(matcher, "draw_maps", maps)
+    patch.setattr(matcher, "draw_first", lambda image: maps(image)[0])
 
 
 def sampled(matcher: Any, patch: pytest.MonkeyPatch) -> None:

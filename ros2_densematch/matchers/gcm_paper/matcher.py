@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ros2_densematch.matchers.gcm_paper.adapters import FeatureFunction
 from ros2_densematch.matchers.gcm_paper.backbones import build_backbone, complete
 from ros2_densematch.matchers.gcm_paper.descriptors import DescriptorFunction, build_descriptor
-from ros2_densematch.matchers.pyramid.matcher import FIRST, PyramidMatcher
+from ros2_densematch.matchers.pyramid.matcher import COARSEST, FIRST, PyramidMatcher
 from ros2_densematch.nn.device import choose_device
 
 # "Flexible hierarchical refinement": nothing is decided before the last step
@@ -66,4 +66,11 @@ class GcmPaperMatcher(PyramidMatcher):
         finest = self._descriptor(image)
         maps = complete(self._backbone(image), finest, image)
         maps[1] = finest
+        maps.setdefault(FIRST, maps[COARSEST])
         return maps
+
+    def draw_first(self, image: Tensor) -> Tensor:
+        """As of `PyramidMatcher.draw_first`: without the patch descriptor, which is most of the work."""
+        maps = self._backbone(image)
+        first = maps.get(FIRST, maps.get(COARSEST))
+        return super().draw_first(image) if first is None else first

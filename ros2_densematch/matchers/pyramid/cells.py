@@ -128,5 +128,5 @@ def _descriptors(features: Tensor, xy: Tensor) -> Tensor:
 
 def _off_border(xy: Tensor, features: Tensor) -> Tensor:
     height, width = features.shape[1:]
-    x, y = xy.T
-    return (x > 0) & (y > 0) & (x < width - 1) & (y < height - 1)
+    largest = xy.new_tensor([width - 1, height - 1])
+    return ((xy > 0) & (xy < largest)).all(1)

@@ -34,7 +34,8 @@ class PyramidEncoding:
 
     Attributes:
         rgb: uint8 (H, W, 3), the working image: a query is warped before its maps are drawn once more.
-        maps: stride (and `FIRST`) -> (C, ceil(H / 16) 16 / stride, ...).
+        maps: stride (and `FIRST`) -> (C, ceil(H / 16) 16 / stride, ...). With two stages a query has `FIRST` alone, for
+            the others are drawn of the warped image; they are added when the encoding serves as reference.
         scale: (2,) working pixels per original pixel.
     """
 
@@ -109,12 +110,27 @@ class PyramidMatcher(Matcher):
             stride (16, 8, 4, 2, 1), and `FIRST` -> (1, C, H / stride, W / stride).
         """
 
+    def draw_first(self, image: Tensor) -> Tensor:
+        """The map for the first homography alone, (1, C, H / 16, W / 16); arguments as of `draw_maps`."""
+        return self.draw_maps(image)[FIRST]
+
     @torch.inference_mode()
-    def encode_working(self, rgb: Image, scale: NDArray[np.float64] | None = None) -> PyramidEncoding:
+    def encode_working(
+        self, rgb: Image, scale: NDArray[np.float64] | None = None, *, first_only: bool = False
+    ) -> PyramidEncoding:
         """The maps of an image that is not resized any more."""
+        scale = np.ones(2) if scale is None else scale
+        if first_only:
+            return PyramidEncoding(rgb, {FIRST: self.draw_first(self._prepared(rgb))[0]}, scale)
+        return PyramidEncoding(rgb, self._all_maps(rgb), scale)
+
+    def _prepared(self, rgb: Image) -> Tensor:
         tensor = torch.from_numpy(np.array(rgb, order="C")).to(self.device).permute(2, 0, 1)[None].float() / 255
         height, width = rgb.shape[:2]
-        padded = functional.pad(imagenet_normalise(tensor), (0, -width % COARSEST, 0, -height % COARSEST))
+        return functional.pad(imagenet_normalise(tensor), (0, -width % COARSEST, 0, -height % COARSEST))
+
+    def _all_maps(self, rgb: Image) -> dict[int, Tensor]:
+        padded = self._prepared(rgb)
         maps = {stride: drawn[0] for stride, drawn in self.draw_maps(padded).items()}
         for stride in STRIDES:
             wanted = tuple(side // stride for side in padded.shape[-2:])
@@ -124,20 +140,27 @@ class PyramidMatcher(Matcher):
                     f"the backbone of {self.name} must give a map of {wanted} at stride {stride}, got {got}"
                 )
         maps.setdefault(FIRST, maps[COARSEST])
-        return PyramidEncoding(rgb, maps, np.ones(2) if scale is None else scale)
+        return maps
+
+    def _completed(self, encoding: PyramidEncoding) -> dict[int, Tensor]:
+        if COARSEST not in encoding.maps:
+            encoding.maps.update(self._all_maps(encoding.rgb))
+        return encoding.maps
 
     @torch.inference_mode()
     def match_working(self, reference: PyramidEncoding, query: PyramidEncoding) -> WorkingMatches:
         """All steps down the pyramid; `levels` holds the matches of each."""
-        homography, first, maps = np.eye(3), None, query.maps
+        homography, first, own = np.eye(3), None, self._completed(reference)
         if self.two_stage:
-            first = match_cells(reference.maps[FIRST], query.maps[FIRST], self.ratios[FIRST])
+            first = match_cells(own[FIRST], query.maps[FIRST], self.ratios[FIRST])
             homography = initial_homography(first)
-            if not np.array_equal(homography, np.eye(3)):
-                maps = self.encode_working(warped(query.rgb, homography, reference.size)).maps
-        levels = [match_cells(reference.maps[COARSEST], maps[COARSEST], self.ratios[COARSEST])]
+        if np.array_equal(homography, np.eye(3)):
+            maps = self._completed(query)
+        else:
+            maps = self._all_maps(warped(query.rgb, homography, reference.size))
+        levels = [match_cells(own[COARSEST], maps[COARSEST], self.ratios[COARSEST])]
         for stride in STRIDES[1:]:
-            levels.append(refine_cells(levels[-1], reference.maps[stride], maps[stride], self.ratios[stride]))
+            levels.append(refine_cells(levels[-1], own[stride], maps[stride], self.ratios[stride]))
         finest = levels[-1]
         return WorkingMatches(
             finest.reference.cpu().numpy().astype(np.float64),
@@ -150,7 +173,7 @@ class PyramidMatcher(Matcher):
 
     def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> PyramidEncoding:
         rgb, _, scale = working_image(image, None, PRESETS[self.preset])
-        return self.encode_working(rgb, scale)
+        return self.encode_working(rgb, scale, first_only=self.two_stage and not reference)
 
     def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> Correspondences:
         a, b = cast(PyramidEncoding, reference.data), cast(PyramidEncoding, query.data)
