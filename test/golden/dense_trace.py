@@ -35,8 +35,9 @@ class DenseTrace:
             self._record(f"delta{s}", refiner.out_conv)
             hook = lambda m, i, name=f"input{s}": self._calls[name].append(i[0].clone())  # noqa: E731
             self._handles.append(refiner.block1.register_forward_pre_hook(hook))
-        self._network, self._refine = network, network._refine
-        network._refine = self._recorded_refine
+        self._network, self._refine, self._coarse = network, network._refine, network.match_coarse
+        self.coarse: list[dict[int, ScaleOutput]] = []
+        network._refine, network.match_coarse = self._recorded_refine, self._recorded_coarse
         self.channels = {int(s): r.spec.channels for s, r in network.decoder.conv_refiner.items()}
 
     def _encoder_hook(self, module: nn.Module, inputs: tuple[Any, ...], output: dict[int, Tensor]) -> None:
@@ -50,10 +51,14 @@ class DenseTrace:
         self.outputs.append(self._refine(*arguments))
         return self.outputs[-1]
 
+    def _recorded_coarse(self, *arguments: Any) -> dict[int, ScaleOutput]:
+        self.coarse.append(self._coarse(*arguments))
+        return self.coarse[-1]
+
     def close(self) -> None:
         for handle in self._handles:
             handle.remove()
-        self._network._refine = self._refine
+        self._network._refine, self._network.match_coarse = self._refine, self._coarse
 
     def concatenated(self, name: str, first: int = 0, step: int = 1) -> Tensor:
         """The calls of a module, every `step`-th from `first`, along the batch axis."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from dense_trace import DenseTrace, check_refiners, check_scales, kde_rows
 from golden_set import Golden
 
@@ -56,6 +57,9 @@ def test_the_symmetric_match_with_upsampling(golden: Golden, dkm: DkmMatcher):
         expected.compare(f"c_dfn_context{s}", context[:, ::16])
     check_refiners(expected, trace, _EMBEDDING_CHANNELS, _SAMPLED_CHANNELS, certainty_first=True)
     check_scales(expected, trace)
+    # what training supervises at the coarsest scale
+    expected.compare("c_flow32", torch.cat([o[32].flow for o in trace.coarse]))
+    expected.compare("c_cert32", torch.cat([o[32].certainty for o in trace.coarse]))
     expected.compare("warp_A_half_B_coords", forward.flow)
     expected.compare("warp_B_half_A_coords", backward.flow)
     certainty = np.concatenate([forward.certainty, backward.certainty], 1)
