@@ -15,7 +15,7 @@ class TrackerConfig(BaseModel):
     max_keyframes: int = Field(
         24, ge=2, le=1000, description="Keyframes kept in memory; the most redundant one is dropped beyond this."
     )
-    max_matches: int = Field(2000, ge=50, le=100_000, description="Most matches a frame, the best ones.")
+    max_matches: int = Field(3000, ge=50, le=100_000, description="Most matches a frame, the best ones.")
     min_inliers: int = Field(20, ge=8, le=1000, description="A frame with fewer consistent matches is lost.")
     max_rotation_std_deg: float = Field(
         0.08,
