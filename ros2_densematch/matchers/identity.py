@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.weights.catalogue import SHIPPED, digest, path_of
+from ros2_densematch.weights.official import OFFICIAL
 
 
 def device_of(matcher: Matcher) -> str:
@@ -14,9 +15,11 @@ def device_of(matcher: Matcher) -> str:
 
 
 def weights_of(matcher: Matcher, weights: str) -> str:
-    """Which weights a matcher runs with: the file `weights` where one was named, "shipped", or "none" for the
-    classical ones."""
-    return weights or ("shipped" if matcher.name in SHIPPED else "none")
+    """Which weights a matcher runs with: the file `weights` where one was named, "shipped", "official" (fetched), or
+    "none" for the classical ones."""
+    if weights or matcher.name in SHIPPED:
+        return weights or "shipped"
+    return "official" if any(entry.matcher == matcher.name for entry in OFFICIAL.values()) else "none"
 
 
 def identity_of(matcher: Matcher, weights: str) -> str:

