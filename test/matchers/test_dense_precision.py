@@ -48,7 +48,13 @@ def test_the_precision_of_a_backward_match_is_carried_over_by_the_affine_map():
     covariance = np.array([[4.0, 1.0], [1.0, 2.0]])
     carried = carried_precision(np.linalg.inv(covariance)[None], LINEAR[None])[0]
     back = np.linalg.inv(LINEAR)
-    assert np.allclose(np.linalg.inv(carried), back @ covariance @ back.T)
+    assert np.allclose(np.linalg.inv(carried), back @ covariance @ back.T, rtol=2e-3)
+
+
+def test_a_collapsed_warp_still_has_a_positive_definite_precision():
+    carried = carried_precision(np.eye(2)[None], np.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]))
+    xx, xy, yy = (carried.astype(np.float32)[:, i, j] for i, j in ((0, 0), (0, 1), (1, 1)))
+    assert (xx * yy - xy * xy > 0).all()
 
 
 def test_normalised_positions_have_the_edges_at_one():

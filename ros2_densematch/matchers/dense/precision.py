@@ -18,6 +18,8 @@ _REACH, _STEP = 2, 2
 # cells of the warp: what the regression leaves even where the warp is perfectly smooth
 _FLOOR = 0.5
 _LEAST_CERTAINTY = 0.05
+# of carried precisions: share of the other axis, and px^-2
+_LEAST_ROUNDNESS, _LEAST_PRECISION = 1e-4, 1e-8
 
 
 @cache
@@ -63,7 +65,10 @@ def warp_precision(
 
 def carried_precision(precision: FloatArray, linear: FloatArray) -> FloatArray:
     """The precision of a position p when that of q = q0 + L p is known: L^T P L, (N, 2, 2)."""
-    return np.asarray(np.einsum("nki,nkl,nlj->nij", linear, precision, linear), np.float64)
+    carried = np.einsum("nki,nkl,nlj->nij", linear, precision, linear)
+    # a collapsed warp says nothing along some axis: a little, so that the result stays positive definite
+    least = _LEAST_ROUNDNESS * np.trace(carried, axis1=1, axis2=2) + _LEAST_PRECISION
+    return np.asarray(carried + least[:, None, None] * np.eye(2), np.float64)
 
 
 def upper_triangle(precision: FloatArray) -> NDArray[np.float32]:
