@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 # of the widest layer's values that exist at one time where no gradient is wanted
-_SLAB_BYTES = 256 << 20
+_SLAB_BYTES = 512 << 20
+# a slab has so many times the rows of the halo on either side at least: less would be recomputing mostly
+_LEAST_HALOS = 4
 
 
 def conv4d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -134,7 +136,7 @@ class NeighConsensus(nn.Module):
         """N(c) + swap(N(swap(c))), where swap exchanges the axes of A with those of B (thesis, eq. 5.3).
 
         Where no gradient is wanted, rows are processed in slabs with the halo that makes the result exact, so that the
-        hidden layers stay within a quarter of a gigabyte where a single slab of rows allows.
+        hidden layers stay within half a gigabyte, or within what a slab of six halos needs.
 
         Args:
             correlation: (N, 1, hA, wA, hB, wB).
@@ -153,7 +155,7 @@ class NeighConsensus(nn.Module):
             return result
         rows = correlation.shape[2]
         row_bytes = correlation[:, :, 0].numel() * correlation.element_size() * self._width
-        slab = max(1, _SLAB_BYTES // row_bytes - 2 * self._halo)
+        slab = max(1, _LEAST_HALOS * self._halo, _SLAB_BYTES // row_bytes - 2 * self._halo)
         if slab >= rows:
             return self._without_gradient(correlation)
         out = torch.empty(correlation.shape, dtype=correlation.dtype, device=correlation.device)
