@@ -54,17 +54,18 @@ class GaussianProcess(nn.Module):
         Args:
             support: (B, C, H, W) features.
         """
-        batch, _, height, width = support.shape
-        features = support.float().flatten(2).transpose(1, 2)
-        norm = features.norm(dim=2)
-        kernel = _kernel(features, norm, features, norm)
-        kernel = kernel + _NOISE * torch.eye(kernel.shape[1], device=kernel.device)
-        # the factor is symmetric positive definite; batched LU (`inv`, `solve`) hangs on some CPU builds of PyTorch
-        cholesky = torch.linalg.cholesky(kernel)
-        centres = cell_centres(height, width, device=support.device)[None]
-        embedding = torch.cos(8 * math.pi * self.pos_conv(centres)).flatten(2).transpose(1, 2)
-        solved = torch.cholesky_solve(embedding.expand(batch, -1, -1), cholesky)
-        return Conditioned(features, norm, cholesky, solved)
+        with _exactly(support):
+            batch, _, height, width = support.shape
+            features = support.float().flatten(2).transpose(1, 2)
+            norm = features.norm(dim=2)
+            kernel = _kernel(features, norm, features, norm)
+            kernel = kernel + _NOISE * torch.eye(kernel.shape[1], device=kernel.device)
+            # the factor is symmetric positive definite; batched LU (`inv`, `solve`) hangs on some CPU builds of PyTorch
+            cholesky = torch.linalg.cholesky(kernel)
+            centres = cell_centres(height, width, device=support.device)[None]
+            embedding = torch.cos(8 * math.pi * self.pos_conv(centres)).flatten(2).transpose(1, 2)
+            solved = torch.cholesky_solve(embedding.expand(batch, -1, -1), cholesky)
+            return Conditioned(features, norm, cholesky, solved)
 
     def forward(self, query: Tensor, conditioned: Conditioned) -> Tensor:
         """Posterior mean of the embedding at every query cell.
@@ -76,10 +77,16 @@ class GaussianProcess(nn.Module):
         Returns:
             float32 (B, D, h, w).
         """
-        batch, _, height, width = query.shape
-        features = query.float().flatten(2).transpose(1, 2)
-        kernel = _kernel(features, features.norm(dim=2), conditioned.features, conditioned.norm)
-        return (kernel @ conditioned.solved).transpose(1, 2).reshape(batch, -1, height, width)
+        with _exactly(query):
+            batch, _, height, width = query.shape
+            features = query.float().flatten(2).transpose(1, 2)
+            kernel = _kernel(features, features.norm(dim=2), conditioned.features, conditioned.norm)
+            return (kernel @ conditioned.solved).transpose(1, 2).reshape(batch, -1, height, width)
+
+
+def _exactly(tensor: Tensor) -> torch.autocast:
+    """Mixed precision of training stops here: in half precision the kernel matrix is no longer positive definite."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def _kernel(x: Tensor, x_norm: Tensor, y: Tensor, y_norm: Tensor) -> Tensor:

@@ -96,7 +96,10 @@ class Refiner(nn.Module):
         parts = [query, sampled, self.disp_emb(displacement.to(query.dtype))]
         if self.spec.radius is not None:
             parts.append(local_correlation(query, support, flow, self.spec.radius))
-        out = self.out_conv(self.hidden_blocks(self.block1(torch.cat(parts, 1))).float())
+        hidden = self.hidden_blocks(self.block1(torch.cat(parts, 1))).float()
+        # as released: in float32 under mixed precision too
+        with torch.autocast(hidden.device.type, enabled=False):
+            out = self.out_conv(hidden)
         if self._certainty_first:
             return out[:, 1:], out[:, :1]
         return out[:, :2], out[:, 2:]

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from ros2_densematch.matchers.dense.network import ScaleOutput
+from ros2_densematch.nn.gaussian_process import GaussianProcess
 from ros2_densematch.nn.grid import cell_centres
 from ros2_densematch.training.contrastive import contrastive_loss, even_grid, retrieval, sample_map
 from ros2_densematch.training.dense_losses import Truth, anchor_loss, dkm_losses, roma_losses, truth_at
@@ -177,3 +178,16 @@ def test_learning_rates_follow_the_published_schedules():
     assert [milestones(step) for step in (0, 199, 200, 269, 270)] == pytest.approx([1, 1, 0.2, 0.2, 0.04])
     decay = CosineDecay(110, 10)
     assert [decay(step) for step in (0, 9, 10, 60, 110, 500)] == pytest.approx([0.1, 1, 1, 0.5, 0.01, 0.01])
+
+
+def test_the_gaussian_process_stays_exact_under_mixed_precision_and_passes_gradients():
+    generator = torch.Generator().manual_seed(0)
+    query, support = (torch.randn(2, 16, 5, 5, generator=generator, requires_grad=True) for _ in range(2))
+    process = GaussianProcess(8)
+    expected = process(query, process.condition(support))
+    with torch.autocast("cpu", torch.bfloat16):
+        mean = process(query, process.condition(support))
+    assert mean.dtype == torch.float32
+    assert torch.equal(mean, expected)
+    gradients = torch.autograd.grad(mean.square().sum(), [query, support, process.pos_conv.weight])
+    assert all(bool(torch.isfinite(g).all()) and float(g.abs().max()) > 0 for g in gradients)
