@@ -343,7 +343,10 @@ def test_the_paper_without_local_correlation():
     assert len(flows(matcher, picture(0), picture(1))) == 1
 
 
-@pytest.mark.parametrize(("name", "checkpoint"), [("roma", "dinov2_vitl14"), ("dkm", "dkm_outdoor")])
+@pytest.mark.parametrize(
+    ("name", "checkpoint"),
+    [("roma", "dinov2_vitl14"), ("roma", "roma_outdoor"), ("dkm", "dkm_outdoor"), ("tiny_roma", "tiny_roma_outdoor")],
+)
 def test_missing_weights_name_checkpoint_licence_and_command(monkeypatch, tmp_path, name: str, checkpoint: str):
     monkeypatch.setenv("DENSEMATCH_WEIGHTS", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=f"{checkpoint} .*licence.*densematch weights fetch {checkpoint}"):
@@ -354,7 +357,7 @@ def test_missing_weights_name_checkpoint_licence_and_command(monkeypatch, tmp_pa
 @pytest.mark.parametrize("cls", [RomaMatcher, DkmMatcher])
 def test_presets_have_sizes_that_the_network_takes(cls: type[DenseMatcher], preset: str):
     settings = dense_matcher.chosen_settings(
-        cls.name, cls.PRESETS, preset, coarse_size=None, upsample_size=True, direction=None
+        cls.name, cls.PRESETS, preset, cls.MULTIPLE, coarse_size=None, upsample_size=True, direction=None
     )
     assert settings.coarse_size[0] % cls.MULTIPLE == settings.coarse_size[1] % cls.MULTIPLE == 0
     assert (settings.upsample_size is None) == (preset in ("turbo", "fast"))

@@ -190,11 +190,11 @@ class DenseMatcher(SampledMatcher):
             dtype: "float32", "float16" or "bfloat16", of everything but Gaussian processes, warps and certainties.
             attenuate_certainty: the certainty attenuation of the released models.
             sampling: how matches are drawn.
-            compile_network: compile encoder and refiners with `torch.compile` at their first use.
+            compile_network: compile encoders, match decoder and refiners with `torch.compile` at their first use.
         """
         super().__init__(sampling)
         self.preset = preset
-        self.settings = _checked(settings, self.name, self.MULTIPLE)
+        self.settings = settings
         self._attenuates = attenuate_certainty
         self._device = choose_device(device)
         self._dtype = torch_type(dtype)
@@ -205,7 +205,7 @@ class DenseMatcher(SampledMatcher):
         network.to(device=self._device)
         self.network = to_channels_last(network)
         if compile_network:
-            for module in (*network.children(), *network.decoder.conv_refiner.values()):
+            for module in network.compilable():
                 module.compile()
 
     @torch.inference_mode()
@@ -259,6 +259,7 @@ def chosen_settings(
     name: str,
     presets: Mapping[str, DensePreset],
     preset: str,
+    multiple: int,
     *,
     coarse_size: tuple[int, int] | None,
     upsample_size: tuple[int, int] | bool | None,
@@ -267,13 +268,14 @@ def chosen_settings(
     """A preset with single settings replaced; `upsample_size` True keeps the preset's, False or None switches it off.
 
     Raises:
-        ValueError: unknown preset.
+        ValueError: unknown preset or direction, or a size that the network does not take.
     """
     if preset not in presets:
         raise ValueError(f"unknown preset {preset!r} of {name}: choose one of {', '.join(presets)}")
     chosen = presets[preset]
     upsample = chosen.upsample_size if upsample_size is True else (upsample_size or None)
-    return DensePreset(coarse_size or chosen.coarse_size, upsample, direction or chosen.direction)
+    settings = DensePreset(coarse_size or chosen.coarse_size, upsample, direction or chosen.direction)
+    return _checked(settings, name, multiple)
 
 
 def _checked(settings: DensePreset, name: str, multiple: int) -> DensePreset:

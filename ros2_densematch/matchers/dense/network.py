@@ -150,6 +150,13 @@ class DenseNetwork(nn.Module, ABC):
             outputs[s] = ScaleOutput(flow, certainty, before)
         return outputs
 
+    def compilable(self) -> list[nn.Module]:
+        """The parts that `torch.compile` speeds up: no tiles, no shapes that depend on the data."""
+        parts = [*self.get_submodule("encoder").children(), self.decoder.embedding_decoder]
+        for refiner in self.decoder.conv_refiner.values():
+            parts += [cast(Refiner, refiner).block1, cast(Refiner, refiner).hidden_blocks]
+        return parts
+
     def set_precision(self, dtype: torch.dtype) -> None:
         """Runs the heavy parts in another type; Gaussian processes and the refiners' last convolutions stay float32."""
         exact: list[nn.Module] = [self.decoder.gps]

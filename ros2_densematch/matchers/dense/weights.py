@@ -15,6 +15,30 @@ from ros2_densematch.weights.loading import load_exactly
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
+def require(*parts: tuple[str, str | State | None]) -> None:
+    """One error for all checkpoints of a matcher that were not fetched.
+
+    Args:
+        parts: name of an official checkpoint, and the argument that may ask for another; as of `load_part`.
+
+    Raises:
+        FileNotFoundError: the message names every missing checkpoint, its licence and its command.
+    """
+    from ros2_densematch.weights.official import OFFICIAL
+    from ros2_densematch.weights.store import MissingCheckpoint, checkpoint_path
+
+    missing = []
+    for checkpoint, weights in parts:
+        name = checkpoint if weights is None else weights
+        if isinstance(name, str) and name in OFFICIAL and not Path(name).exists():
+            try:
+                checkpoint_path(name)
+            except MissingCheckpoint as error:
+                missing.append(str(error))
+    if missing:
+        raise MissingCheckpoint("; ".join(missing))
+
+
 def load_part(build: Callable[[], ModuleT], checkpoint: str, weights: str | State | None) -> ModuleT:
     """A network with its weights.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ros2_densematch.matchers.dense.matcher import DenseMatcher, DensePreset, State, chosen_settings
+from ros2_densematch.matchers.dense.matcher import DenseMatcher, DensePreset, State, chosen_settings, torch_type
 from ros2_densematch.matchers.dense.sampling import Sampling
 from ros2_densematch.matchers.dense.weights import load_part
 from ros2_densematch.matchers.dkm.network import DkmNetwork
+from ros2_densematch.nn.device import choose_device
 
 # the released indoor model's settings take the place of base
 _INDOOR_BASE = DensePreset((480, 640), None, "both")
@@ -57,10 +58,19 @@ class DkmMatcher(DenseMatcher):
             ValueError: unknown preset, device, direction or dtype, a bad size, or weights of another network.
             FileNotFoundError: the checkpoint was not fetched; the message names it, its licence and the command.
         """
-        presets = self.PRESETS | ({"base": _INDOOR_BASE} if weights == "dkm_indoor" else {})
+        indoor = isinstance(weights, str) and weights == "dkm_indoor"
+        presets = self.PRESETS | ({"base": _INDOOR_BASE} if indoor else {})
         settings = chosen_settings(
-            self.name, presets, preset, coarse_size=coarse_size, upsample_size=upsample_size, direction=direction
+            self.name,
+            presets,
+            preset,
+            self.MULTIPLE,
+            coarse_size=coarse_size,
+            upsample_size=upsample_size,
+            direction=direction,
         )
+        torch_type(dtype)
+        choose_device(device)
         network = load_part(lambda: DkmNetwork(local_correlation=local_correlation), "dkm_outdoor", weights)
         super().__init__(
             network,

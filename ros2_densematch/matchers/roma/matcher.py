@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ros2_densematch.matchers.dense.matcher import DenseMatcher, DensePreset, State, chosen_settings
+from ros2_densematch.matchers.dense.matcher import DenseMatcher, DensePreset, State, chosen_settings, torch_type
 from ros2_densematch.matchers.dense.sampling import Sampling
-from ros2_densematch.matchers.dense.weights import load_part
+from ros2_densematch.matchers.dense.weights import load_part, require
 from ros2_densematch.matchers.roma.network import RomaNetwork
+from ros2_densematch.nn.device import choose_device
 from ros2_densematch.nn.dinov2 import Dinov2
 
 
@@ -61,11 +62,15 @@ class RomaMatcher(DenseMatcher):
             self.name,
             self.PRESETS,
             preset,
+            self.MULTIPLE,
             coarse_size=coarse_size,
             upsample_size=upsample_size,
             direction=direction,
         )
+        torch_type(dtype)
+        choose_device(device)
         random = isinstance(weights, str) and weights == "random"
+        require(("roma_outdoor", weights), ("dinov2_vitl14", "random" if random else dinov2_weights))
         dinov2 = load_part(Dinov2, "dinov2_vitl14", "random" if random else dinov2_weights)
         network = load_part(lambda: RomaNetwork(dinov2=dinov2), "roma_outdoor", weights)
         super().__init__(

@@ -71,6 +71,9 @@ class RomaNetwork(DenseNetwork):
         self._frozen[0]._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
+    def compilable(self) -> list[nn.Module]:
+        return [*super().compilable(), self.dinov2]
+
     def pyramid(self, image: Tensor, *, fine: bool = False) -> Pyramid:
         """Projected features at 1, 2, 4, 8, and 16 (which is stride 14) unless `fine`."""
         levels = self.encoder.cnn(image)

@@ -69,9 +69,9 @@ class TinyRomaMatcher(SampledMatcher):
         if preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r} of tiny_roma: choose one of {', '.join(PRESETS)}")
         self._device = choose_device(device)
+        self._dtype = torch_type(dtype)
         super().__init__(sampling or Sampling(density_stride=8 if self._device.type == "cpu" else 1))
         self.preset = preset
-        self._dtype = torch_type(dtype)
         network = load_part(lambda: TinyRomaNetwork(position_rule=position_rule), "tiny_roma_outdoor", weights)
         network.eval().requires_grad_(False)
         fold_batch_norms(network)
