@@ -7,16 +7,18 @@ skipped by name. Every test process has its own ROS domain on this machine only.
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -36,15 +38,30 @@ def ros_environment() -> Iterator[None]:
     pytest.importorskip("densematch.msg", reason="densematch.msg is not built: make messages, or colcon build")
     before = dict(os.environ)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
     os.environ["OMP_NUM_THREADS"] = "1"
+    domain, lock = free_domain()
+    os.environ["ROS_DOMAIN_ID"] = str(domain)
     import rclpy
 
     rclpy.init()
     yield
     rclpy.try_shutdown()
+    lock.close()
     os.environ.clear()
     os.environ.update(before)
+
+
+def free_domain() -> tuple[int, IO[str]]:
+    """A ROS domain that no other run of these tests on this machine uses, and the lock that holds it."""
+    for domain in range(1, 101):
+        lock = Path(tempfile.gettempdir(), f"densematch-test-ros-domain-{domain}.lock").open("w")  # noqa: SIM115
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            continue
+        return domain, lock
+    raise RuntimeError("all ROS domains are in use by runs of these tests")
 
 
 class LiveNode:

@@ -9,7 +9,7 @@ import pytest
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.live.products import image_message
-from ros2_densematch.messages.conversions import pose_matrix, time_ns
+from ros2_densematch.messages.conversions import pose_matrix, time_ns, to_cdr
 from ros2_densematch.simulation.flight import demo_camera, look
 from ros2_densematch.simulation.renderer import render
 from ros2_densematch.simulation.worlds import workshop
@@ -127,3 +127,27 @@ def test_tf_without_tf2_msgs_is_refused_with_the_reason(start_node: Any, ros_env
         pass
     with pytest.raises(AssertionError, match="publish_tf needs tf2_msgs"):
         start_node("--matcher", "sift", "--ros-args", "-p", "publish_tf:=true")
+
+
+def test_extrinsics_come_from_tf_static(start_node: Any, peer: Any, camera: Any, flight: Any) -> None:
+    pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not among the rclpy wheels")
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+
+    from ros2_densematch.configuration import pose_of_text
+    from ros2_densematch.io.odometry import MetricState
+    from ros2_densematch.live.products import transform_message
+    from ros2_densematch.live.ros_graph import ros_type
+
+    state = MetricState(pose_of_text(BASE_FROM_CAMERA), np.eye(6), np.zeros(6), np.eye(6))
+    kept = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    publisher = peer.node.create_publisher(ros_type("tf2_msgs/msg/TFMessage"), "/tf_static", kept)
+    publisher.publish(to_cdr(transform_message(state, 1, "base_link", FRAME)))
+    start_node(*SETTINGS, "-p", "base_from_camera:=''")
+    peer.listen_to_node()
+    odometry = peer.listen("/matcher/odometry", "nav_msgs/msg/Odometry")
+    peer.until(lambda: publisher.get_subscription_count() > 0, "the node's subscription of /tf_static")
+    fly(peer, camera, flight[:3], depth=True)
+    peer.until(lambda: len(odometry) >= 2, "odometry of base_link")
+    assert odometry[-1].child_frame_id == "base_link"
+    # 16 cm to the left of a robot that looks along x
+    assert odometry[-1].pose.pose.position.y == pytest.approx(0.16, abs=0.02)
