@@ -13,8 +13,8 @@ from ros2_densematch.tracking.tracked_frame import TrackedFrame
 
 Float64 = NDArray[np.float64]
 
-# RTAB-Map reads exactly this variance of a twist as "not known" and takes the pose's instead; any other large value would
-# become the weight of its odometry links. (nav2 refuses covariances above 1e9.)
+# RTAB-Map reads exactly this variance of a twist as "not known" and takes the pose's instead; any other large value
+# would become the weight of its odometry links. (nav2 refuses covariances above 1e9.)
 _UNKNOWN_VELOCITY_VARIANCE = 9999.0
 
 
