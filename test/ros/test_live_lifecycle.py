@@ -12,6 +12,7 @@ import pytest
 
 from ros2_densematch.live.parameters import declared
 from ros2_densematch.messages.conversions import correspondences_from_message
+from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.tracked_frame import Status
 
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = 1, 2, 3, 4
@@ -183,7 +184,12 @@ def test_match_pair(start_node: Any, peer: Any, camera: Any) -> None:
     answer = ask()
     assert answer.success, answer.message
     matcher = load_matcher("sift")
-    expected = matcher.match(matcher.encode(camera.image(0)), matcher.encode(camera.image(1)), max_matches=2000, seed=0)
+    expected = matcher.match(
+        matcher.encode(camera.image(0)),
+        matcher.encode(camera.image(1)),
+        max_matches=TrackerConfig().max_matches,
+        seed=0,
+    )
     got = correspondences_from_message(answer.correspondences)
     np.testing.assert_array_equal(got.query_xy, expected.query_xy)
     assert answer.relative_pose.num_matches == len(expected)

@@ -108,7 +108,10 @@ def test_gcm_gives_the_offline_matches(start_node: Any, peer: Any, camera: Any) 
     for found in messages:
         query, reference = sent[time_ns(found.header.stamp)], sent[time_ns(found.reference_stamp)]
         expected = matcher.match(
-            matcher.encode(camera.image(reference)), matcher.encode(camera.image(query)), max_matches=2000, seed=0
+            matcher.encode(camera.image(reference)),
+            matcher.encode(camera.image(query)),
+            max_matches=TrackerConfig().max_matches,
+            seed=0,
         )
         got = correspondences_from_message(found)
         assert len(got) == len(expected) > 100
