@@ -35,8 +35,10 @@ def command(
     from ros2_densematch.training.recipe import load_recipe
 
     recipe = load_recipe(config)  # before the slow imports: a mistake in the recipe shows at once
+    from ros2_densematch.training.processes import Processes
     from ros2_densematch.training.trainer import train
 
+    primary = Processes.from_environment().primary
     with ExitStack() as stack:
         bar = _Bar(stack)
         outcome = train(
@@ -50,6 +52,8 @@ def command(
             on_progress=bar.show,
             on_note=say,
         )
+    if not primary:  # of several processes one speaks
+        return DONE if outcome.signal is None else 128 + outcome.signal
     done = ", ".join(f"{name} {steps} steps" for name, steps in outcome.steps.items())
     if outcome.skipped:
         message, times = outcome.skipped.most_common(1)[0]

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from ros2_densematch.training.processes import Processes
 from ros2_densematch.training.run_files import replace_file
 
 MAX_BAD_STEPS = 10
@@ -25,13 +26,19 @@ class TrainingDiverged(ValueError):
     """The loss or its gradient is not finite, step after step."""
 
 
+def step_is_done(trainer: lightning.Trainer, batch_idx: int) -> bool:
+    """Whether the optimiser's step followed this batch (it does not in the middle of an accumulation)."""
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
 class RandomState(Callback):
     """Keeps Python's, NumPy's and torch's random state in the checkpoint and restores it before the next step.
 
     It is restored at the first batch rather than at loading, because building loaders and loggers draws numbers too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
         self._restored: dict[str, Any] | None = None
 
     def on_save_checkpoint(
@@ -44,11 +51,16 @@ class RandomState(Callback):
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
+        others = self._processes.gathered(checkpoint["random_state"])[1:]
+        if others:
+            checkpoint["random_state_of_others"] = others
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._restored = checkpoint["random_state"]
+        states = [checkpoint["random_state"], *checkpoint.get("random_state_of_others", [])]
+        # With another number of processes there is no such thing as going on to the bit: each keeps its own start.
+        self._restored = states[self._processes.rank] if len(states) == self._processes.world else None
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
@@ -80,6 +92,8 @@ class Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if not step_is_done(trainer, batch_idx):
+            return
         if trainer.global_step % self._every == 0 or trainer.should_stop or trainer.global_step >= trainer.max_steps:
             self.save(trainer, pl_module)
 
@@ -95,9 +109,10 @@ class Checkpoints(Callback):
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         trainer.save_checkpoint(partial)
-        replace_file(partial, self._path)
         self._saved_at = trainer.global_step
-        self._on_saved(module, trainer.global_step)
+        if trainer.is_global_zero:
+            replace_file(partial, self._path)
+            self._on_saved(module, trainer.global_step)
 
 
 class NanGuard(Callback):
@@ -121,9 +136,11 @@ class NanGuard(Callback):
         # Without gradients the optimiser leaves parameters and its own state alone.
         for parameter in pl_module.parameters():
             parameter.grad = None
-        if self._in_a_row >= MAX_BAD_STEPS:
+        # In half precision the loss scale starts high and halves with each overflow.
+        most = MAX_BAD_STEPS + (20 if trainer.precision == "16-mixed" else 0)
+        if self._in_a_row >= most:
             raise TrainingDiverged(
-                f"the gradient was not finite in {MAX_BAD_STEPS} steps in a row, up to step {trainer.global_step}: "
+                f"the gradient was not finite in {most} steps in a row, up to step {trainer.global_step}: "
                 "lower the learning rate and start again with --no-resume"
             )
 
@@ -134,7 +151,8 @@ class StopOnSignal(Callback):
     A context manager: on leaving it the handlers of before come back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -161,7 +179,10 @@ class StopOnSignal(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.received is not None:
+        # Between the parts of a step a checkpoint would lose the gradient so far.
+        if step_is_done(trainer, batch_idx) and self._processes.any(self.received is not None):
+            if self.received is None:
+                self.received = signal.SIGTERM  # another process got it
             trainer.should_stop = True
 
 
@@ -170,12 +191,31 @@ class Reporter(Callback):
 
     def __init__(self, on_step: Callable[[int, float], None]) -> None:
         self._on_step = on_step
+        self._loss = 0.0
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        self._on_step(trainer.global_step, float("nan") if loss is None else float(loss))
+        # Lightning has divided it by the number of parts of the step.
+        self._loss += float("nan") if loss is None else float(loss)
+        if step_is_done(trainer, batch_idx):
+            self._on_step(trainer.global_step, self._loss)
+            self._loss = 0.0
+
+
+class Validation(Callback):
+    """Tells `measure` when it is time: every few steps and at the end of the stage, after the checkpoint."""
+
+    def __init__(self, every: int, last: int, measure: Callable[[lightning.Trainer, lightning.LightningModule], None]):
+        self._every, self._last, self._measure = every, last, measure
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        due = trainer.global_step % self._every == 0 or trainer.global_step == self._last
+        if due and trainer.is_global_zero and step_is_done(trainer, batch_idx):
+            self._measure(trainer, pl_module)
 
 
 class Position(Callback):

@@ -8,6 +8,7 @@ probability. Graphs are made once and kept: making one takes as long as matching
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         path = self._folder / f"graph_{self._seed}_{index % self._count:05d}.safetensors"
         if not path.exists():
-            partial = path.with_suffix(".part")
+            partial = path.with_name(f".{path.name}.{os.getpid()}")  # other processes may make the same one
             save_file(self._make(index % self._count), str(partial))
             partial.replace(path)
         stored = load_file(str(path))

@@ -122,6 +122,8 @@ class StageRecipe(_Part):
 
     stage: str = Field(description="name of a stage that training.stages knows")
     max_steps: int = Field(gt=0, description="length of the stage")
+    accumulate: int = Field(1, ge=1, description="a step's pairs are worked off in so many parts")
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="16-mixed needs a CUDA device")
     gradient_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     batch_pairs: int | None = Field(None, ge=1, description="pairs a step in this stage, when not as in data")
     settings: dict[str, Any] = Field(default_factory=dict, description="fields of the stage's own configuration")
