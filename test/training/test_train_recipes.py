@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
-from ros2_densematch.matchers.registry import list_matchers
+from ros2_densematch.cli.main import main
+from ros2_densematch.matchers.registry import list_matchers, load_matcher
 from ros2_densematch.nn.transformations import identity, transform_points
 from ros2_densematch.training.recipe import StageRecipe, load_recipe
-from ros2_densematch.training.smoke import LEAST, TINY, Tried, generate, try_recipe
+from ros2_densematch.training.smoke import LEAST, TINY, Tried, generate, texture, tiny_recipe, try_recipe
 from ros2_densematch.training.stage_module import initial_state
 from ros2_densematch.training.stages import build_stage, exported_state, stage_config
 from ros2_densematch.training.synthetic_warps import SyntheticWarps, random_theta
+from ros2_densematch.training.trainer import train
 
 RECIPES = sorted((Path(__file__).parents[2] / "config" / "training").glob("*.yaml"))
 # seconds of a free core: more than a minute together
@@ -125,3 +128,28 @@ def test_random_transformations_depend_on_the_generator_alone_and_keep_their_ran
         assert torch.equal(drawn[0], drawn[1])
         assert not torch.equal(drawn[0], drawn[2])
         assert float((drawn[0] - identity(count)).abs().max()) <= 0.65
+
+
+def test_a_user_trains_condl_on_a_folder_of_photos_and_matches_with_the_weights(data, tmp_path, capsys):
+    config = next(p for p in RECIPES if p.stem == "condl")
+    assert main(["train", str(config), "--data", str(data), "--out", str(tmp_path / "x"), "--max-steps", "2"]) == 0
+    weights = tmp_path / "x" / "last.safetensors"
+    with safe_open(str(weights), framework="pt") as file:
+        assert file.metadata()["matcher"] == "condl"
+    images = [str(data / "photos" / name) for name in ("0a.jpg", "0b.jpg")]
+    command = ["match", *images, "--weights", str(weights), "--out", str(tmp_path / "m"), "--preset", "turbo"]
+    assert main(command) == 0
+    found = np.load(tmp_path / "m" / "000000.npz")
+    assert len(found["reference_xy"]) == len(found["query_xy"]) > 0
+    assert "condl" in (tmp_path / "m" / "summary.json").read_text(encoding="utf-8")
+
+
+def test_a_stage_with_samples_of_its_own_runs_in_the_trainer(data, tmp_path):
+    path = next(p for p in RECIPES if p.stem == "cnngeometric")
+    recipe = tiny_recipe(path)
+    outcome = train(recipe, tmp_path / "x", data, max_steps=1)
+    assert outcome.steps == {"alignment": 1}
+    matcher = load_matcher("cnngeometric", device="cpu", weights=str(outcome.weights))
+    picture = texture(0, 160, 120)
+    m = matcher.match(matcher.encode(picture), matcher.encode(picture))
+    assert m.warp is not None
