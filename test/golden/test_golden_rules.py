@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -52,3 +55,24 @@ def test_outliers_integers_and_shapes(small_set):
     with pytest.raises(AssertionError, match="1 of 2 integers"):
         small_set.compare_integers("index", np.array([1, 3]))
     small_set.compare_integers("index", np.array([1, 3]), skip=np.array([False, True]))
+
+
+def run(folder, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A run of the tests of this file that need no golden vectors."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "prefix"]
+    variables = os.environ | {"DENSEMATCH_GOLDEN": str(folder), "OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+
+
+def test_a_complete_run_fails_without_the_folder_and_with_an_uncompared_array(tmp_path):
+    missing = run(tmp_path / "nowhere", DENSEMATCH_GOLDEN_COMPLETE="1")
+    assert missing.returncode == 1
+    assert "there is no golden folder" in missing.stdout
+    (tmp_path / "images").mkdir()
+    (tmp_path / "model").mkdir()
+    np.savez(tmp_path / "model" / "run.npz", a=np.zeros(1), b=np.zeros(1))
+    left = run(tmp_path, DENSEMATCH_GOLDEN_COMPLETE="1")
+    assert left.returncode == 1
+    assert "model: 0 of 2 arrays compared" in left.stdout
+    assert "NOT COMPARED model/run/b" in left.stdout
+    assert run(tmp_path / "nowhere", DENSEMATCH_GOLDEN_COMPLETE="").returncode == 0
