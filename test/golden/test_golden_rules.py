@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import os
-import subprocess
-import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -57,22 +57,42 @@ def test_outliers_integers_and_shapes(small_set):
     small_set.compare_integers("index", np.array([1, 3]), skip=np.array([False, True]))
 
 
-def run(folder, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A run of the tests of this file that need no golden vectors."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "prefix"]
-    variables = os.environ | {"DENSEMATCH_GOLDEN": str(folder), "OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+class Reporter:
+    """Keeps what the summary writes."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def section(self, title: str) -> None:
+        self.lines.append(title)
+
+    def write_line(self, line: str, **_: bool) -> None:
+        self.lines.append(line)
 
 
-def test_a_complete_run_fails_without_the_folder_and_with_an_uncompared_array(tmp_path):
-    missing = run(tmp_path / "nowhere", DENSEMATCH_GOLDEN_COMPLETE="1")
-    assert missing.returncode == 1
-    assert "there is no golden folder" in missing.stdout
+def end_of_run(monkeypatch, folder: Path, complete: str) -> tuple[int, str]:
+    """Exit status and summary of a run in which every test passed and none compared anything."""
+    monkeypatch.setenv("DENSEMATCH_GOLDEN", str(folder))
+    monkeypatch.setenv("DENSEMATCH_GOLDEN_COMPLETE", complete)
+    spec = importlib.util.spec_from_file_location("fresh_conftest", Path(__file__).with_name("conftest.py"))
+    conftest = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conftest)
+    session = SimpleNamespace(exitstatus=0, config=SimpleNamespace(option=SimpleNamespace(collectonly=False)))
+    reporter = Reporter()
+    conftest.pytest_sessionfinish(session)
+    conftest.pytest_terminal_summary(reporter)
+    return session.exitstatus, "\n".join(reporter.lines)
+
+
+def test_a_complete_run_fails_without_the_folder_and_with_an_uncompared_array(monkeypatch, tmp_path):
+    status, summary = end_of_run(monkeypatch, tmp_path / "nowhere", "1")
+    assert status == 1
+    assert "there is no golden folder" in summary
     (tmp_path / "images").mkdir()
     (tmp_path / "model").mkdir()
     np.savez(tmp_path / "model" / "run.npz", a=np.zeros(1), b=np.zeros(1))
-    left = run(tmp_path, DENSEMATCH_GOLDEN_COMPLETE="1")
-    assert left.returncode == 1
-    assert "model: 0 of 2 arrays compared" in left.stdout
-    assert "NOT COMPARED model/run/b" in left.stdout
-    assert run(tmp_path / "nowhere", DENSEMATCH_GOLDEN_COMPLETE="").returncode == 0
+    status, summary = end_of_run(monkeypatch, tmp_path, "1")
+    assert status == 1
+    assert "model: 0 of 2 arrays compared" in summary
+    assert "NOT COMPARED model/run/b" in summary
+    assert end_of_run(monkeypatch, tmp_path / "nowhere", "0") == (0, "")
