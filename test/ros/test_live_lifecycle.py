@@ -12,6 +12,7 @@ import pytest
 
 from ros2_densematch.live.parameters import declared
 from ros2_densematch.messages.conversions import correspondences_from_message
+from ros2_densematch.messages.typestore import message_class
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.tracked_frame import Status
 
@@ -219,3 +220,17 @@ def test_states_in_messages_are_those_of_the_tracker(ros_environment: None) -> N
     from densematch.msg import MatcherStatus
 
     assert {s.value for s in Status} <= set(dir(MatcherStatus))
+
+
+def test_simulated_time_and_a_namespace(start_node: Any, peer: Any, camera: Any) -> None:
+    start_node("--matcher", "sift", "--ros-args", "-p", "image_reliability:=reliable", "-p", "use_sim_time:=true",
+               "-r", "__ns:=/front")  # fmt: skip
+    statuses = peer.listen("/front/matcher/status", "densematch/msg/MatcherStatus")
+    clock = message_class("rosgraph_msgs/msg/Clock")
+    time_class = message_class("builtin_interfaces/msg/Time")
+    peer.publish("/clock", clock(clock=time_class(sec=100, nanosec=0)))
+    time.sleep(1.0)
+    peer.publish("/front/image", camera.raw(0, 99_950_000_000))
+    peer.until(lambda: bool(statuses), "a status in the namespace")
+    # the clock stands still, so the latency is what it says, however long the matcher took
+    assert statuses[0].latency_ms == pytest.approx(50.0, abs=0.1)
