@@ -35,7 +35,7 @@ class AlignmentConfig(BaseModel):
 
     backbone: Backbone = "vgg16"
     transformations: list[Transformation] = Field(["affine"], min_length=1, max_length=2, description="of the heads")
-    encoder_weights: str = Field(
+    encoder_weights: Path = Field(
         description="ImageNet weights of the backbone: torchvision's file, a name, or `random`"
     )
     initial_weights: Path | None = Field(None, description="start from this file or name of the catalogue instead")
@@ -92,7 +92,7 @@ class WeakAlignmentConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: Backbone = "resnet101"
-    encoder_weights: str = Field(
+    encoder_weights: Path = Field(
         description="ImageNet weights of the backbone; `random` where an earlier stage or a file gives all weights"
     )
     initial_weights: Path | None = Field(
@@ -141,7 +141,7 @@ class WeakAlignmentModule(StageModule):
 
 
 def _network(
-    backbone: Backbone, transformations: Sequence[Transformation], encoder_weights: str, initial: Path | None
+    backbone: Backbone, transformations: Sequence[Transformation], encoder_weights: Path, initial: Path | None
 ) -> AlignmentNetwork:
     network = AlignmentNetwork(backbone, [PARAMETERS[kind] for kind in transformations])
     if initial is not None:

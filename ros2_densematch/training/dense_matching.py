@@ -20,6 +20,7 @@ from ros2_densematch.nn.dinov2 import Dinov2
 from ros2_densematch.nn.resnet import imagenet_normalise
 from ros2_densematch.training.dense_losses import dkm_losses, roma_losses
 from ros2_densematch.training.stage_module import (
+    UNTRAINED,
     Batch,
     Milestones,
     StageModule,
@@ -36,11 +37,13 @@ class DenseMatchingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: Literal["dkm", "roma"] = Field(description="which network, and with it which loss")
-    encoder_weights: str = Field(
+    encoder_weights: Path = Field(
         description="ImageNet weights of ResNet-50 (dkm) or VGG-19 with batch norm (roma): a name of the catalogue, "
         "torchvision's file, or `random`"
     )
-    dinov2_weights: str = Field("dinov2_vitl14", description="roma: a name of the catalogue, a file, or `random`")
+    dinov2_weights: Path = Field(
+        Path("dinov2_vitl14"), description="roma: a name of the catalogue, a file, or `random`"
+    )
     initial_weights: Path | None = Field(None, description="start from this file or name of the catalogue instead")
     batch_pairs: int = Field(8, gt=0, description="pairs a step, all devices together: scales the learning rates")
     learning_rate: float = Field(1e-4, gt=0, description="of the decoder, for 8 pairs")
@@ -106,7 +109,7 @@ def mirrored(images: Tensor, warp: Tensor, valid: Tensor, share: float) -> tuple
 
 
 def _network(config: DenseMatchingConfig) -> DenseNetwork:
-    starts_anew = config.initial_weights is None and config.encoder_weights != "random"
+    starts_anew = config.initial_weights is None and config.encoder_weights != UNTRAINED
     if config.network == "dkm":
         network: DenseNetwork = DkmNetwork()
         # the classifier is in the released file but takes no part: several GPUs would wait for its gradient
@@ -114,11 +117,11 @@ def _network(config: DenseMatchingConfig) -> DenseNetwork:
         if starts_anew:
             _load_encoder(network.get_submodule("encoder.net"), config.encoder_weights, {})
         return network
-    network = RomaNetwork(dinov2=load_part(Dinov2, "dinov2_vitl14", config.dinov2_weights))
+    network = RomaNetwork(dinov2=load_part(Dinov2, "dinov2_vitl14", str(config.dinov2_weights)))
     if starts_anew:
         _load_encoder(network.get_submodule("encoder.cnn"), config.encoder_weights, {"layers": "features"})
     return network
 
 
-def _load_encoder(encoder: torch.nn.Module, weights: str, renamed: dict[str, str]) -> None:
+def _load_encoder(encoder: torch.nn.Module, weights: Path, renamed: dict[str, str]) -> None:
     load_backbone(encoder, backbone_state(weights), weights, renamed)

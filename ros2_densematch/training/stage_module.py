@@ -18,6 +18,8 @@ from ros2_densematch.weights.official import OFFICIAL
 from ros2_densematch.weights.store import checkpoint_path
 
 Batch = dict[str, Tensor]
+# in place of a weights file: the initial values of the network, for tests
+UNTRAINED = Path("random")
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -105,7 +107,7 @@ def load_initial(network: nn.Module, weights: Path) -> None:
     load_exactly(network, initial_state(weights), weights)
 
 
-def backbone_state(weights: str) -> dict[str, Tensor]:
+def backbone_state(weights: Path) -> dict[str, Tensor]:
     """The tensors of a classification network in torchvision's layout.
 
     Args:
@@ -115,17 +117,17 @@ def backbone_state(weights: str) -> dict[str, Tensor]:
         FileNotFoundError: no such file, or not fetched.
         ValueError: damaged, or no state dictionary.
     """
-    if weights in OFFICIAL and not Path(weights).is_file():
-        return read_state(checkpoint_path(weights))
+    if str(weights) in OFFICIAL and not weights.is_file():
+        return read_state(checkpoint_path(str(weights)))
     from ros2_densematch.weights.checkpoint import read_container
 
-    content = read_container(Path(weights))
+    content = read_container(weights)
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f"{weights} is not a state dictionary: give the file as torchvision publishes it")
     return dict(content)
 
 
-def load_backbone(module: nn.Module, state: Mapping[str, Tensor], weights: str, renamed: Mapping[str, str]) -> None:
+def load_backbone(module: nn.Module, state: Mapping[str, Tensor], weights: Path, renamed: Mapping[str, str]) -> None:
     """Loads the part of a classification network that a module consists of.
 
     Args:

@@ -20,7 +20,14 @@ from ros2_densematch.matchers.sparse_ncnet.extraction import weak_score as spars
 from ros2_densematch.matchers.sparse_ncnet.network import NEIGHBOURS, SparseNcnetNetwork
 from ros2_densematch.nn.feature_extraction import FeatureExtraction
 from ros2_densematch.nn.resnet import imagenet_normalise
-from ros2_densematch.training.stage_module import Batch, StageModule, backbone_state, load_backbone, load_initial
+from ros2_densematch.training.stage_module import (
+    UNTRAINED,
+    Batch,
+    StageModule,
+    backbone_state,
+    load_backbone,
+    load_initial,
+)
 
 # place in the published sequence -> name in torchvision's ResNet
 RESNET_NAMES = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3"}
@@ -34,8 +41,8 @@ class WeakConsensusConfig(BaseModel):
     network: Literal["ncnet", "sparse_ncnet"] = Field(description="which network")
     architecture: Literal["ivd", "pfpascal"] = Field("ivd", description="ncnet: filters of which published checkpoint")
     neighbours: int = Field(NEIGHBOURS, gt=0, description="sparse_ncnet: partners kept for each cell")
-    encoder_weights: str = Field(
-        "resnet101",
+    encoder_weights: Path = Field(
+        Path("resnet101"),
         description="ImageNet weights of ResNet-101: a name of the catalogue, torchvision's file, or `random`",
     )
     initial_weights: Path | None = Field(None, description="start from this file or name of the catalogue instead")
@@ -98,14 +105,14 @@ class WeakConsensusModule(StageModule):
         return torch.optim.Adam(trained, lr=self.config.learning_rate)
 
 
-def load_features(features: FeatureExtraction, weights: str) -> None:
+def load_features(features: FeatureExtraction, weights: Path) -> None:
     """Gives stride-16 features their ImageNet weights; `random` leaves them as they are.
 
     Raises:
         FileNotFoundError: no such file, or not fetched.
         ValueError: weights of another network.
     """
-    if weights == "random":
+    if weights == UNTRAINED:
         spread_features(features)
         return
     state = backbone_state(weights)
