@@ -95,13 +95,13 @@ def timed(run: Callable[[], object], repeat: int, clock: Callable[[], float]) ->
     return median(times)
 
 
-def keyframe(repeat: int, clock: Callable[[], float]) -> None:
+def keyframe(repeat: int, clock: Callable[[], float], presets: list[str]) -> None:
     """Medians of a frame against a cached keyframe, and of the same with both images encoded, taken in turns."""
     from ros2_densematch.matchers.registry import load_matcher
 
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (480, 640, 3), np.uint8) for _ in range(2)]
-    for preset in ("small", "base"):
+    for preset in presets:
         matcher = load_matcher("ncnet", device="cpu", preset=preset, weights="random")
         reference = matcher.encode(images[0], reference=True)
         matcher.match(reference, matcher.encode(images[1]))
@@ -160,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["grid", "keyframe", "convolution", "all", "row"])
     parser.add_argument("row", nargs="*", help="dense|sparse COLUMNS ROWS K; for the processes of `grid`")
+    parser.add_argument("--presets", nargs="+", default=["small", "base"], help="of `keyframe`")
     parser.add_argument("--repeat", type=int, default=10)
     parser.add_argument("--cpu-time", action="store_true", help="CPU seconds for ratios, on a machine that is not idle")
     parser.add_argument("--largest", type=int, default=200, help="columns of the largest grid")
@@ -173,7 +174,7 @@ def main() -> None:
     if arguments.what in ("convolution", "all"):
         convolution(arguments.repeat, clock)
     if arguments.what in ("keyframe", "all"):
-        keyframe(arguments.repeat, clock)
+        keyframe(arguments.repeat, clock, arguments.presets)
     if arguments.what in ("grid", "all"):
         grid(arguments.largest)
 

@@ -114,8 +114,7 @@ def compare_matches(
                 expected.compare(f"{positive}_score", found.score[None])
                 lists.append(found)
         doubtful += int(skip.sum())
-    if places is not None:
-        compare_union(expected, both_directions(*lists), counts, doubtful)
+    compare_union(expected, both_directions(*lists), counts, doubtful)
     if "top2_rel_gap_perB" in expected.arrays:
         top = flat.topk(2, 0).values
         expected.compare("top2_rel_gap_perB", ((top[0] - top[1]) / top[0]).view(1, h_b, w_b))
