@@ -34,7 +34,8 @@ def need(*modules: str) -> None:
 
 @pytest.fixture
 def workspace(ros_environment: None) -> None:
-    need("launch", "launch_ros", "ros2cli", "ros2launch", "ament_index_python")
+    # not "launch": from the source tree Python takes the folder of that name for it
+    need("launch_ros", "ros2cli", "ros2launch", "ament_index_python")
     if shutil.which("ros2") is None:
         pytest.skip("the command ros2 is not on the PATH")
     from ament_index_python import PackageNotFoundError, get_package_prefix
