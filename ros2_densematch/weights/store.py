@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,6 +66,23 @@ def checkpoint_path(name: str) -> Path:
     return path
 
 
+def require(names: Iterable[str]) -> None:
+    """One error for all of these official checkpoints that are not in the store.
+
+    Raises:
+        ValueError: no such name in the catalogue.
+        MissingCheckpoint: the message names every missing one, its licence and its command.
+    """
+    missing = []
+    for name in names:
+        try:
+            checkpoint_path(name)
+        except MissingCheckpoint as error:
+            missing.append(str(error))
+    if missing:
+        raise MissingCheckpoint("; ".join(missing))
+
+
 def missing_message(entry: Official) -> str:
     """One sentence: which checkpoint, under which licence, and how to get it."""
     consent = " --accept-license" if entry.restricted else ""
@@ -75,7 +92,7 @@ def missing_message(entry: Official) -> str:
         how = (
             f"no address is published: get the file and run `densematch weights import FILE --as {entry.name}{consent}`"
         )
-    return f"{entry.matcher} needs the checkpoint {entry.name} (licence: {entry.licence}): {how}"
+    return f"this needs the checkpoint {entry.name} (licence: {entry.licence}): {how}"
 
 
 def read_checkpoint(name: str, weights: str | Path | None = None) -> dict[str, Tensor]:

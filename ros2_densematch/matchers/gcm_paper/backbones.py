@@ -64,6 +64,12 @@ def build_backbone(backbone: str | FeatureFunction, weights: str | None) -> Feat
     return _built_in(backbone, weights)
 
 
+def official_backbone(backbone: str | FeatureFunction) -> list[str]:
+    """The official checkpoint of a backbone, where the catalogue has one."""
+    fetched = isinstance(backbone, str) and backbone in BUILT_IN and backbone not in ("efficientnet_lite0", "average")
+    return [_checkpoint(str(backbone))] if fetched else []
+
+
 def no_maps(image: Tensor) -> dict[int, Tensor]:
     """The paper's control: no network at all; every map is the patch descriptor, averaged over the cells."""
     return {}
@@ -138,8 +144,11 @@ def _state(name: str, module: nn.Module, weights: str | None) -> dict[str, Tenso
 
         # deeper blocks and the classifier are left out
         return {key: value for key, value in efficientnet_lite0_state().items() if key in module.state_dict()}
-    checkpoint = {"dinov2": "dinov2_vitl14"}.get(name, name)
-    return read_checkpoint(checkpoint, weights)
+    return read_checkpoint(_checkpoint(name), weights)
+
+
+def _checkpoint(name: str) -> str:
+    return "dinov2_vitl14" if name == "dinov2" else name
 
 
 class _ResNetMaps(nn.Module):

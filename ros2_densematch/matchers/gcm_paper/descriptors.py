@@ -58,6 +58,11 @@ def build_descriptor(descriptor: str | DescriptorFunction, weights: str | None) 
     return describe
 
 
+def official_descriptor(descriptor: str | DescriptorFunction) -> list[str]:
+    """The official checkpoint of a descriptor, where the catalogue has one."""
+    return [_R2D2[descriptor][1]] if isinstance(descriptor, str) and descriptor in _R2D2 else []
+
+
 def _condl(weights: str | None) -> DescriptorFunction:
     if weights is None:
         raise FileNotFoundError(

@@ -8,10 +8,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ros2_densematch.matchers.gcm_paper.adapters import FeatureFunction
-from ros2_densematch.matchers.gcm_paper.backbones import build_backbone, complete
-from ros2_densematch.matchers.gcm_paper.descriptors import DescriptorFunction, build_descriptor
+from ros2_densematch.matchers.gcm_paper.backbones import build_backbone, complete, official_backbone
+from ros2_densematch.matchers.gcm_paper.descriptors import DescriptorFunction, build_descriptor, official_descriptor
 from ros2_densematch.matchers.pyramid.matcher import COARSEST, FIRST, PyramidMatcher
 from ros2_densematch.nn.device import choose_device
+from ros2_densematch.weights.store import require
 
 # "Flexible hierarchical refinement": nothing is decided before the last step
 FLEXIBLE = 1.0
@@ -56,6 +57,9 @@ class GcmPaperMatcher(PyramidMatcher):
         super().__init__(preset=preset, two_stage=two_stage, ratios=ratios)
         self.device = str(choose_device(device))
         chosen = backbone_weights or ("random" if weights == "random" else "published")
+        # one error for all that was not fetched
+        wanted = official_backbone(backbone) if chosen == "published" else []
+        require(wanted + (official_descriptor(descriptor) if weights is None else []))
         self._backbone = build_backbone(backbone, None if chosen == "published" else chosen)
         if isinstance(self._backbone, nn.Module):
             self._backbone.to(self.device)
