@@ -37,9 +37,9 @@ Progress = Callable[[str, int, int, str], None]
 def fit_to_data(recipe: Recipe, data: Path) -> tuple[Recipe, str]:
     """A recipe whose sources can be found, and one sentence about what was changed ("" = nothing).
 
-    The folders that a recipe names lie below `data`. Where none of them does, `data` itself is looked at: a recording,
-    a MegaDepth or ScanNet copy, photo sets, scenes, a CSV file of pairs, or photos. It then takes the place of all
-    sources.
+    The folders that a recipe names lie below `data`, or are `data` itself (`.`). Where none of them is there, `data`
+    itself is looked at: a recording, a MegaDepth or ScanNet copy, photo sets, scenes, a CSV file of pairs, or photos.
+    It then takes the place of all sources.
 
     Raises:
         FileNotFoundError: `data` does not exist, or some of the recipe's folders are missing and others are there.
@@ -48,7 +48,7 @@ def fit_to_data(recipe: Recipe, data: Path) -> tuple[Recipe, str]:
     if not data.exists():
         raise FileNotFoundError(f"no data folder {data}: give the folder with the training data as --data")
     folders = [data / s.folder for s in recipe.data.sources]
-    missing = [f for f in folders if not f.exists()]
+    missing = [data / s.folder for s in recipe.data.sources if not _is_there(s, data)]
     if not missing:
         return recipe, ""
     if len(missing) < len(folders):
@@ -65,6 +65,18 @@ def fit_to_data(recipe: Recipe, data: Path) -> tuple[Recipe, str]:
         )
     changed = recipe.model_copy(update={"data": recipe.data.model_copy(update={"sources": [source]})})
     return changed, f"{data} is taken as the only source, of the kind `{source.kind}`, in place of the recipe's sources"
+
+
+def _is_there(source: AnySource, data: Path) -> bool:
+    folder = data / source.folder
+    if isinstance(source, PhotosSource) and source.folder == Path("."):
+        # "whatever --data is": a bag or a video holds frames, but no image files
+        return data.is_dir() and not is_bag(data) and _holds_images(data)
+    return folder.exists()
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(p.suffix.lower() in IMAGE_SUFFIXES for p in folder.rglob("*"))
 
 
 def _recognise(data: Path, recipe: Recipe) -> AnySource | None:
@@ -85,7 +97,7 @@ def _recognise(data: Path, recipe: Recipe) -> AnySource | None:
         return MultiviewSource(kind="multiview", weight=1, folder=here)
     if any((data / "scenes").glob("*.glb")):
         return ScenesSource(kind="scenes", weight=1, folder=here)
-    if any(p.suffix.lower() in IMAGE_SUFFIXES for p in data.rglob("*")):
+    if _holds_images(data):
         return PhotosSource(kind="photos", weight=1, folder=here, settings=photos)
     return None
 

@@ -523,6 +523,14 @@ def test_folders_that_are_there_are_used_as_the_recipe_says(tmp_path):
         fit_to_data(recipe(), tmp_path / "nowhere")
 
 
+def test_photos_anywhere_below_the_data_folder_give_way_to_a_bag(tmp_path):
+    photos = recipe({"kind": "photos", "weight": 1, "folder": "."})
+    bag = write_bag(tmp_path / "bag")
+    assert [s.kind for s in fit_to_data(photos, bag)[0].data.sources] == ["bag"]
+    assert [s.kind for s in fit_to_data(photos, next(bag.glob("*.db3")))[0].data.sources] == ["bag"]
+    assert fit_to_data(photos, write_sequence(tmp_path / "sequence")) == (photos, "")
+
+
 def test_dense_recipes_leave_matched_neighbours_out(tmp_path):
     path = write_bag(tmp_path / "bag", depth=False)
     changed, _ = fit_to_data(recipe(dense=True), path)
