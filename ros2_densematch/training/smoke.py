@@ -137,7 +137,7 @@ class Tried:
     Attributes:
         stage: its name.
         losses: on the fixed batch, before each step and at the end.
-        seconds: that it took.
+        seconds: of processor time that it took.
     """
 
     stage: str
@@ -179,7 +179,7 @@ def try_recipe(path: Path, data: Path, out: Path) -> list[Tried]:
     options = dict(TINY[path.stem].options)
     tried, state = [], dict[str, Tensor]()
     for number, stage in enumerate(recipe.stages):
-        start = time.monotonic()
+        start = time.process_time()
         torch.manual_seed(number)
         module = build_stage(stage, data)
         if state:
@@ -191,7 +191,7 @@ def try_recipe(path: Path, data: Path, out: Path) -> list[Tried]:
         batch = _batch(recipe, module, data, out)
         losses = list(_descend(module, batch, stage.gradient_clip))
         state |= exported_state(module)
-        tried.append(Tried(stage.stage, losses, time.monotonic() - start))
+        tried.append(Tried(stage.stage, losses, time.process_time() - start))
     weights = out / "last.safetensors"
     write_weights(weights, state, {"matcher": recipe.matcher})
     matcher = load_matcher(recipe.matcher, device="cpu", weights=str(weights), **options)
