@@ -62,6 +62,7 @@ class RecordingPairs:
         dense: bool = False,
         cache: Path | None = None,
         on_progress: Callable[[int, int], None] | None = None,
+        recording: Recording | None = None,
     ) -> None:
         """
         Args:
@@ -71,13 +72,14 @@ class RecordingPairs:
             dense: every pair must have dense truth: neighbouring frames are not matched.
             cache: folder for what the matcher finds; None keeps it in memory alone.
             on_progress: called with (pairs matched, in all).
+            recording: the recording, where it was read before.
 
         Raises:
             TrainingDataError: the recording cannot be read, or has no depth and poses where `labels` asks for them.
         """
         self.config = config or BagConfig()
         self._path = Path(path)
-        recording = self._recording = Recording.load(self._path, self.config.recording)
+        recording = self.recording = recording or Recording.load(self._path, self.config.recording)
         self.problems = recording.problems
         frames = range(len(recording))
         part = part or Part()
@@ -119,7 +121,7 @@ class RecordingPairs:
         i, j = (int(k) for k in self._pairs[int(rng.integers(len(self._pairs)))])
         if rng.random() < 0.5:
             i, j = j, i
-        view0, view1 = self._recording.view(i), self._recording.view(j)
+        view0, view1 = self.recording.view(i), self.recording.view(j)
         assert view0.depth is not None
         assert view1.depth is not None
         relative = np.linalg.inv(_pose(view1.T_world_from_camera)) @ _pose(view0.T_world_from_camera)
@@ -129,12 +131,12 @@ class RecordingPairs:
 
     def draw(self, rng: np.random.Generator, size: int) -> Pair:
         if rng.random() < self._homographies:
-            image = self._recording.view(self._frames[int(rng.integers(len(self._frames)))]).image
+            image = self.recording.view(self._frames[int(rng.integers(len(self._frames)))]).image
             return homography_pair(image, rng, size, self.config.homography, 0)
         if len(self._pairs):
             return crop_pair(self.draw_views(rng), rng, size, self.config)
         found = self._matched[int(rng.integers(len(self._matched)))]
-        images = [self._recording.view(k).image for k in found.frames]
+        images = [self.recording.view(k).image for k in found.frames]
         xy0, xy1 = found.xy0.astype(np.float64), found.xy1.astype(np.float64)
         if rng.random() < 0.5:
             images, xy0, xy1 = images[::-1], xy1, xy0

@@ -23,6 +23,7 @@ from ros2_densematch.training.recipe import (
     ScanNetSource,
     ScenesSource,
 )
+from ros2_densematch.training.recording import Recording
 from ros2_densematch.training.recording_pairs import BagConfig, RecordingPairs
 from ros2_densematch.training.run_files import fingerprint
 from ros2_densematch.training.sample import ImageStore, PairSource, Part, TrainingDataError
@@ -103,7 +104,14 @@ def _recognise(data: Path, recipe: Recipe) -> AnySource | None:
 
 
 def open_sources(
-    recipe: Recipe, data: Path, out: Path, report: Progress, *, part: Part | None = None, primary: bool = True
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    report: Progress,
+    *,
+    part: Part | None = None,
+    primary: bool = True,
+    recordings: dict[str, Recording] | None = None,
 ) -> list[tuple[PairSource, float]]:
     """Opens the sources of a recipe.
 
@@ -113,7 +121,8 @@ def open_sources(
         out: output folder, for what sources keep.
         report: told about rendering and matching.
         part: the part of each source to draw from.
-        primary: whether this process renders and matches what is missing.
+        primary: whether this process renders what is missing.
+        recordings: those that were read already; new ones are added.
 
     Returns:
         Sources with their weights; with a held-out part only those that have one.
@@ -123,21 +132,21 @@ def open_sources(
     """
     store = ImageStore()
     part = part or Part(share=0.0 if recipe.validation is None else recipe.validation.share)
-    opened = [
-        (_open(s, data, out, report, store, part, recipe.data.dense, primary), s.weight) for s in recipe.data.sources
-    ]
+    known = {} if recordings is None else recordings
+    opened = [(_open(s, recipe, data, out, report, store, part, primary, known), s.weight) for s in recipe.data.sources]
     return [(source, weight) for source, weight in opened if source is not None]
 
 
 def _open(
     source: AnySource,
+    recipe: Recipe,
     data: Path,
     out: Path,
     report: Progress,
     store: ImageStore,
     part: Part,
-    dense: bool,
     primary: bool,
+    recordings: dict[str, Recording],
 ) -> PairSource | None:
     folder = data / source.folder
     opened: PairSource
@@ -159,17 +168,20 @@ def _open(
     elif isinstance(source, PairsCsvSource):
         opened = CsvPairs(folder, config=source.settings, store=store, part=part)
     else:
-        settings = source.settings.neighbours.model_dump(mode="json")
-        kept = source.cache or out / "labels" / fingerprint([folder.resolve().as_posix(), settings])[:16]
-        opened = RecordingPairs(
+        key = fingerprint([folder.resolve().as_posix(), source.settings.recording.model_dump(mode="json")])
+        labels = fingerprint([key, source.settings.neighbours.model_dump(mode="json")])[:16]
+        pairs = RecordingPairs(
             folder,
             config=source.settings,
             part=part,
             # what is held out is only measured on, and that needs dense truth
-            dense=dense or part.held_out,
-            cache=kept,
+            dense=recipe.data.dense or part.held_out,
+            cache=source.cache or out / "labels" / labels,
             on_progress=lambda done, total: report("label", done, total, ""),
+            recording=recordings.get(key),
         )
+        recordings[key] = pairs.recording
+        opened = pairs
     if len(opened) == 0 and not part.held_out:
         raise TrainingDataError(f"training source {source.kind} in {folder} is empty once validation has its share")
     return opened if len(opened) else None

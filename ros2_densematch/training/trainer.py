@@ -14,6 +14,7 @@ import torch
 from ros2_densematch.training.dataset import PairDataset
 from ros2_densematch.training.processes import Processes
 from ros2_densematch.training.recipe import Recipe
+from ros2_densematch.training.recording import Recording
 from ros2_densematch.training.run_files import digests, finish_manifest, read_weights, start_manifest
 from ros2_densematch.training.sample import PairSource, Part, TrainingDataError
 from ros2_densematch.training.sources import Progress, fit_to_data, open_sources, problems
@@ -91,9 +92,10 @@ def train(
             out.mkdir(parents=True, exist_ok=True)
             if not resume:
                 _clear(out)
-            sources = open_sources(recipe, data, out, report)
+            recordings: dict[str, Recording] = {}
+            sources = open_sources(recipe, data, out, report, recordings=recordings)
             _tell_problems(problems(sources), skip_log, strict=strict)
-            held_out = _held_out(recipe, data, out)
+            held_out = _held_out(recipe, data, out, recordings)
             files = sorted({p for s, _ in [*sources, *held_out] for p in s.files()})
             start_manifest(out / "manifest.json", recipe, seed, digests(files, data, out), resume=resume)
             processes.wait()
@@ -148,11 +150,14 @@ def _train_stages(
     return Outcome(steps, finished, stopped, skipped, skipped_steps, out / "last.safetensors")
 
 
-def _held_out(recipe: Recipe, data: Path, out: Path) -> list[tuple[PairSource, float]]:
+def _held_out(
+    recipe: Recipe, data: Path, out: Path, recordings: dict[str, Recording]
+) -> list[tuple[PairSource, float]]:
     """The part of each source that validation has to itself."""
     if recipe.validation is None:
         return []
-    return open_sources(recipe, data, out, lambda *_: None, part=Part(recipe.validation.share, True), primary=False)
+    part = Part(recipe.validation.share, held_out=True)
+    return open_sources(recipe, data, out, lambda *_: None, part=part, primary=False, recordings=recordings)
 
 
 def _clear(out: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +21,7 @@ from safetensors.torch import load_file
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.training import stages
 from ros2_densematch.training.recipe import Recipe, ValidationRecipe
-from ros2_densematch.training.sample import DenseTruth
+from ros2_densematch.training.sample import DenseTruth, TrainingDataError
 from ros2_densematch.training.trainer import train
 from ros2_densematch.training.validation import draw_validation_pairs, judge
 from ros2_densematch.weights.catalogue import path_of
@@ -33,16 +36,19 @@ class FrozenConfig(BaseModel):
 class Frozen(lightning.LightningModule):
     """Trains a scrap beside the weights of `gcm` that ship, and exports those."""
 
+    hook = None
+
     def __init__(self, config: FrozenConfig) -> None:
         super().__init__()
         self.config = config
         self.scrap = torch.nn.Conv2d(3, 2, 3)
 
     def export_state(self):
-        state = load_file(path_of("gcm")) if self.config.whole else {}
-        return state | {} if self.config.whole else {"scrap": self.scrap.weight}
+        return load_file(path_of("gcm")) if self.config.whole else {"scrap": self.scrap.weight}
 
     def training_step(self, batch, index):
+        if Frozen.hook is not None:
+            Frozen.hook(index)
         return (self.scrap(batch["image0"]) + torch.rand(1)).square().mean()
 
     def configure_optimizers(self):
@@ -55,6 +61,7 @@ def frozen_stage(monkeypatch):
     module.Frozen, module.FrozenConfig = Frozen, FrozenConfig
     monkeypatch.setitem(sys.modules, "frozen_training_stage", module)
     monkeypatch.setitem(stages.STAGES, "frozen", ("frozen_training_stage", "Frozen", "FrozenConfig"))
+    monkeypatch.setattr(Frozen, "hook", None)
 
 
 def texture(seed: int, width: int, height: int) -> np.ndarray:
@@ -194,3 +201,31 @@ def test_half_precision_trains_and_needs_cuda_only_where_it_must(data, tmp_path)
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="16-mixed needs a CUDA device"):
             train(recipe(stage={"precision": "16-mixed"}), tmp_path / "cuda", data)
+
+
+def test_a_signal_between_the_parts_of_a_step_waits_for_the_steps_end(data, tmp_path, monkeypatch):
+    plain = recipe(stage={"accumulate": 2, "settings": {"whole": False}}, share=0.02)
+    train(plain, tmp_path / "straight", data)
+
+    def kill_in_the_first_part_of_the_second_step(index: int) -> None:
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Frozen, "hook", staticmethod(kill_in_the_first_part_of_the_second_step))
+    stopped = train(plain, tmp_path / "resumed", data)
+    assert (stopped.steps, stopped.signal) == ({"frozen": 2}, signal.SIGTERM)
+    monkeypatch.setattr(Frozen, "hook", None)
+    assert train(plain, tmp_path / "resumed", data).finished
+    assert torch.equal(scrap(tmp_path / "straight"), scrap(tmp_path / "resumed"))
+
+
+def test_faults_of_a_recording_are_counted_once_or_end_a_strict_run(data, tmp_path):
+    shutil.copytree(data / "walk", tmp_path / "walk")
+    cv2.imwrite(str(tmp_path / "walk" / "depth" / "3.png"), np.zeros((192, 256), np.uint16))
+    plain = recipe("bag", {"settings": {"whole": False}}, share=0.02)
+    for steps in (1, 2):  # a resumed run counts no fault again
+        outcome = train(plain, tmp_path / "out", tmp_path, max_steps=steps)
+        assert sum(outcome.skipped.values()) == 1
+        assert "the depth of frame 3" in next(iter(outcome.skipped))
+    with pytest.raises(TrainingDataError, match="the depth of frame 3"):
+        train(plain, tmp_path / "strict", tmp_path, strict=True)
