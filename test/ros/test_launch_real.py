@@ -88,9 +88,10 @@ class Launched:
         return found
 
     def stop(self) -> None:
+        if self.process.poll() is not None:  # it ended by itself, and the test has looked at that
+            return
         started = self.descendants()
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+        self.process.send_signal(signal.SIGINT)
         assert self.process.wait(WAIT_S) == 0, self.log
         left = {pid for pid in started if Path(f"/proc/{pid}").exists()}
         assert not left, f"processes {left} outlived the launch:\n{self.log}"
@@ -193,6 +194,8 @@ def test_a_wrong_parameter_file_is_one_clear_message(launch: Callable[..., Launc
     started = launch("matcher.launch.py", *CAMERA, f"config:={parameters}")
     started.wait_for("min_inliers")
     started.wait_for("process has died")
+    started.process.wait(WAIT_S)  # nothing is left to run
+    assert "Traceback" not in started.log
 
 
 def test_two_cameras(launch: Callable[..., Launched]) -> None:
