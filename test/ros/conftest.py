@@ -207,6 +207,12 @@ class Peer:
             self.until(lambda: publisher.get_subscription_count() > 0, f"a subscription on {topic}")
         publisher.publish(to_cdr(message))
 
+    def calibrate(self, info: Any) -> None:
+        """Publishes a calibration again and again, as a camera does: the first may come before the node listens."""
+        for _ in range(5):
+            self.publish("/camera_info", info)
+            time.sleep(0.1)
+
     def call(self, service: str, kind: str, **fields: Any) -> Any:
         """Calls a service and returns its response."""
         from ros2_densematch.live.ros_graph import ros_type

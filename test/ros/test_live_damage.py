@@ -42,7 +42,7 @@ RAW: dict[str, tuple[Callable[[Any, int], Any], str]] = {
 def test_malformed_images_are_counted_named_and_survived(start_node: Any, peer: Any, camera: Any) -> None:
     node = start_node("--matcher", "sift", *RELIABLE)
     peer.listen_to_node()
-    peer.publish("/camera_info", camera.info())
+    peer.calibrate(camera.info())
 
     def good() -> Any:
         stamp = camera.next_stamp()
@@ -75,7 +75,7 @@ def test_malformed_images_are_counted_named_and_survived(start_node: Any, peer: 
     peer.publish("/camera_info", camera.info(k=bad))
     peer.until(lambda: "not a finite number" in str(peer.diagnostics().get("complaint.0")), "the complaint")
     assert good().num_inliers > 50
-    peer.publish("/camera_info", camera.info())
+    peer.calibrate(camera.info())
 
     # bytes that are no message at all
     peer._publishers["/image"].publish(b"\x00\x01\x00\x00rubbish")
@@ -125,7 +125,7 @@ rclpy.init()
 camera, peer = Camera30Hz(Path(sys.argv[2])), Peer()
 index = 0
 while True:
-    peer.publish("/camera_info", camera.info())
+    peer.calibrate(camera.info())
     peer.publish("/image", camera.raw(index % 20))
     index += 1
     time.sleep(0.1)
@@ -177,7 +177,7 @@ def test_incompatible_qos_is_named_with_its_publisher(start_node: Any, peer: Any
 def test_short_endurance_with_a_matcher_slower_than_the_camera(start_node: Any, peer: Any, camera: Any) -> None:
     node = start_node("--matcher", "sift", *RELIABLE)
     peer.listen_to_node()
-    peer.publish("/camera_info", camera.info())
+    peer.calibrate(camera.info())
     stamp = camera.next_stamp()
     peer.publish("/image", camera.raw(0, stamp))
     peer.status_of(stamp)

@@ -61,7 +61,7 @@ def test_lifecycle(start_node: Any, peer: Any, camera: Any) -> None:
         assert state(peer) == "active"
         peer.heard.clear()
         peer.listen_to_node()
-        peer.publish("/camera_info", camera.info())
+        peer.calibrate(camera.info())
         stamp = camera.next_stamp()
         peer.publish("/image", camera.raw(0, stamp))
         assert peer.status_of(stamp).state == 1  # INITIALISED: nothing is known from before
@@ -87,7 +87,7 @@ def test_parameters_and_services_while_running(start_node: Any, peer: Any, camer
     peer.listen_to_node()
     keyframes = peer.listen("/matcher/keyframe", "densematch/msg/KeyframeInfo", latched=True)
     pictures: list[Any] = []
-    peer.publish("/camera_info", camera.info())
+    peer.calibrate(camera.info())
 
     def send(index: int) -> Any:
         stamp = camera.next_stamp()

@@ -44,7 +44,7 @@ def info_of_demo(camera: Any) -> Any:
 
 def fly(peer: Any, camera: Any, flight: list[Any], *, depth: bool) -> list[int]:
     stamps = []
-    peer.publish("/camera_info", info_of_demo(camera))
+    peer.calibrate(info_of_demo(camera))
     for image, metres, _ in flight:
         stamp = camera.next_stamp()
         if depth:

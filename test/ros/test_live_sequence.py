@@ -54,7 +54,7 @@ def offline(name: str, camera: Any, reference: int, query: int) -> Any:
 def test_sift_at_30_hz(start_node: Any, peer: Any, camera: Any, transport: str, topic: str) -> None:
     start_node("--matcher", "sift", *RELIABLE, "-p", f"image_transport:={transport}")
     peer.listen_to_node()
-    peer.publish("/camera_info", camera.info())
+    peer.calibrate(camera.info())
     message = camera.raw if transport == "raw" else camera.compressed
     # before its first message nobody can tell whether a publisher sent others
     sent = send(peer, camera, range(1), 30.0, topic, message)
@@ -99,7 +99,7 @@ def test_sift_at_30_hz(start_node: Any, peer: Any, camera: Any, transport: str, 
 def test_gcm_gives_the_offline_matches(start_node: Any, peer: Any, camera: Any) -> None:
     start_node("--matcher", "gcm", "--preset", "turbo", "--device", "cpu", *RELIABLE)
     peer.listen_to_node()
-    peer.publish("/camera_info", camera.info())
+    peer.calibrate(camera.info())
     sent = send(peer, camera, range(0, 9, 2), 1.0, "/image", camera.raw)
     peer.status_of(max(sent))
     messages = peer.heard["/matcher/correspondences"]
