@@ -55,6 +55,7 @@ def fetch_command(
     offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
     accept_license: Annotated[bool, _ACCEPT] = False,
 ) -> None:
+    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
     from rich.progress import Progress as Bar
 
@@ -65,7 +66,9 @@ def fetch_command(
         print(f"{name} ships with the package: nothing to fetch")
         return
     try:
-        with Bar("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), transient=True) as bar:
+        columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        console = Console(stderr=True)
+        with Bar(*columns, transient=True, console=console, disable=not console.is_terminal) as bar:
             task = bar.add_task(name, total=None)
             path = fetch(
                 name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -75,6 +76,7 @@ def read_container(path: Path, *, inert: tuple[str, ...] = ()) -> Any:
         from ros2_densematch.weights.loading import read_state
 
         return read_state(path)
+    _refuse_compressed(path)
     try:
         allowed = [*_allowed(), *((_stand_in, name) for name in inert)]
         with torch.serialization.safe_globals(allowed):
@@ -88,6 +90,22 @@ def read_container(path: Path, *, inert: tuple[str, ...] = ()) -> Any:
         raise ValueError(
             f"{path} is no checkpoint, or is damaged: fetch it again ({_first_sentence(error)})"
         ) from error
+
+
+def _refuse_compressed(path: Path) -> None:
+    """PyTorch stores its records as they are; compressed ones would unpack to any size before anything is checked."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            compressed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return  # damaged: the reader says so
+    if compressed:
+        raise ValueError(
+            f"{path} is refused: it holds compressed records ({_list(compressed)}), which no checkpoint has"
+        )
 
 
 def _allowed() -> list[Global]:

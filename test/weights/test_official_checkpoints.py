@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +199,9 @@ def test_the_hostile_twin_is_refused_and_not_executed(
         "state_dict": {**state, "sal.bias": bomb} if hidden_in == "state_dict" else state,
     }
     path = saved(tmp_path / "evil.pth.tar", container, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r"evil\.pth\.tar is refused: .*nothing was executed .*(mkdir|ObjectDType)") as caught:
+    with pytest.raises(
+        ValueError, match=r"evil\.pth\.tar is refused: .*nothing was executed .*(mkdir|ObjectDType)"
+    ) as caught:
         read_official(SMALL, path)
     assert "\n" not in str(caught.value)
     assert "weights_only" not in str(caught.value), "the remedy is not to switch the restriction off"
@@ -259,3 +262,15 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> Non
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no weights file .*none\.pth: give the path of a checkpoint"):
         read_official(SMALL, tmp_path / "none.pth")
+
+
+def test_compressed_records_are_refused_before_they_unpack(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    plain = saved(tmp_path / "plain.pth", {**state, "head.weight": torch.zeros(10_000_000)})
+    bomb = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    assert bomb.stat().st_size < plain.stat().st_size / 10
+    with pytest.raises(ValueError, match=r"bomb\.pth is refused: it holds compressed records \(.*\.\.\.\)"):
+        read_official(SMALL, bomb)
+    assert read_official(SMALL, plain).keys() == state.keys()
