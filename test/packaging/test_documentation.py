@@ -35,9 +35,9 @@ def test_every_command_of_the_readme_is_one_of_the_program(repository: Path) -> 
 
 
 def test_every_target_of_the_readme_is_one_of_the_makefile(repository: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (repository / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), re.MULTILINE))
     named = set(
-        re.findall(r"(?:^|`)make (?:[A-Z]+=\S+ )?([a-z]+)", (repository / "README.md").read_text(), re.MULTILINE)
+        re.findall(r"(?:^|`)make (?:[A-Z]+=\S+ )?([a-z-]+)", (repository / "README.md").read_text(), re.MULTILINE)
     )
     assert {"demo", "test"} <= named
     assert named <= targets
