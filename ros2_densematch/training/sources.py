@@ -64,6 +64,9 @@ def fit_to_data(recipe: Recipe, data: Path) -> tuple[Recipe, str]:
             f"{data} holds none of the recipe's folders ({wanted}) and is no recording, MegaDepth or ScanNet copy, "
             "photo sets, scenes, CSV file of pairs, or folder of photos: check --data"
         )
+    same = next((s for s in recipe.data.sources if s.kind == source.kind), None)
+    if same is not None:  # the recipe's settings for data of this kind, wherever it lies
+        source = same.model_copy(update={"folder": Path(".")})
     changed = recipe.model_copy(update={"data": recipe.data.model_copy(update={"sources": [source]})})
     return changed, f"{data} is taken as the only source, of the kind `{source.kind}`, in place of the recipe's sources"
 

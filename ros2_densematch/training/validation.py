@@ -147,8 +147,7 @@ def _measure(matcher: Matcher, pairs: Sequence[ValidationPair], pictures: int) -
         if pair.pose is not None:
             camera0, camera1, truth = pair.pose
             estimate = estimate_relative_pose(m, camera0, camera1, seed=0)
-            found = estimate.T_query_from_reference if np.isfinite(estimate.T_query_from_reference).all() else None
-            errors.append(pose_error_deg(found, truth))
+            errors.append(pose_error_deg(estimate.T_query_from_reference if estimate.ok else None, truth))
         if len(drawn) < pictures:
             drawn.append(match_picture(pair.image0, pair.image1, m, right < THRESHOLDS_PX[1], width=_PICTURE_WIDTH))
     values: dict[str, Any] = {}

@@ -507,6 +507,9 @@ def test_a_data_folder_of_another_kind_takes_the_place_of_the_recipes_sources(tm
         assert f"of the kind `{kind}`" in said
         sources = open_sources(changed, data, tmp_path / "out", lambda *_: None)
         assert sources[0][0].draw(np.random.default_rng(0), 64).image0.shape == (64, 64, 3)
+    wanted = {"kind": "megadepth", "weight": 2, "folder": "megadepth", "settings": {"max_pairs": 7}}
+    kept = fit_to_data(recipe(wanted), megadepth)[0].data.sources[0]
+    assert (kept.folder, kept.settings.max_pairs) == (Path("."), 7)
     assert fit_to_data(recipe(photos), found["bag"])[0].data.sources[0].settings.homography.rotation_deg == 7
 
 
