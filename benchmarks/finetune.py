@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--split", type=float, required=True, help="seconds that are trained on")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--gaps", type=int, nargs="+", default=[10, 20, 40], help="frames between the two of a pair")
+    parser.add_argument("--gaps", type=int, nargs="+", default=[2, 4, 8], help="frames between the two of a pair")
     parser.add_argument("--every", type=int, default=8, help="frames between first frames of pairs")
     parser.add_argument("--preset", default="base")
     arguments = parser.parse_args()

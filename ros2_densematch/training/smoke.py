@@ -40,6 +40,7 @@ LEAST = 0.01
 _PHOTOS = {"kind": "photos", "weight": 1, "folder": "photos"}
 _PAIRS = {"kind": "pairs_csv", "weight": 1, "folder": "pairs.csv"}
 _DENSE = {"size": 112, "dense": True, "batch_pairs": 1}
+_RAISED = {"learning_rate": 5e-4, "encoder_learning_rate": 2.5e-5, "batch_pairs": 8}
 # the teacher and the start of what is tried from scratch: the weights that ship
 _TAUGHT = {"teacher_weights": "gcm", "imagenet": False}
 
@@ -79,7 +80,7 @@ TINY: dict[str, Tiny] = {
     ),
     "dkm": Tiny(
         {**_DENSE, "sources": [_PHOTOS]},
-        [{"encoder_weights": "random", "learning_rate": 5e-4, "encoder_learning_rate": 5e-5}],
+        [{"encoder_weights": "random", **_RAISED}],
         {"coarse_size": (112, 112), "upsample_size": False},
     ),
     "finetune": Tiny(
@@ -107,14 +108,7 @@ TINY: dict[str, Tiny] = {
     ),
     "roma": Tiny(
         {**_DENSE, "sources": [_PHOTOS]},
-        [
-            {
-                "encoder_weights": "random",
-                "dinov2_weights": "random",
-                "learning_rate": 2e-3,
-                "encoder_learning_rate": 1e-4,
-            }
-        ],
+        [{"encoder_weights": "random", "dinov2_weights": "random", **_RAISED}],
         {"coarse_size": (112, 112), "upsample_size": False},
     ),
     "sparse-ncnet-weak": Tiny(
