@@ -330,7 +330,7 @@ def test_the_command_trains_skips_damaged_photos_and_says_where_the_weights_are(
     [
         ("name: [", "not valid YAML"),
         ("just words", "must hold name"),
-        (TINY_YAML.replace("size: 64", "size: 65"), "data.size: input should be a multiple of 32 (got 65)"),
+        (TINY_YAML.replace("size: 64", "size: 65"), "data.size: input should be a multiple of 16 (got 65)"),
         (TINY_YAML.replace("max_steps: 2", "max_step: 2"), "stages.0.max_step"),
         (TINY_YAML.replace("stage: tiny", "stage: tinny"), "unknown training stage 'tinny'"),
         (

@@ -138,8 +138,8 @@ def test_damage_everywhere_ends_with_the_cause(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 100, -32])
-def test_a_crop_size_that_is_no_multiple_of_32_is_refused(photos, size):
-    with pytest.raises(ValueError, match="multiple of 32"):
+def test_a_crop_size_that_is_no_multiple_of_16_is_refused(photos, size):
+    with pytest.raises(ValueError, match="multiple of 16"):
         PairDataset([(HomographyPairs(photos), 1.0)], size=size)
 
 
