@@ -85,7 +85,8 @@ class RecordingPairs:
         part = part or Part()
         cut = len(frames) - round(len(frames) * part.share)
         self._frames = list(frames[cut:] if part.held_out else frames[:cut])
-        posed = [k for k in recording.posed() if k in set(self._frames)] if self.config.labels != "images" else []
+        mine = set(self._frames)
+        posed = [k for k in recording.posed() if k in mine] if self.config.labels != "images" else []
         self._pairs = _overlapping(recording, posed, self.config) if len(posed) > 1 else np.zeros((0, 2), np.int64)
         if self.config.labels == "depth" and not len(self._pairs):
             raise TrainingDataError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,16 +73,13 @@ def train(
     Raises:
         ValueError: bad recipe, data, or a run in `out` that does not fit; the message names the remedy.
     """
-    # Crops are small: threads only compete with the network. And a worker that is forked while OpenCV keeps a pool of
-    # threads would wait for them for ever.
-    cv2.setNumThreads(1)
     if max_steps is not None and max_steps < 1:
         raise ValueError(f"--max-steps must be at least 1, got {max_steps}")
     recipe, changed = fit_to_data(recipe, data)
     for stage in recipe.stages:
         stage_config(stage, data)  # a fault in a late stage must show now, not after hours
     seed = recipe.seed if seed is None else seed
-    with Processes.from_environment() as processes:
+    with _one_opencv_thread(), Processes.from_environment() as processes:
         silent = not processes.primary
         note: Callable[[str], None] = (lambda _: None) if silent or on_note is None else on_note
         report: Progress = (lambda *_: None) if silent or on_progress is None else on_progress
@@ -109,6 +107,19 @@ def train(
         run = Run(recipe, seed, out, data, processes, validation, report, note)
         outcome = _train_stages(run, sources, skip_log, strict, max_steps)
     return outcome
+
+
+@contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """Crops are small: threads only compete with the network. And a worker that is forked while OpenCV keeps a pool of
+    threads would wait for them for ever.
+    """
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _train_stages(
