@@ -66,7 +66,8 @@ def measure(matcher: Matcher, scene: Scene, pairs: list[tuple[int, int]]) -> dic
         estimate = pose.T_query_from_reference if pose.num_inliers >= 15 else None
         errors.append(pose_error_deg(estimate, scene.truth(i, j)))
         counts.append(len(m))
-        right.append(np.mean(epipolar_px(m.reference_xy, m.query_xy, scene.truth(i, j), scene.camera) < RIGHT_PX))
+        distance = epipolar_px(m.reference_xy, m.query_xy, scene.truth(i, j), scene.camera)
+        right.append(np.mean(distance < RIGHT_PX) if len(m) else 0.0)
     auc = 100 * pose_auc(errors)
     return {
         "AUC@5": auc[0],
