@@ -62,7 +62,8 @@ def fit_to_data(recipe: Recipe, data: Path) -> tuple[Recipe, str]:
         wanted = ", ".join(s.folder.as_posix() for s in recipe.data.sources)
         raise ValueError(
             f"{data} holds none of the recipe's folders ({wanted}) and is no recording, MegaDepth or ScanNet copy, "
-            "photo sets, scenes, CSV file of pairs, or folder of photos: check --data"
+            "photo sets, scenes, CSV file of pairs, or folder with photos in it: check --data, or say folder: . in the "
+            "recipe for photos at any depth"
         )
     same = next((s for s in recipe.data.sources if s.kind == source.kind), None)
     if same is not None:  # the recipe's settings for data of this kind, wherever it lies
@@ -101,7 +102,8 @@ def _recognise(data: Path, recipe: Recipe) -> AnySource | None:
         return MultiviewSource(kind="multiview", weight=1, folder=here)
     if any((data / "scenes").glob("*.glb")):
         return ScenesSource(kind="scenes", weight=1, folder=here)
-    if _holds_images(data):
+    # Images farther below may be anything, the ones that are measured on among them: `folder: .` asks for them.
+    if any(f.suffix.lower() in IMAGE_SUFFIXES for f in data.iterdir()):
         return PhotosSource(kind="photos", weight=1, folder=here, settings=photos)
     return None
 

@@ -522,6 +522,9 @@ def test_folders_that_are_there_are_used_as_the_recipe_says(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"holds none of the recipe's folders \(train_photos\)"):
         fit_to_data(recipe(), tmp_path / "empty")
+    deep = recipe({"kind": "megadepth", "weight": 1})
+    with pytest.raises(ValueError, match=r"recipe's folders \(megadepth\)"):
+        fit_to_data(deep, tmp_path)  # photos lie below, but nobody asked for them
     with pytest.raises(FileNotFoundError, match="no data folder"):
         fit_to_data(recipe(), tmp_path / "nowhere")
 
