@@ -13,6 +13,7 @@ from ros2_densematch.cli.main import main
 from ros2_densematch.matchers.registry import list_matchers, load_matcher
 from ros2_densematch.nn.transformations import identity, transform_points
 from ros2_densematch.training.recipe import StageRecipe, load_recipe
+from ros2_densematch.training.run_files import write_weights
 from ros2_densematch.training.smoke import LEAST, TINY, Tried, generate, texture, tiny_recipe, try_recipe
 from ros2_densematch.training.stage_module import initial_state
 from ros2_densematch.training.stages import build_stage, exported_state, stage_config
@@ -20,8 +21,8 @@ from ros2_densematch.training.synthetic_warps import SyntheticWarps, random_thet
 from ros2_densematch.training.trainer import train
 
 RECIPES = sorted((Path(__file__).parents[2] / "config" / "training").glob("*.yaml"))
-# seconds of a free core: more than a minute together
-SLOW = {"roma", "dkm", "weakalign", "cnngeometric", "ncnet-weak", "sparse-ncnet-weak", "gcm-small"}
+# ten seconds of a free core and more, each
+SLOW = {"roma", "dkm", "weakalign"}
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +154,25 @@ def test_a_stage_with_samples_of_its_own_runs_in_the_trainer(data, tmp_path):
     picture = texture(0, 160, 120)
     m = matcher.match(matcher.encode(picture), matcher.encode(picture))
     assert m.warp is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("condl", {}),
+        ("patch_distillation", {"teacher": "r2d2_WASF_N16", "teacher_weights": "random"}),
+        ("weak_consensus", {"network": "sparse_ncnet", "encoder_weights": "random"}),
+        ("alignment", {"backbone": "resnet101", "transformations": ["affine", "tps"], "encoder_weights": "random"}),
+        ("dense_matching", {"network": "dkm", "encoder_weights": "random"}),
+    ],
+)
+def test_any_stage_goes_on_from_the_weights_of_another_run(name, settings, data, tmp_path):
+    torch.manual_seed(1)
+    before = exported_state(build_stage(stage(name, **settings), data))
+    write_weights(tmp_path / "before.safetensors", before, {"matcher": "any"})
+    torch.manual_seed(2)
+    after = exported_state(
+        build_stage(stage(name, **settings, initial_weights=str(tmp_path / "before.safetensors")), data)
+    )
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[k], after[k]) for k in before)
