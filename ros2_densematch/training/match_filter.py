@@ -206,7 +206,9 @@ def _judged(source: PairSource) -> JudgedSource:
         return JudgedScenes(source)
     if isinstance(source, MultiviewPairs):
         return JudgedPhotoSets(source, ImageStore())
-    raise ValueError(f"training source {source.name!r} cannot judge matches: use photos, or views with depth")
+    raise ValueError(
+        f"training source {source.name!r} cannot judge matches: use photos, multiview, or views with depth"
+    )
 
 
 def reliability(

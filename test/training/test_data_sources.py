@@ -19,6 +19,7 @@ from ros2_densematch.messages import conversions
 from ros2_densematch.messages.typestore import message_class
 from ros2_densematch.training.csv_pairs import CsvPairs, CsvPairsConfig
 from ros2_densematch.training.dataset import PairDataset
+from ros2_densematch.training.judged_pairs import JudgedScenes
 from ros2_densematch.training.megadepth_pairs import MegaDepthConfig, MegaDepthPairs
 from ros2_densematch.training.neighbour_pairs import NeighbourConfig
 from ros2_densematch.training.posed_views import ViewPair
@@ -398,6 +399,15 @@ def test_a_recording_with_depth_and_poses_gives_exact_warps(tmp_path, kind):
         assert_truth_holds(source.draw(np.random.default_rng(seed), 64))
     mixed = RecordingPairs(path)
     assert_truth_holds(mixed.draw(np.random.default_rng(1), 64))
+
+
+def test_frames_with_depth_judge_any_match(tmp_path):
+    source = RecordingPairs(write_sequence(tmp_path), config=BagConfig(homographies=0.0))
+    shift = -FOCAL * source.draw_views(np.random.default_rng(3)).T_1_from_0[0, 3] / WALL
+    judge = JudgedScenes(source).draw(np.random.default_rng(3)).judge
+    here = np.array([[64.0, 40.0], [64.0, 40.0], [64.0, 60.0]])
+    there = here - [[shift, 0], [shift + 4, 0], [shift, 1]]
+    assert judge(here, there).tolist() == [1, 0, 1]
 
 
 def test_lens_distortion_is_taken_out_before_depth_is_used(tmp_path):

@@ -172,7 +172,7 @@ def test_photo_sets_judge_by_epipolar_distance(tmp_path: Path) -> None:
 def test_a_source_that_cannot_judge_is_refused(tmp_path: Path) -> None:
     module = MatchFilterModule(MatchFilterConfig(initial_weights=path_of("gcm")))
     source = SimpleNamespace(name="sketches")
-    with pytest.raises(ValueError, match="'sketches' cannot judge matches: use photos, multiview or scenes"):
+    with pytest.raises(ValueError, match="'sketches' cannot judge matches: use photos, multiview, or views"):
         module.make_dataset([(source, 1.0)], tmp_path, PhotometricConfig())  # type: ignore[list-item]
 
 
