@@ -24,8 +24,8 @@ LAYERS = [
     {"tracking"},
     {"messages", "configuration"},
     {"io"},
-    {"evaluation", "simulation", "training"},
-    {"live"},
+    {"evaluation", "simulation"},
+    {"live", "training"},
     {"cli"},
 ]
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}

@@ -7,6 +7,7 @@ neighbours (itself left out) tells wrong matches.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +36,8 @@ class LocalAffine(NamedTuple):
     support: FloatArray
 
 
-class Neighbours(NamedTuple):
+@dataclass(frozen=True)
+class Neighbours:
     """The nearest matches of each position.
 
     Attributes:
