@@ -68,7 +68,7 @@ def silence(
         if ever:
             return f"{begin}: its publisher is gone; is the camera driver still running?"
         there = f"; topics of this type: {', '.join(sorted(similar))}" if similar else ""
-        return f"{begin}: nobody publishes it; remap it (-r NAME:={topic}) or start its publisher{there}"
+        return f"{begin}: nobody publishes it; remap it (--ros-args -r {topic}:=NAME) or start its publisher{there}"
     problems = [text for p in publishers if (text := mismatch(topic_type, qos, p))]
     if len(problems) == len(publishers):
         return f"{begin}: {'; '.join(problems)}"
