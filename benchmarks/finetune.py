@@ -100,12 +100,16 @@ def main() -> None:
     parser.add_argument("--gaps", type=int, nargs="+", default=[2, 4, 8], help="frames between the two of a pair")
     parser.add_argument("--every", type=int, default=8, help="frames between first frames of pairs")
     parser.add_argument("--preset", default="base")
+    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="settings of the stage")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     content = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     content["data"]["sources"][0]["settings"] = {"recording": {"stop_s": arguments.split}}
     content["data"]["workers"] = 0
     content["stages"][0]["max_steps"] = arguments.steps
+    content["stages"][0]["settings"] |= {
+        k: yaml.safe_load(v) for k, v in (item.split("=", 1) for item in arguments.set)
+    }
     recipe = Recipe.model_validate(content)
 
     def tell(what: str, done: int, total: int, note: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import lightning
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ros2_densematch.matchers.gcm.network import GcmNetwork, sample_descriptors
@@ -49,6 +49,7 @@ class DescriptorConfig(BaseModel):
     learning_rate: float = Field(1e-3, gt=0, description="of the new layers, at the start of the cosine decay")
     backbone_learning_rate: float = Field(5e-4, gt=0, description="of the backbone")
     weight_decay: float = Field(1e-4, ge=0)
+    keeps_statistics: bool = Field(False, description="batch norms keep their statistics: for short fine-tuning")
     warmup_steps: int = Field(100, ge=0)
     max_steps: int = Field(5000, gt=0, description="length of the cosine decay")
     distillation_weight: float = Field(4.0, ge=0)
@@ -133,6 +134,15 @@ class DescriptorModule(lightning.LightningModule):
             "contrast": contrast.detach(),
             "saliency": saliency.detach(),
         }
+
+    def train(self, mode: bool = True) -> DescriptorModule:
+        """Batch norms stay in evaluation mode where they keep their statistics."""
+        super().train(mode)
+        if self.config.keeps_statistics:
+            for module in self.network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def export_state(self) -> dict[str, Tensor]:
         """The network, and what else the initial weights held: the match filter."""

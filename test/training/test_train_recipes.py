@@ -176,3 +176,13 @@ def test_any_stage_goes_on_from_the_weights_of_another_run(name, settings, data,
     )
     assert before.keys() == after.keys()
     assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_batch_norms_keep_their_statistics_where_that_is_asked_for(data, kept):
+    settings = {"teacher_weights": "gcm", "initial_weights": "gcm", "keeps_statistics": kept}
+    module = build_stage(stage("descriptor", **settings), data)
+    before = module.network.state_dict()["backbone._bn0.running_mean"].clone()
+    module.train()
+    module.network(torch.rand(2, 3, 64, 64))
+    assert torch.equal(module.network.state_dict()["backbone._bn0.running_mean"], before) == kept
