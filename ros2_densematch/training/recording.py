@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from ros2_densematch.training.scene_model import Floats
 
 _MAX_POSE_GAP_NS = 200_000_000
 _JPEG_QUALITY = 95
+_DAMAGE = re.compile(r"could not|cannot be read|damaged")
 Float64 = NDArray[np.float64]
 
 
@@ -100,7 +102,8 @@ class Recording:
             recording._read(source, config)
         except (ValueError, OSError) as error:
             raise TrainingDataError(f"cannot train on {path}: {error}") from error
-        recording.problems += [f"{path}: {w}" for w in source.warnings] if source.dropped else []
+        # Other warnings (no calibration, a clock that jumps) are no damage.
+        recording.problems += [f"{path}: {w}" for w in source.warnings if _DAMAGE.search(w)]
         if len(recording) < 2:
             raise TrainingDataError(f"{path} holds {len(recording)} frames that can be read: at least two are needed")
         return recording

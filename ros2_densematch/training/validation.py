@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,9 +132,20 @@ def measure(
     Raises:
         ValueError: the weights are not those of the matcher (yet).
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _numbers_kept():
         matcher = load_matcher(matcher_name, device=device, weights=str(weights), **config.matcher)
         return _measure(matcher, pairs, pictures)
+
+
+@contextmanager
+def _numbers_kept() -> Iterator[None]:
+    """Python's and NumPy's random state afterwards is that of before."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (others may draw from it)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _measure(matcher: Matcher, pairs: Sequence[ValidationPair], pictures: int) -> Measured:

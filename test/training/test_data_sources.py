@@ -470,6 +470,17 @@ def test_depth_without_any_value_is_counted_and_its_frame_not_used_for_warps(tmp
     assert 3 not in source._pairs
 
 
+def test_damaged_files_of_a_recording_are_named(tmp_path):
+    path = write_sequence(tmp_path)
+    (path / "rgb" / "2.jpg").write_bytes(b"no picture")
+    (path / "depth" / "5.png").write_bytes(b"no depth")
+    source = RecordingPairs(path)
+    assert len(source) == 7
+    assert len(source.problems) == 2
+    assert any(str(path) in problem and "2.jpg" in problem for problem in source.problems)
+    assert any("depth/5.png" in problem for problem in source.problems)
+
+
 def test_long_and_large_recordings_are_thinned_and_reduced(tmp_path):
     settings = RecordingConfig(max_frames=4, max_side=64)
     source = RecordingPairs(write_sequence(tmp_path, 9), config=BagConfig(recording=settings, homographies=0.0))
