@@ -1,6 +1,6 @@
 """Does fine-tuning on the first part of a recording improve matching on the rest?
 
-    python benchmarks/finetune.py ../shared/data/sequences/hololens --split 22 --steps 150 --out out/finetune
+    python benchmarks/finetune.py ../shared/data/sequences/hololens --split 22 --out out/finetune
 
 Trains config/training/finetune.yaml on what comes before `--split` (seconds) and matches pairs of frames after it, with
 the shipped and with the tuned weights: area under the curve of the pose error (PoseLib, 1 px), median error, and share
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recording", type=Path)
     parser.add_argument("--split", type=float, required=True, help="seconds that are trained on")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--gaps", type=int, nargs="+", default=[2, 4, 8], help="frames between the two of a pair")
     parser.add_argument("--every", type=int, default=8, help="frames between first frames of pairs")

@@ -85,7 +85,7 @@ TINY: dict[str, Tiny] = {
     ),
     "finetune": Tiny(
         {"size": 64, "batch_pairs": 2, "sources": [_PHOTOS]},
-        [{"initial_weights": None, "learning_rate": 1e-3, "warmup_steps": 0}],
+        [{"initial_weights": None, "keeps_statistics": False, "learning_rate": 1e-3, "warmup_steps": 0}],
         {"preset": "turbo"},
     ),
     "gcm-distill": Tiny(
