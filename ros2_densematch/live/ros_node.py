@@ -31,7 +31,7 @@ from ros2_densematch.live.ros_graph import (
 )
 from ros2_densematch.live.ros_services import Services
 from ros2_densematch.live.topics import IMAGE, ODOMETRY, PUBLISHED, RIGHT, SUBSCRIBED, TF_STATIC, Topic
-from ros2_densematch.live.watch import mismatch, rmem_max, silence, small_buffer_advice
+from ros2_densematch.live.watch import another_cause, mismatch, rmem_max, silence, small_buffer_advice
 from ros2_densematch.messages.conversions import to_cdr
 
 _SYNC_PERIOD_S = 0.02
@@ -251,7 +251,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
     # ---- watching
 
     def _watch(self) -> None:
-        """Names the inputs that are silent, once, and again when that lasts."""
+        """Names the inputs that are silent: once, when the cause turns out to be another, and again when that lasts."""
         if self._active_since is None:
             return
         now = time.monotonic()
@@ -279,8 +279,8 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
                 rmem_max=rmem_max(),
             )
         for name, text in current.items():
-            _, logged = self._complaints.get(name, ("", -_REPEAT_S))
-            if now - logged >= _REPEAT_S:
+            before, logged = self._complaints.get(name, ("", -_REPEAT_S))
+            if now - logged >= _REPEAT_S or another_cause(before, text):
                 self._say.warning(text)
                 logged = now
             self._complaints[name] = (text, logged)

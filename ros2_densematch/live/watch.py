@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ros2_densematch.live.topics import Qos
 
+_SILENT = "no data on "
 _STOCK_RMEM = 212_992  # bytes, the kernel's default for net.core.rmem_max
 _RMEM = Path("/proc/sys/net/core/rmem_max")
 
@@ -63,7 +64,7 @@ def silence(
         large: messages of hundreds of kilobytes, which best effort over UDP loses.
         rmem_max: the kernel's limit on receive buffers in bytes, None = not known.
     """
-    begin = f"no data on {topic} since {seconds:.0f} s"
+    begin = f"{_SILENT}{topic} since {seconds:.0f} s"
     if not publishers:
         if ever:
             return f"{begin}: its publisher is gone; is the camera driver still running?"
@@ -80,6 +81,13 @@ def silence(
             causes.append(f"net.core.rmem_max is {rmem_max} (sudo sysctl -w net.core.rmem_max=26214400)")
     causes.append("it is paused, or on another machine whose traffic does not arrive")
     return f"{begin}, though {names} publishes it: {'; or '.join(causes)}; check with: ros2 topic hz {topic}"
+
+
+def another_cause(before: str, now: str) -> bool:
+    """Whether two lines of `silence` about one topic differ in more than the seconds; False for other lines."""
+    if not (before.startswith(_SILENT) and now.startswith(_SILENT)):
+        return False
+    return before.partition(": ")[2] != now.partition(": ")[2]
 
 
 def rmem_max() -> int | None:

@@ -11,7 +11,7 @@ import yaml
 from ros2_densematch.configuration import Configuration, parameter_names, pose_of_text
 from ros2_densematch.live.parameters import checked, declared
 from ros2_densematch.live.topics import PUBLISHED, SERVICES, SUBSCRIBED, Qos
-from ros2_densematch.live.watch import Publisher, mismatch, silence, small_buffer_advice
+from ros2_densematch.live.watch import Publisher, another_cause, mismatch, silence, small_buffer_advice
 from ros2_densematch.messages.definitions import message_definitions
 from ros2_densematch.messages.typestore import ros2_typestore
 
@@ -115,3 +115,17 @@ def test_small_buffers_are_named_only_where_they_matter() -> None:
     assert small_buffer_advice(RELIABLE, 212_992) == ""
     assert small_buffer_advice(BEST_EFFORT, 10**8) == ""
     assert small_buffer_advice(BEST_EFFORT, None) == ""
+
+
+def test_a_silence_is_named_again_when_its_cause_is_another() -> None:
+    def line(publishers: list[Publisher], seconds: float) -> str:
+        qos = Qos("reliable", 1)
+        return silence("/image", "sensor_msgs/msg/Image", qos, publishers, seconds, ever=False)
+
+    nobody, later = line([], 2.0), line([], 9.0)
+    wrong = line([Publisher("/camera", "sensor_msgs/msg/Image", reliable=False, transient_local=False)], 12.0)
+    assert nobody != later
+    assert not another_cause(nobody, later)
+    assert another_cause(later, wrong)
+    assert not another_cause("", nobody)
+    assert not another_cause("frame 3: too short", "frame 4: too short")
