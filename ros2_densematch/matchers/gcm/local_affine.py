@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
@@ -64,7 +65,7 @@ def nearest_matches(reference_xy: FloatArray, count: int, at: FloatArray | None 
     if k == 0:
         return Neighbours(np.zeros((len(positions), 0), np.intp), np.zeros((len(positions), 0)))
     wanted = range(2, k + 2) if own else range(1, k + 1)
-    distance, index = cKDTree(reference_xy).query(positions, list(wanted))
+    distance, index = cKDTree(reference_xy).query(positions, list(wanted), workers=torch.get_num_threads())
     return Neighbours(np.asarray(index, np.intp), np.asarray(distance, np.float64))
 
 
