@@ -3,7 +3,8 @@
 Edstedt et al., "RoMa: robust dense feature matching", CVPR 2024, section 3.5 (refiners). All offsets are whole cells,
 so the bilinear weights of one query cell are the same for all of them: correlate with the (2r + 2)^2 cells around the
 match, then interpolate the correlations instead of the features. Query cells are taken in tiles; no array of
-channels x offsets x height x width ever exists.
+channels x offsets x height x width ever exists. On a CPU, without gradients, neighbouring query cells whose matches are
+neighbours too share one matrix product with the part of the support that holds all their windows.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from torch.utils.checkpoint import checkpoint
 _ALL_PAIRS_CELLS = 2500
 # elements of a tile's windows: small enough for the cache of a CPU core, large enough to fill a GPU
 _TILE_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
+# side of a block of query cells, and the most support cells that a block is correlated with; beyond, windows are cheaper
+_BLOCK, _BLOCK_CELLS = 8, 2048
 
 
 def local_correlation(query: Tensor, support: Tensor, flow: Tensor, radius: int) -> Tensor:
@@ -62,6 +65,9 @@ def local_correlation(query: Tensor, support: Tensor, flow: Tensor, radius: int)
             prepared = support[b].flatten(1)
         else:
             prepared = functional.pad(support[b].permute(1, 2, 0), (0, 0, side, side, side, side)).contiguous()
+        if not all_pairs and query.device.type == "cpu" and not (torch.is_grad_enabled() and rows.requires_grad):
+            outputs.append(_blocks(rows[b], prepared, first_x[b], first_y[b], fraction[b], side, (height, width)).T)
+            continue
         parts = []
         for start in range(0, height * width, tile):
             end = min(start + tile, height * width)
@@ -92,6 +98,39 @@ def _windows(
     view = padded.as_strided(shape, (stride_y, stride_x, stride_y, stride_c))
     windows = view[y, x].reshape(len(rows), side * side, -1)
     return _interpolate((windows @ rows[:, :, None]).reshape(-1, side, side), fraction)
+
+
+def _blocks(
+    rows: Tensor, padded: Tensor, x: Tensor, y: Tensor, fraction: Tensor, side: int, size: tuple[int, int]
+) -> Tensor:
+    """Correlates blocks of query cells with the part of the support around all their matches: -> (H * W, K)."""
+    height, width = size
+    channels = rows.shape[1]
+    # cells block by block; where the map is no multiple of a block, its last rows and columns are taken again
+    by = torch.arange(-(-height // _BLOCK) * _BLOCK).clamp(max=height - 1).reshape(-1, 1, _BLOCK, 1)
+    bx = torch.arange(-(-width // _BLOCK) * _BLOCK).clamp(max=width - 1).reshape(1, -1, 1, _BLOCK)
+    cells = (by * width + bx).flatten(2).flatten(0, 1)
+    block_x, block_y = x[cells], y[cells]
+    left, top = block_x.amin(1, keepdim=True), block_y.amin(1, keepdim=True)
+    across = block_x.amax(1, keepdim=True) - left + side
+    down = block_y.amax(1, keepdim=True) - top + side
+    near = (across * down)[:, 0] <= _BLOCK_CELLS
+    step = torch.arange(side)
+    first = (block_y - top) * across + block_x - left
+    index = (step[:, None] * across[:, :, None, None] + step + first[:, :, None, None]).flatten(2)
+    corners = torch.cat([left, left + across, top, top + down], 1).tolist()
+    windows = rows.new_empty((len(rows), side * side))
+    for i in near.nonzero()[:, 0].tolist():
+        x0, x1, y0, y1 = corners[i]
+        part = padded[y0:y1, x0:x1].reshape(-1, channels)
+        windows[cells[i]] = (rows[cells[i]] @ part.T).gather(1, index[i])
+    result = _interpolate(windows.reshape(-1, side, side), fraction)
+    far = cells[~near].flatten()
+    tile = max(1, _TILE_ELEMENTS["cpu"] // (side * side * channels))
+    for start in range(0, len(far), tile):
+        chunk = far[start : start + tile]
+        result[chunk] = _windows(rows[chunk], padded, x[chunk], y[chunk], fraction[:, chunk], side, size)
+    return result
 
 
 def _all_pairs(

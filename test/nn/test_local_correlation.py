@@ -35,11 +35,14 @@ def maps(seed: int, batch: int, channels: int, height: int, width: int, spread: 
     return query, support, flow.float().double()
 
 
-@pytest.mark.parametrize("all_pairs", [True, False])
+@pytest.mark.parametrize("way", ["all pairs", "blocks", "some blocks", "windows"])
 @pytest.mark.parametrize("radius", [2, 3, 7])
 @pytest.mark.parametrize("spread", [0.0, 0.3, 3.0], ids=["identity", "noisy", "mostly outside"])
-def test_equals_the_definition(monkeypatch, all_pairs: bool, radius: int, spread: float):
-    monkeypatch.setattr(module, "_ALL_PAIRS_CELLS", 10**9 if all_pairs else 0)
+def test_equals_the_definition(monkeypatch, way: str, radius: int, spread: float):
+    monkeypatch.setattr(module, "_ALL_PAIRS_CELLS", 10**9 if way == "all pairs" else 0)
+    side = 2 * radius + 2
+    most = {"blocks": 10**9, "some blocks": (9 + side) * (8 + side), "windows": 0}
+    monkeypatch.setattr(module, "_BLOCK_CELLS", most.get(way))
     monkeypatch.setattr(module, "_TILE_ELEMENTS", {"cpu": 5000})
     query, support, flow = maps(radius, 2, 6, 9, 13, spread)
     got = local_correlation(query, support, flow, radius)
