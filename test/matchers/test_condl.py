@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from ros2_densematch.matchers.base import Image
-from ros2_densematch.matchers.condl.matcher import CondlMatcher, grid_points, sample
+from ros2_densematch.matchers.condl.alignment import align, interpolate
+from ros2_densematch.matchers.condl.matcher import CondlMatcher, grid_points
 from ros2_densematch.matchers.r2d2 import PRESETS, R2d2Matcher
 from ros2_densematch.nn.condl import CondlNetwork
 
@@ -26,14 +27,14 @@ def test_the_network_has_ten_layers_and_128_channels() -> None:
     assert torch.allclose(drawn.norm(dim=1), torch.ones(1, 16, 24), atol=1e-5)
 
 
-def test_a_descriptor_sees_124_pixels() -> None:
+def test_a_descriptor_sees_126_pixels() -> None:
     torch.manual_seed(0)
     network = CondlNetwork(channels=8).eval()
     image = torch.randn(1, 3, 160, 160, requires_grad=True)
     network(image)[0, :, 40, 40].abs().sum().backward()
     assert image.grad is not None
     seen = image.grad[0].abs().sum(0).nonzero()
-    assert (seen.max(0).values - seen.min(0).values + 1).tolist() == [124, 124]
+    assert (seen.max(0).values - seen.min(0).values + 1).tolist() == [126, 126]
 
 
 @pytest.mark.parametrize("step", [0.5, 1.0, 3.3, 8.0, 200.0])
@@ -46,10 +47,36 @@ def test_a_grid_of_any_step_fills_the_image_evenly(step: float) -> None:
 
 
 def test_sampling_at_cell_centres_gives_the_cells_themselves() -> None:
-    drawn = nn.functional.normalize(torch.randn(1, 8, 5, 7), dim=1)
+    drawn = nn.functional.normalize(torch.randn(5, 7, 8), dim=2)
     x, y = torch.meshgrid(torch.arange(7), torch.arange(5), indexing="xy")
     xy = torch.stack([x.reshape(-1), y.reshape(-1)], 1) * 2 + 0.5
-    assert torch.allclose(sample(drawn, xy), drawn[0].flatten(1).T, atol=1e-5)
+    assert torch.allclose(interpolate(drawn, xy), drawn.view(-1, 8), atol=1e-5)
+
+
+def test_beyond_the_rim_the_outermost_descriptors_go_on() -> None:
+    drawn = nn.functional.normalize(torch.randn(1, 3, 8), dim=2)
+    found = interpolate(drawn, torch.tensor([[-3.0, 0.0], [99.0, 5.0]]))
+    assert torch.allclose(found, drawn[0, [0, 2]], atol=1e-5)
+
+
+def test_alignment_finds_the_place_of_a_descriptor_between_the_samples() -> None:
+    torch.manual_seed(0)
+    drawn = nn.functional.normalize(torch.randn(30, 40, 64), dim=2)
+    truth = torch.rand(200, 2) * torch.tensor([70.0, 50.0]) + 4
+    start = truth + (torch.rand(200, 2) - 0.5) * 4
+    aligned = align(drawn, interpolate(drawn, truth), start, 2)
+    error = (aligned.xy - truth).norm(dim=1)
+    assert error.median() < 0.01
+    assert (error < 0.2).float().mean() > 0.95
+    assert (torch.linalg.eigvalsh(aligned.information) > 0).all()
+
+
+def test_alignment_stays_where_nothing_differs() -> None:
+    drawn = nn.functional.normalize(torch.ones(9, 9, 4), dim=2)
+    start = torch.tensor([[7.0, 8.0], [3.3, 9.1]])
+    aligned = align(drawn, drawn[0, 0].expand(2, 4), start, 4)
+    assert torch.equal(aligned.xy, start)
+    assert aligned.information.isfinite().all()
 
 
 @pytest.mark.parametrize(("step", "detector"), [(6.0, "grid"), (2.5, "grid"), (None, "sift")])

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ros2_densematch.matchers.base import Image, Matcher
-from ros2_densematch.matchers.condl import matcher as condl
 from ros2_densematch.matchers.pyramid import matcher as pyramid
 from ros2_densematch.matchers.registry import list_matchers
+from ros2_densematch.nn.condl import STRIDE
 
 REFERENCE, QUERY = (320, 240), (160, 120)  # width, height
 WORKING_PIXELS = QUERY[0] * QUERY[1]
@@ -106,7 +106,7 @@ def cells(matcher: Any, patch: pytest.MonkeyPatch) -> None:
 def sampled(matcher: Any, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(matcher, "_max_pixels", WORKING_PIXELS)
     patch.setattr(matcher, "draw", lambda image: codes(32, image.shape[-2] // 2, image.shape[-1] // 2))
-    assert condl.STRIDE == 2
+    assert STRIDE == 2
 
 
 def keypoints(matcher: Any, patch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,8 @@ def test_random_transformations_depend_on_the_generator_alone_and_keep_their_ran
 
 def test_a_user_trains_condl_on_a_folder_of_photos_and_matches_with_the_weights(data, tmp_path, capsys):
     config = next(p for p in RECIPES if p.stem == "condl")
-    assert main(["train", str(config), "--data", str(data), "--out", str(tmp_path / "x"), "--max-steps", "2"]) == 0
+    command = ["train", str(config), "--data", str(data / "photos"), "--out", str(tmp_path / "x"), "--max-steps", "2"]
+    assert main(command) == 0
     weights = tmp_path / "x" / "last.safetensors"
     with safe_open(str(weights), framework="pt") as file:
         assert file.metadata()["matcher"] == "condl"

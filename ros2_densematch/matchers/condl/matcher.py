@@ -15,10 +15,11 @@ from torch.nn import functional
 
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
+from ros2_densematch.matchers.condl.alignment import align, interpolate
 from ros2_densematch.matchers.gcm.encoding import working_image
 from ros2_densematch.matchers.nearest_neighbours import mutual_nearest_neighbours
 from ros2_densematch.nn.batch_norm import fold_batch_norms
-from ros2_densematch.nn.condl import STRIDE, CondlNetwork
+from ros2_densematch.nn.condl import MULTIPLE, CondlNetwork
 from ros2_densematch.nn.device import choose_device
 from ros2_densematch.nn.resnet import imagenet_normalise
 from ros2_densematch.weights.loading import load_exactly, read_state
@@ -31,6 +32,10 @@ PRESETS = {
     "precise": (640_000, 2.0),
 }
 _KEYPOINTS = 4096
+# Where all grey values within so many working pixels lie so close together there is nothing to tell places apart.
+_NEIGHBOURHOOD = 16
+_LEAST_CONTRAST = 4
+_LEAST_STD_PX = 0.1  # no match is said to be more exact
 
 
 @dataclass(frozen=True)
@@ -40,18 +45,20 @@ class CondlEncoding:
     Attributes:
         xy: (N, 2) working pixels.
         descriptors: (N, 128), of length 1.
+        drawn: (h, w, 128) all descriptors at stride 2, half precision; None where matches stay on the samples.
         scale: (2,) working pixels per original pixel.
         step: distance of neighbouring samples in working pixels.
     """
 
     xy: Tensor
     descriptors: Tensor
+    drawn: Tensor | None
     scale: NDArray[np.float64]
     step: float
 
-    def to_original(self, index: Tensor) -> NDArray[np.float64]:
-        """Original pixels (M, 2) of the samples of an index."""
-        return np.asarray((self.xy[index].double().cpu().numpy() + 0.5) / self.scale - 0.5)
+    def to_original(self, xy: Tensor) -> NDArray[np.float64]:
+        """Original pixels (M, 2) of working pixels."""
+        return np.asarray((xy.double().cpu().numpy() + 0.5) / self.scale - 0.5)
 
 
 class CondlMatcher(Matcher):
@@ -68,6 +75,7 @@ class CondlMatcher(Matcher):
         step: float | None = None,
         detector: Literal["grid", "sift"] = "grid",
         least_similarity: float = 0.0,
+        subpixel: bool = True,
     ) -> None:
         """
         Args:
@@ -77,6 +85,8 @@ class CondlMatcher(Matcher):
             step: distance of the samples in working pixels, any number from 0.5; None takes the preset's.
             detector: "grid" samples everywhere, "sift" at OpenCV's SIFT key points (4096 at most).
             least_similarity: matches with a smaller cosine are dropped.
+            subpixel: move the query's place of each match to where the descriptors agree best; False leaves it on its
+                sample, as in the paper.
 
         Raises:
             ValueError: unknown preset, detector or device, an impossible step or similarity, or another network.
@@ -100,6 +110,7 @@ class CondlMatcher(Matcher):
         self._step = preset_step if step is None else float(step)
         self._detector = detector
         self._least = least_similarity
+        self._subpixel = subpixel
         self.device = str(choose_device(device))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
@@ -119,13 +130,15 @@ class CondlMatcher(Matcher):
         else:
             points = cv2.SIFT.create(_KEYPOINTS).detect(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), None)
             xy = torch.tensor([p.pt for p in points], dtype=torch.float32).view(-1, 2)
+        usable = textured(rgb)
         if allowed is not None:
-            x, y = (xy + 0.5).floor().long().T
-            xy = xy[torch.from_numpy(allowed)[y.clamp(0, height - 1), x.clamp(0, width - 1)]]
+            usable &= allowed
+        x, y = (xy + 0.5).floor().long().T
+        xy = xy[torch.from_numpy(usable)[y.clamp(0, height - 1), x.clamp(0, width - 1)]].to(self.device)
         tensor = torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device).permute(2, 0, 1)[None].float() / 255
-        padded = functional.pad(imagenet_normalise(tensor), (0, width % STRIDE, 0, height % STRIDE))
-        xy = xy.to(self.device)
-        return CondlEncoding(xy, sample(self.draw(padded), xy), scale, self._step)
+        padded = functional.pad(imagenet_normalise(tensor), (0, -width % MULTIPLE, 0, -height % MULTIPLE))
+        drawn = self.draw(padded)[0].permute(1, 2, 0)
+        return CondlEncoding(xy, interpolate(drawn, xy), drawn.half() if self._subpixel else None, scale, self._step)
 
     def draw(self, image: Tensor) -> Tensor:
         """Unit descriptors (1, 128, H / 2, W / 2) of a float image (1, 3, H, W), ImageNet-normalised, even sides."""
@@ -136,7 +149,7 @@ class CondlMatcher(Matcher):
     def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> Correspondences:
         a, b = cast(CondlEncoding, reference.data), cast(CondlEncoding, query.data)
         mutual = mutual_nearest_neighbours(a.descriptors, b.descriptors)
-        xy0, xy1 = a.to_original(mutual.first), b.to_original(mutual.second)
+        xy0, xy1 = a.to_original(a.xy[mutual.first]), b.to_original(b.xy[mutual.second])
         # a mask that was resized may differ from the original one at its rim
         keep = reference.allows(xy0) & query.allows(xy1)
         similarity = mutual.similarity.cpu().numpy()
@@ -145,18 +158,44 @@ class CondlMatcher(Matcher):
         order = order[np.argsort(-similarity[order], kind="stable")]
         overlap = float(np.clip(similarity[order], 0, 1).sum()) / max(1, min(len(a.xy), len(b.xy)))
         chosen = order if max_matches is None else order[:max_matches]
-        # a sample stands for its cell: a uniform error of the step's width on either side
-        variance = (b.step**2 + a.step**2) / 12 / b.scale**2
-        precision = np.tile([1 / variance[0], 0.0, 1 / variance[1]], (len(chosen), 1))
+        xy1, precision = self._place(a, b, query, mutual.first[chosen], mutual.second[chosen])
         return Correspondences(
             xy0[chosen].astype(np.float32),
-            xy1[chosen].astype(np.float32),
+            xy1.astype(np.float32),
             np.clip(similarity[chosen], 0, 1).astype(np.float32),
             min(1.0, overlap),
             reference.size,
             query.size,
             precision.astype(np.float32),
         )
+
+    def _place(
+        self, a: CondlEncoding, b: CondlEncoding, query: Encoding, first: Tensor, second: Tensor
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Query places (M, 2) of matches, original pixels, and their precision (M, 3)."""
+        xy = b.to_original(b.xy[second])
+        # a sample stands for its cell: a uniform error of the step's width on either side
+        variance = (b.step**2 + a.step**2) / 12 / b.scale**2
+        precision = np.tile([1 / variance[0], 0.0, 1 / variance[1]], (len(xy), 1))
+        if b.drawn is None or len(xy) == 0:
+            return xy, precision
+        aligned = align(b.drawn, a.descriptors[first], b.xy[second], b.step / 2)
+        moved = b.to_original(aligned.xy)
+        covariance = torch.linalg.inv(aligned.information.double().cpu()).numpy()
+        covariance = covariance + _LEAST_STD_PX**2 * np.eye(2)
+        inverse = np.linalg.inv(covariance / b.scale[:, None] / b.scale)
+        width, height = query.size
+        inside = ((moved >= -0.5) & (moved <= np.array([width, height]) - 0.5)).all(1) & query.allows(moved)
+        xy[inside] = moved[inside]
+        precision[inside] = np.stack([inverse[:, 0, 0], inverse[:, 0, 1], inverse[:, 1, 1]], 1)[inside]
+        return xy, precision
+
+
+def textured(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """bool (H, W): pixels in whose neighbourhood the grey values differ at all."""
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    kernel = np.ones((2 * _NEIGHBOURHOOD + 1, 2 * _NEIGHBOURHOOD + 1), np.uint8)
+    return np.asarray(cv2.subtract(cv2.dilate(grey, kernel), cv2.erode(grey, kernel)) >= _LEAST_CONTRAST)
 
 
 def grid_points(width: int, height: int, step: float) -> Tensor:
@@ -166,20 +205,3 @@ def grid_points(width: int, height: int, step: float) -> Tensor:
     x, y = x + (width - 1 - float(x[-1])) / 2, y + (height - 1 - float(y[-1])) / 2
     rows, columns = torch.meshgrid(y, x, indexing="ij")
     return torch.stack([columns.reshape(-1), rows.reshape(-1)], 1)
-
-
-def sample(descriptors: Tensor, xy: Tensor) -> Tensor:
-    """Bilinear descriptors at pixels, of unit length.
-
-    Args:
-        descriptors: (1, C, h, w) at stride 2.
-        xy: (N, 2) pixels of the image.
-
-    Returns:
-        (N, C).
-    """
-    height, width = (STRIDE * side for side in descriptors.shape[-2:])
-    size = xy.new_tensor([width, height])
-    grid = ((xy + 0.5) / size * 2 - 1).view(1, -1, 1, 2)
-    sampled = functional.grid_sample(descriptors, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return functional.normalize(sampled[0, :, :, 0].T, dim=1)
