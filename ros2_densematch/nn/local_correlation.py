@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 _ALL_PAIRS_CELLS = 2500
 # elements of a tile's windows: small enough for the cache of a CPU core, large enough to fill a GPU
 _TILE_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
-# side of a block of query cells, and the most support cells that a block is correlated with; beyond, windows are cheaper
+# side of a block of query cells, and the most support cells that it is correlated with: beyond, windows are cheaper
 _BLOCK, _BLOCK_CELLS = 8, 2048
 
 

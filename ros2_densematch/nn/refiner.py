@@ -42,8 +42,51 @@ def _block(inputs: int, outputs: int, momentum: float) -> nn.Sequential:
     )
 
 
-class Refiner(nn.Module):
-    """Displacement and certainty update from query features, warped support features and local correlation."""
+class RefinerInterface(nn.Module):
+    """What a refiner takes and gives, whichever way it is computed."""
+
+    spec: RefinerSpec
+    disp_emb: nn.Conv2d
+    _certainty_first: bool
+    _displacement_gain: float
+    _detach_sampled: bool
+
+    def pair_inputs(self, query: Tensor, support: Tensor, flow: Tensor, gain: float) -> list[Tensor]:
+        """All inputs but the query features: warped support features, displacement embedding, local correlation.
+
+        Arguments as of `Refiner.forward`.
+        """
+        # gradients reach the sampled features in training, unless the released model cut them
+        sampled = sample(support, flow)
+        if self._detach_sampled:
+            sampled = sampled.detach()
+        centres = cell_centres(*query.shape[-2:], device=query.device)
+        displacement = (self._displacement_gain * gain) * (flow - centres)
+        parts = [sampled, self.disp_emb(displacement.to(query.dtype))]
+        if self.spec.radius is not None:
+            parts.append(local_correlation(query, support, flow, self.spec.radius))
+        return parts
+
+    def displacement_and_certainty(self, out: Tensor) -> tuple[Tensor, Tensor]:
+        """The three output channels in one order, whatever the model's."""
+        if self._certainty_first:
+            return out[:, 1:], out[:, :1]
+        return out[:, :2], out[:, 2:]
+
+    def compilable(self) -> list[nn.Module]:
+        """The parts that `torch.compile` speeds up."""
+        raise NotImplementedError
+
+    def share(self, query: Tensor) -> Tensor | None:
+        """What the query features alone contribute to the first block, or None where that is not kept apart."""
+        return None
+
+
+class Refiner(RefinerInterface):
+    """Displacement and certainty update from query features, warped support features and local correlation.
+
+    As published, for training and as the standard of `PreparedRefiner`, which computes the same for inference.
+    """
 
     def __init__(
         self,
@@ -76,30 +119,25 @@ class Refiner(nn.Module):
         self.hidden_blocks = nn.Sequential(*[_block(hidden, hidden, momentum) for _ in range(_HIDDEN_BLOCKS)])
         self.out_conv = nn.Conv2d(hidden, 3, 1)
 
-    def forward(self, query: Tensor, support: Tensor, flow: Tensor, gain: float = 1.0) -> tuple[Tensor, Tensor]:
+    def compilable(self) -> list[nn.Module]:
+        return [self.block1, self.hidden_blocks]
+
+    def forward(
+        self, query: Tensor, support: Tensor, flow: Tensor, gain: float = 1.0, share: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """
         Args:
             query: (B, C, H, W) features.
             support: (B, C, H, W) features of the other image.
             flow: float32 (B, 2, H, W), normalised (x, y) in the other image.
             gain: further factor on the displacement before its embedding (RoMa: size of the image against 560).
+            share: of `share`; not used here.
 
         Returns:
             displacement float32 (B, 2, H, W), in the units of the caller, and certainty update float32 (B, 1, H, W).
         """
-        # gradients reach the sampled features in training, unless the released model cut them
-        sampled = sample(support, flow)
-        if self._detach_sampled:
-            sampled = sampled.detach()
-        centres = cell_centres(*query.shape[-2:], device=query.device)
-        displacement = (self._displacement_gain * gain) * (flow - centres)
-        parts = [query, sampled, self.disp_emb(displacement.to(query.dtype))]
-        if self.spec.radius is not None:
-            parts.append(local_correlation(query, support, flow, self.spec.radius))
-        hidden = self.hidden_blocks(self.block1(torch.cat(parts, 1))).float()
+        inputs = torch.cat([query, *self.pair_inputs(query, support, flow, gain)], 1)
+        hidden = self.hidden_blocks(self.block1(inputs)).float()
         # as released: in float32 under mixed precision too
         with torch.autocast(hidden.device.type, enabled=False):
-            out = self.out_conv(hidden)
-        if self._certainty_first:
-            return out[:, 1:], out[:, :1]
-        return out[:, :2], out[:, 2:]
+            return self.displacement_and_certainty(self.out_conv(hidden))

@@ -55,7 +55,7 @@ def test_the_symmetric_match_with_upsampling(golden: Golden, dkm: DkmMatcher):
         expected.compare(f"c_dfn_coord{s}", coordinates)
         expected.compare(f"c_dfn_certainty{s}", certainty)
         expected.compare(f"c_dfn_context{s}", context[:, ::16])
-    check_refiners(expected, trace, _EMBEDDING_CHANNELS, _SAMPLED_CHANNELS, certainty_first=True)
+    check_refiners(expected, trace, _EMBEDDING_CHANNELS, _SAMPLED_CHANNELS)
     check_scales(expected, trace)
     # what training supervises at the coarsest scale
     expected.compare("c_flow32", torch.cat([o[32].flow for o in trace.coarse]))

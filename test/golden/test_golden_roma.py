@@ -65,7 +65,7 @@ def test_the_symmetric_match_with_upsampling(golden: Golden, roma: RomaMatcher):
     expected.compare_integers("c_anchor_argmax", logits.argmax(1), skip=near_tie)
     before = np.concatenate([o[16].flow_before for o in trace.outputs[::2]])
     expected.compare("c_flow_pre_refine16", before)
-    check_refiners(expected, trace, _EMBEDDING_CHANNELS, _SAMPLED_CHANNELS, certainty_first=False)
+    check_refiners(expected, trace, _EMBEDDING_CHANNELS, _SAMPLED_CHANNELS)
     check_scales(expected, trace)
     expected.compare("warp_A_half_B_coords", forward.flow[None])
     expected.compare("warp_B_half_A_coords", backward.flow[None])

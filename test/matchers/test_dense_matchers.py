@@ -21,6 +21,7 @@ from ros2_densematch.matchers.tiny_roma.network import TinyRomaNetwork
 from ros2_densematch.nn.dinov2 import Dinov2
 from ros2_densematch.nn.gaussian_process import GaussianProcess
 from ros2_densematch.nn.grid import cell_centres
+from ros2_densematch.nn.prepared_refiner import PreparedRefiner
 from ros2_densematch.weights.key_tables import key_table
 
 COARSE, FINE = (64, 80), (80, 96)
@@ -174,7 +175,11 @@ def test_given_key_points_match_through_the_matcher(dkm: DkmMatcher):
 
 
 def flows(matcher: DenseMatcher, a: np.ndarray, b: np.ndarray) -> list[torch.Tensor]:
-    return [r.flow for r in matcher.dense(matcher.encode(a), matcher.encode(b))]
+    return flows_of(matcher, matcher.encode(a), matcher.encode(b))
+
+
+def flows_of(matcher: DenseMatcher, reference: Encoding, query: Encoding) -> list[torch.Tensor]:
+    return [r.flow for r in matcher.dense(reference, query)]
 
 
 def test_both_directions_are_the_single_ones(dkm: DkmMatcher, monkeypatch):
@@ -226,6 +231,37 @@ def test_a_keyframe_is_encoded_and_conditioned_once(dkm: DkmMatcher, monkeypatch
     assert calls.conditioned == 6
 
 
+def test_a_keyframes_share_of_the_refiners_is_made_once_and_changes_nothing(dkm: DkmMatcher, monkeypatch):
+    made = []
+    share = PreparedRefiner.share
+    monkeypatch.setattr(PreparedRefiner, "share", lambda self, query: made.append(query) or share(self, query))
+    monkeypatch.setattr(dkm, "settings", dkm.settings.__class__(COARSE, FINE, "reference_to_query"))
+    keyframe = dkm.encode(picture(0), reference=True)
+    # scales 16, 8, 4, 2, and again 8, 4, 2 of the upsampling pass
+    assert len(made) == 7
+    first = flows_of(dkm, keyframe, dkm.encode(picture(1)))
+    # only the finest scale, which is not worth its memory, in both passes
+    assert len(made) == 9
+    # a frame that becomes a keyframe keeps what the first match made
+    promoted = dkm.encode(picture(0))
+    assert promoted.data.shares is None
+    assert torch.equal(flows_of(dkm, promoted, dkm.encode(picture(1)))[0], first[0])
+    assert promoted.data.shares is not None
+    # a matcher that must save memory keeps nothing, with the same result
+    monkeypatch.setattr(dkm, "_keeps_shares", False)
+    thrifty = dkm.encode(picture(0), reference=True)
+    assert torch.equal(flows_of(dkm, thrifty, dkm.encode(picture(1)))[0], first[0])
+    assert thrifty.data.shares is None
+
+
+def test_no_share_is_made_where_only_the_query_is_refined(dkm: DkmMatcher, monkeypatch):
+    monkeypatch.setattr(dkm, "settings", dkm.settings.__class__(COARSE, FINE, "query_to_reference"))
+    keyframe, frame = dkm.encode(picture(0), reference=True), dkm.encode(picture(1))
+    dkm.dense(keyframe, frame)
+    assert keyframe.data.shares is None
+    assert frame.data.shares is None
+
+
 def test_encoding_for_reference_gives_the_same_match(dkm: DkmMatcher):
     query = dkm.encode(picture(1))
     first = dkm.match(dkm.encode(picture(0), reference=True), query, max_matches=200)
@@ -233,7 +269,7 @@ def test_encoding_for_reference_gives_the_same_match(dkm: DkmMatcher):
     assert np.array_equal(first.query_xy, second.query_xy)
 
 
-def test_folded_batch_norms_give_the_same_warp(dkm: DkmMatcher, monkeypatch):
+def test_folded_batch_norms_and_prepared_refiners_give_the_same_warp(dkm: DkmMatcher, monkeypatch):
     # batch norms that do something
     state = DkmNetwork().state_dict()
     generator = torch.Generator().manual_seed(0)
@@ -245,6 +281,7 @@ def test_folded_batch_norms_give_the_same_warp(dkm: DkmMatcher, monkeypatch):
     folded = small_dkm(weights=state)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.network.modules())
     monkeypatch.setattr(dense_matcher, "fold_batch_norms", lambda network: 0)
+    monkeypatch.setattr(DkmNetwork, "prepare_refiners", lambda network: None)
     plain = small_dkm(weights=state)
     assert any(isinstance(m, nn.BatchNorm2d) for m in plain.network.modules())
     for x, y in zip(flows(folded, picture(0), picture(1)), flows(plain, picture(0), picture(1)), strict=True):
@@ -267,7 +304,7 @@ def test_float16_features_keep_gaussian_process_and_last_convolutions_in_float32
     assert encoding.conditioned[16].solved.dtype == torch.float32
     decoder = half.network.decoder
     assert decoder.gps["16"].pos_conv.weight.dtype == decoder.conv_refiner["1"].out_conv.weight.dtype == torch.float32
-    assert decoder.conv_refiner["1"].block1[0].weight.dtype == torch.float16
+    assert decoder.conv_refiner["1"].pair.depthwise.weight.dtype == torch.float16
 
 
 NETWORKS = {"dkm": DkmNetwork, "roma": lambda: RomaNetwork(dinov2=Dinov2(depth=1)), "tiny_roma": TinyRomaNetwork}

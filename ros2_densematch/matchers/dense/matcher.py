@@ -140,11 +140,14 @@ class DenseEncoding:
         fine: scale -> features of the upsampling pass, or None without one.
         conditioned: the Gaussian processes conditioned on this image: made by `encode(reference=True)`, otherwise by
             the first match that needs them; then kept.
+        shares: of the coarse and the upsampling pass, what this image contributes to the refiners' first blocks when it
+            is the keyframe; made and kept like `conditioned`.
     """
 
     coarse: Pyramid
     fine: Pyramid | None
     conditioned: dict[int, Conditioned] = field(default_factory=dict)
+    shares: tuple[Pyramid, Pyramid] | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,7 @@ class DenseMatcher(SampledMatcher):
         attenuate_certainty: bool,
         sampling: Sampling,
         compile_network: bool,
+        keep_shares: bool = True,
     ) -> None:
         """
         Args:
@@ -191,15 +195,18 @@ class DenseMatcher(SampledMatcher):
             attenuate_certainty: the certainty attenuation of the released models.
             sampling: how matches are drawn.
             compile_network: compile encoders, match decoder and refiners with `torch.compile` at their first use.
+            keep_shares: keep what a keyframe's features contribute to the refiners; False saves its memory.
         """
         super().__init__(sampling)
         self.preset = preset
         self.settings = settings
         self._attenuates = attenuate_certainty
+        self._keeps_shares = keep_shares
         self._device = choose_device(device)
         self._dtype = torch_type(dtype)
         network.eval().requires_grad_(False)
         fold_batch_norms(network)
+        network.prepare_refiners()
         if self._dtype != torch.float32:
             network.set_precision(self._dtype)
         network.to(device=self._device)
@@ -218,6 +225,8 @@ class DenseMatcher(SampledMatcher):
         encoding = DenseEncoding(coarse, fine)
         if reference and self.settings.direction != "reference_to_query":
             self._condition(encoding)
+        if reference and self.settings.direction != "query_to_reference":
+            self._keep_shares(encoding)
         return encoding
 
     def _prepared(self, rgb: Image, size: tuple[int, int]) -> Tensor:
@@ -230,6 +239,11 @@ class DenseMatcher(SampledMatcher):
             support.conditioned = self.network.condition(support.coarse)
         return support.conditioned
 
+    def _keep_shares(self, keyframe: DenseEncoding) -> None:
+        if self._keeps_shares and keyframe.shares is None:
+            fine = {} if keyframe.fine is None else self.network.shares(keyframe.fine)
+            keyframe.shares = (self.network.shares(keyframe.coarse), fine)
+
     @torch.inference_mode()
     def dense(self, reference: Encoding, query: Encoding) -> list[DenseResult]:
         """The dense warps of the matcher's direction or directions, masks not applied.
@@ -238,16 +252,18 @@ class DenseMatcher(SampledMatcher):
         """
         results = []
         if self.settings.direction != "query_to_reference":
+            self._keep_shares(reference.data)
             results.append(self._one_direction(reference.data, query.data, reverse=False))
         if self.settings.direction != "reference_to_query":
             results.append(self._one_direction(query.data, reference.data, reverse=True))
         return results
 
     def _one_direction(self, query: DenseEncoding, support: DenseEncoding, *, reverse: bool) -> DenseResult:
-        outputs = self.network.match_coarse(query.coarse, support.coarse, self._condition(support))
+        coarse_shares, fine_shares = query.shares or (None, None)
+        outputs = self.network.match_coarse(query.coarse, support.coarse, self._condition(support), coarse_shares)
         flow, certainty, coarse = outputs[1].flow, outputs[1].certainty, outputs[16].certainty
         if query.fine is not None and support.fine is not None:
-            outputs = self.network.match_fine(query.fine, support.fine, flow, certainty)
+            outputs = self.network.match_fine(query.fine, support.fine, flow, certainty, fine_shares)
             flow, certainty = outputs[1].flow, outputs[1].certainty
         if self._attenuates:
             certainty = attenuate(certainty, coarse)

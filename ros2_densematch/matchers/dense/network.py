@@ -11,12 +11,15 @@ from torch import Tensor, nn
 
 from ros2_densematch.nn.gaussian_process import Conditioned, GaussianProcess
 from ros2_densematch.nn.grid import resize
-from ros2_densematch.nn.refiner import Refiner
+from ros2_densematch.nn.prepared_refiner import PreparedRefiner
+from ros2_densematch.nn.refiner import Refiner, RefinerInterface
 
 Pyramid = dict[int, Tensor]
 
 # scales of the refiners that the upsampling pass runs again
 FINE_SCALES = (8, 4, 2, 1)
+# scales at which a keyframe's share of the refiners' first block is kept: finer ones cost memory and save little
+SHARED_SCALES = (16, 8, 4, 2)
 
 
 @dataclass(frozen=True)
@@ -98,21 +101,45 @@ class DenseNetwork(nn.Module, ABC):
         """The Gaussian processes, conditioned on the support image; any number of `match_coarse` reuse it."""
         return {int(s): cast(GaussianProcess, gp).condition(support[int(s)]) for s, gp in self.decoder.gps.items()}
 
+    def prepare_refiners(self) -> None:
+        """Puts refiners for inference in place of those of the checkpoint; batch norms must be folded."""
+        for s, refiner in self.decoder.conv_refiner.items():
+            self.decoder.conv_refiner[s] = PreparedRefiner(cast(Refiner, refiner))
+
+    def shares(self, query: Pyramid) -> Pyramid:
+        """What the features of a pass contribute to the refiners' first blocks, for the scales where it is kept apart.
+
+        Any number of matches from this image, `match_coarse` or `match_fine`, reuse it.
+        """
+        found = {}
+        for s in SHARED_SCALES:
+            if s in query:
+                share = cast(RefinerInterface, self.decoder.conv_refiner[str(s)]).share(query[s])
+                if share is not None:
+                    found[s] = share
+        return found
+
     def match_coarse(
-        self, query: Pyramid, support: Pyramid, conditioned: dict[int, Conditioned]
+        self,
+        query: Pyramid,
+        support: Pyramid,
+        conditioned: dict[int, Conditioned],
+        shares: Pyramid | None = None,
     ) -> dict[int, ScaleOutput]:
-        """The coarse pass: scale -> prediction, for query cells in the support image."""
+        """The coarse pass: scale -> prediction, for query cells in the support image; `shares` are of the query."""
         found = self.global_match(query, conditioned)
         outputs = {s: ScaleOutput(f, c, f) for s, (f, c) in (found.coarser or {}).items()}
         flow, certainty = found.flow, found.certainty
-        outputs |= self._refine((16, *FINE_SCALES), query, support, flow, certainty)
+        outputs |= self._refine((16, *FINE_SCALES), query, support, flow, certainty, shares)
         first = outputs[16]
         outputs[16] = ScaleOutput(first.flow, first.certainty, first.flow_before, found.anchor_logits, found.certainty)
         return outputs
 
-    def match_fine(self, query: Pyramid, support: Pyramid, flow: Tensor, certainty: Tensor) -> dict[int, ScaleOutput]:
-        """The upsampling pass, from the finest flow and certainty of the coarse pass."""
-        return self._refine(FINE_SCALES, query, support, flow, certainty)
+    def match_fine(
+        self, query: Pyramid, support: Pyramid, flow: Tensor, certainty: Tensor, shares: Pyramid | None = None
+    ) -> dict[int, ScaleOutput]:
+        """The upsampling pass, from the finest flow and certainty of the coarse pass; `shares` are of the query."""
+        return self._refine(FINE_SCALES, query, support, flow, certainty, shares)
 
     def forward(self, query: Tensor, support: Tensor) -> dict[int, ScaleOutput]:
         """The coarse pass on two image batches, for training: one direction, all scales.
@@ -132,7 +159,13 @@ class DenseNetwork(nn.Module, ABC):
         return self.match_coarse(a, b, self.condition(b))
 
     def _refine(
-        self, scales: tuple[int, ...], query: Pyramid, support: Pyramid, flow: Tensor, certainty: Tensor
+        self,
+        scales: tuple[int, ...],
+        query: Pyramid,
+        support: Pyramid,
+        flow: Tensor,
+        certainty: Tensor,
+        shares: Pyramid | None = None,
     ) -> dict[int, ScaleOutput]:
         height, width = query[1].shape[-2:]
         gain = self.displacement_gain(height, width)
@@ -143,8 +176,8 @@ class DenseNetwork(nn.Module, ABC):
             flow, certainty = resize(flow, size), resize(certainty, size)
             if self.training and i > 0:
                 flow, certainty = flow.detach(), certainty.detach()
-            refiner = cast(Refiner, self.decoder.conv_refiner[str(s)])
-            displacement, update = refiner(query[s], support[s], flow, gain)
+            refiner = cast(RefinerInterface, self.decoder.conv_refiner[str(s)])
+            displacement, update = refiner(query[s], support[s], flow, gain, (shares or {}).get(s))
             before = flow
             flow, certainty = flow + s * cell * displacement, certainty + update
             outputs[s] = ScaleOutput(flow, certainty, before)
@@ -154,13 +187,13 @@ class DenseNetwork(nn.Module, ABC):
         """The parts that `torch.compile` speeds up: no tiles, no shapes that depend on the data."""
         parts = [*self.get_submodule("encoder").children(), self.decoder.embedding_decoder]
         for refiner in self.decoder.conv_refiner.values():
-            parts += [cast(Refiner, refiner).block1, cast(Refiner, refiner).hidden_blocks]
+            parts += cast(RefinerInterface, refiner).compilable()
         return parts
 
     def set_precision(self, dtype: torch.dtype) -> None:
         """Runs the heavy parts in another type; Gaussian processes and the refiners' last convolutions stay float32."""
         exact: list[nn.Module] = [self.decoder.gps]
-        exact += [cast(Refiner, refiner).out_conv for refiner in self.decoder.conv_refiner.values()]
+        exact += [refiner.get_submodule("out_conv") for refiner in self.decoder.conv_refiner.values()]
         kept = {id(p) for module in exact for p in module.parameters()}
         self._apply(lambda t: t.to(dtype) if t.is_floating_point() and id(t) not in kept else t)  # type: ignore[no-untyped-call]
 

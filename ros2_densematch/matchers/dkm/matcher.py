@@ -39,6 +39,7 @@ class DkmMatcher(DenseMatcher):
         sampling: Sampling | None = None,
         local_correlation: bool = True,
         compile_network: bool = False,
+        keep_shares: bool = True,
     ) -> None:
         """
         Args:
@@ -53,6 +54,7 @@ class DkmMatcher(DenseMatcher):
             sampling: None for the released balanced sampling.
             local_correlation: False builds the refiners of the earlier paper's text, for weights trained that way.
             compile_network: with `torch.compile`, at the first use.
+            keep_shares: keep what a keyframe's features contribute to the refiners; False saves its memory.
 
         Raises:
             ValueError: unknown preset, device, direction or dtype, a bad size, or weights of another network.
@@ -81,4 +83,5 @@ class DkmMatcher(DenseMatcher):
             attenuate_certainty=attenuate_certainty,
             sampling=sampling or Sampling(),
             compile_network=compile_network,
+            keep_shares=keep_shares,
         )

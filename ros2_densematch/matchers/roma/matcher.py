@@ -38,6 +38,7 @@ class RomaMatcher(DenseMatcher):
         attenuate_certainty: bool = True,
         sampling: Sampling | None = None,
         compile_network: bool = False,
+        keep_shares: bool = True,
     ) -> None:
         """
         Args:
@@ -53,6 +54,7 @@ class RomaMatcher(DenseMatcher):
             attenuate_certainty: as released (True).
             sampling: None for the released balanced sampling.
             compile_network: with `torch.compile`, at the first use.
+            keep_shares: keep what a keyframe's features contribute to the refiners; False saves its memory.
 
         Raises:
             ValueError: unknown preset, device, direction or dtype, a bad size, or weights of another network.
@@ -82,4 +84,5 @@ class RomaMatcher(DenseMatcher):
             attenuate_certainty=attenuate_certainty,
             sampling=sampling or Sampling(),
             compile_network=compile_network,
+            keep_shares=keep_shares,
         )
