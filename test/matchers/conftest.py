@@ -83,7 +83,7 @@ def shipped_filter() -> None:
         pytest.skip("the shipped weights of gcm hold no match filter yet")
 
 
-@pytest.fixture(scope="session", params=["gcm", "sift"])
+@pytest.fixture(scope="session", params=["condl", "gcm", "sift"])
 def matcher(request: pytest.FixtureRequest) -> Matcher:
     """The matchers that need no fetched weights: the half of the contract that speaks of matches."""
     return load_matcher(request.param, device="cpu", weights="random")
