@@ -55,12 +55,15 @@ def cell_anchors(grey: NDArray[np.float32], allowed: NDArray[np.bool_] | None) -
         allowed: bool (H, W), or None for everywhere.
 
     Returns:
-        (rows, columns, 2) pixels; NaN where the mask leaves no pixel of the cell.
+        (rows, columns, 2) pixels; NaN where the mask leaves no pixel of the cell. Cells at the right and lower rim that
+        the image fills in part are among them.
     """
-    rows, columns = grey.shape[0] // CELL, grey.shape[1] // CELL
-    strength = cv2.cornerMinEigenVal(grey, 5)[: rows * CELL, : columns * CELL]
+    height, width = grey.shape
+    rows, columns = -(-height // CELL), -(-width // CELL)
+    strength = np.full((rows * CELL, columns * CELL), -1.0, np.float32)
+    strength[:height, :width] = cv2.cornerMinEigenVal(grey, 5)
     if allowed is not None:
-        strength = np.where(allowed[: rows * CELL, : columns * CELL], strength, -1.0)
+        strength[:height, :width][~allowed] = -1.0
     cells = strength.reshape(rows, CELL, columns, CELL).swapaxes(1, 2).reshape(rows, columns, CELL * CELL)
     best = cells.argmax(2)
     y, x = np.divmod(best, CELL)

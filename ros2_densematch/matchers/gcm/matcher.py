@@ -230,11 +230,15 @@ class GcmMatcher(Matcher):
         possible = int((score >= self._least_score).sum())
         return possible >= _LEAST_POSSIBLE and int((score >= self._confident_score).sum()) < self._enough
 
+    def enlarged(self, encoding: GcmEncoding) -> GcmEncoding:
+        """The encoding of the enlarged working image; made once."""
+        return enlarged(encoding, self._encode_working)
+
     def _with_closer_look(
         self, reference: GcmEncoding, query: GcmEncoding, candidates: Candidates, score: NDArray[np.float64]
     ) -> tuple[Candidates, NDArray[np.float64]]:
         """The candidates and those of the enlarged images, in working pixels."""
-        a, b = enlarged(reference, self._encode_working), enlarged(query, self._encode_working)
+        a, b = self.enlarged(reference), self.enlarged(query)
         closer = self._finish(a, b, coarse_matches(a, b, similarity=self._similarity_threshold))
         closer_score = self.score(closer)
         return joined_without_repetition(candidates, score, in_working_pixels(closer, a, b), closer_score)
