@@ -77,10 +77,6 @@ class RefinerInterface(nn.Module):
         """The parts that `torch.compile` speeds up."""
         raise NotImplementedError
 
-    def share(self, query: Tensor) -> Tensor | None:
-        """What the query features alone contribute to the first block, or None where that is not kept apart."""
-        return None
-
 
 class Refiner(RefinerInterface):
     """Displacement and certainty update from query features, warped support features and local correlation.
@@ -131,7 +127,7 @@ class Refiner(RefinerInterface):
             support: (B, C, H, W) features of the other image.
             flow: float32 (B, 2, H, W), normalised (x, y) in the other image.
             gain: further factor on the displacement before its embedding (RoMa: size of the image against 560).
-            share: of `share`; not used here.
+            share: of a `PreparedRefiner`; not used here.
 
         Returns:
             displacement float32 (B, 2, H, W), in the units of the caller, and certainty update float32 (B, 1, H, W).

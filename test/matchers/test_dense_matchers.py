@@ -237,16 +237,18 @@ def test_a_keyframes_share_of_the_refiners_is_made_once_and_changes_nothing(dkm:
     monkeypatch.setattr(PreparedRefiner, "share", lambda self, query: made.append(query) or share(self, query))
     monkeypatch.setattr(dkm, "settings", dkm.settings.__class__(COARSE, FINE, "reference_to_query"))
     keyframe = dkm.encode(picture(0), reference=True)
-    # scales 16, 8, 4, 2, and again 8, 4, 2 of the upsampling pass
-    assert len(made) == 7
+    # scales 16, 8, 4, 2, 1, and all but the first again in the upsampling pass
+    assert len(made) == 9
     first = flows_of(dkm, keyframe, dkm.encode(picture(1)))
-    # only the finest scale, which is not worth its memory, in both passes
+    flows_of(dkm, keyframe, dkm.encode(picture(2)))
     assert len(made) == 9
     # a frame that becomes a keyframe keeps what the first match made
     promoted = dkm.encode(picture(0))
     assert promoted.data.shares is None
     assert torch.equal(flows_of(dkm, promoted, dkm.encode(picture(1)))[0], first[0])
     assert promoted.data.shares is not None
+    # of the last keyframe only: the memory does not grow with their number
+    assert keyframe.data.shares is None
     # a matcher that must save memory keeps nothing, with the same result
     monkeypatch.setattr(dkm, "_keeps_shares", False)
     thrifty = dkm.encode(picture(0), reference=True)

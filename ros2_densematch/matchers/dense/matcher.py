@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -141,7 +142,8 @@ class DenseEncoding:
         conditioned: the Gaussian processes conditioned on this image: made by `encode(reference=True)`, otherwise by
             the first match that needs them; then kept.
         shares: of the coarse and the upsampling pass, what this image contributes to the refiners' first blocks when it
-            is the keyframe; made and kept like `conditioned`.
+            is the keyframe. Made like `conditioned`, but kept only for the keyframe that its matcher used last: they
+            take more memory than the features.
     """
 
     coarse: Pyramid
@@ -202,6 +204,8 @@ class DenseMatcher(SampledMatcher):
         self.settings = settings
         self._attenuates = attenuate_certainty
         self._keeps_shares = keep_shares
+        # whose shares are kept
+        self._last_keyframe: weakref.ref[DenseEncoding] | None = None
         self._device = choose_device(device)
         self._dtype = torch_type(dtype)
         network.eval().requires_grad_(False)
@@ -241,8 +245,13 @@ class DenseMatcher(SampledMatcher):
 
     def _keep_shares(self, keyframe: DenseEncoding) -> None:
         if self._keeps_shares and keyframe.shares is None:
+            # those of the keyframe before go first: never two at a time
+            before = self._last_keyframe() if self._last_keyframe is not None else None
+            if before is not None:
+                before.shares = None
             fine = {} if keyframe.fine is None else self.network.shares(keyframe.fine)
             keyframe.shares = (self.network.shares(keyframe.coarse), fine)
+            self._last_keyframe = weakref.ref(keyframe)
 
     @torch.inference_mode()
     def dense(self, reference: Encoding, query: Encoding) -> list[DenseResult]:

@@ -18,8 +18,6 @@ Pyramid = dict[int, Tensor]
 
 # scales of the refiners that the upsampling pass runs again
 FINE_SCALES = (8, 4, 2, 1)
-# scales at which a keyframe's share of the refiners' first block is kept: finer ones cost memory and save little
-SHARED_SCALES = (16, 8, 4, 2)
 
 
 @dataclass(frozen=True)
@@ -107,17 +105,14 @@ class DenseNetwork(nn.Module, ABC):
             self.decoder.conv_refiner[s] = PreparedRefiner(cast(Refiner, refiner))
 
     def shares(self, query: Pyramid) -> Pyramid:
-        """What the features of a pass contribute to the refiners' first blocks, for the scales where it is kept apart.
+        """What the features of a pass contribute to the refiners' first blocks: scale -> (B, hidden, h, w).
 
-        Any number of matches from this image, `match_coarse` or `match_fine`, reuse it.
+        Any number of matches from this image, `match_coarse` or `match_fine`, reuse it. None for refiners as published.
         """
-        found = {}
-        for s in SHARED_SCALES:
-            if s in query:
-                share = cast(RefinerInterface, self.decoder.conv_refiner[str(s)]).share(query[s])
-                if share is not None:
-                    found[s] = share
-        return found
+        refiners = self.decoder.conv_refiner.items()
+        return {
+            int(s): r.share(query[int(s)]) for s, r in refiners if int(s) in query and isinstance(r, PreparedRefiner)
+        }
 
     def match_coarse(
         self,
