@@ -1,7 +1,8 @@
 #!/bin/sh
 # Builds the ROS 2 messages (densematch.msg, densematch.srv) into a virtual environment from the community wheels of
 # rclpy, for machines without a ROS distribution (x86-64 Linux, Python 3.10 to 3.13). Needs cmake, make and a C++ compiler,
-# and densematch installed in the environment.
+# and densematch installed in the environment. tf2_msgs/TFMessage, which no wheel has, is built too: without it no node
+# can read /tf_static or publish /tf.
 #   sh scripts/build_messages.sh [--optional] [VENV]         default .venv
 # --optional: where the machine lacks something, say so in one line and end with 0. A failed build is an error all the same.
 # VENV/.messages is the mark of a build that succeeded.
@@ -66,13 +67,49 @@ for path in Path(sys.argv[1], "share").glob("*/cmake/*.cmake"):
 PYTHON
 
 export PATH="$venv/bin:$PATH"
-cmake -S "$source" -B "$build" -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF -DDENSEMATCH_INSTALL_MODULE=OFF \
-    -DCMAKE_PREFIX_PATH="$venv" -DCMAKE_INSTALL_PREFIX="$venv" -DPython3_EXECUTABLE="$python" >"$build/log" 2>&1 &&
-    cmake --build "$build" --parallel 2 >>"$build/log" 2>&1 &&
-    cmake --install "$build" >>"$build/log" 2>&1 || {
-    tail -n 40 "$build/log" >&2
-    exit 1
+
+# Configures, builds and installs an ament package: its source folder, its build folder, more definitions for CMake.
+build_package() {
+    package=$1
+    folder=$2
+    shift 2
+    cmake -S "$package" -B "$folder" -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF -DCMAKE_PREFIX_PATH="$venv" \
+        -DCMAKE_INSTALL_PREFIX="$venv" -DPython3_EXECUTABLE="$python" "$@" >"$build/log" 2>&1 &&
+        cmake --build "$folder" --parallel 2 >>"$build/log" 2>&1 &&
+        cmake --install "$folder" >>"$build/log" 2>&1 || {
+        tail -n 40 "$build/log" >&2
+        exit 1
+    }
 }
+
+if ! "$python" -c 'import tf2_msgs.msg' 2>/dev/null; then
+    mkdir -p "$build/tf2_msgs/msg"
+    echo "geometry_msgs/TransformStamped[] transforms" >"$build/tf2_msgs/msg/TFMessage.msg"
+    cat >"$build/tf2_msgs/package.xml" <<'XML'
+<package format="3">
+  <name>tf2_msgs</name>
+  <version>0.0.0</version>
+  <description>TFMessage only, for environments of rclpy wheels.</description>
+  <maintainer email="none@example.org">densematch</maintainer>
+  <license>Apache-2.0</license>
+  <buildtool_depend>ament_cmake</buildtool_depend>
+  <build_depend>rosidl_default_generators</build_depend>
+  <depend>geometry_msgs</depend>
+  <member_of_group>rosidl_interface_packages</member_of_group>
+</package>
+XML
+    cat >"$build/tf2_msgs/CMakeLists.txt" <<'CMAKE'
+cmake_minimum_required(VERSION 3.16)
+project(tf2_msgs)
+find_package(ament_cmake REQUIRED)
+find_package(geometry_msgs REQUIRED)
+find_package(rosidl_default_generators REQUIRED)
+rosidl_generate_interfaces(${PROJECT_NAME} msg/TFMessage.msg DEPENDENCIES geometry_msgs)
+ament_package()
+CMAKE
+    build_package "$build/tf2_msgs" "$build/tf2_msgs/build"
+fi
+build_package "$source" "$build/densematch" -DDENSEMATCH_INSTALL_MODULE=OFF
 "$python" -c "
 from densematch import msg, srv
 names = [n for m in (msg, srv) for n in sorted(dir(m)) if n[0].isupper() and not n.endswith(('_Event', '_Request', '_Response'))]

@@ -35,6 +35,7 @@ from ros2_densematch.live.watch import another_cause, mismatch, rmem_max, silenc
 from ros2_densematch.messages.conversions import to_cdr
 
 _SYNC_PERIOD_S = 0.02
+_NO_TF = "publish_tf needs tf2_msgs, which is not here: make messages builds it; or use ~/odometry"
 _REPEAT_S = 60.0  # a complaint that stands is logged again
 
 
@@ -126,7 +127,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
                 continue
             if topic.name == "/tf" and not is_installed(topic.type):
                 if self.settings.publish_tf:
-                    raise ValueError("publish_tf needs tf2_msgs, which is not here: use ~/odometry, or a full ROS 2")
+                    raise ValueError(_NO_TF)
                 continue
             self._outputs[topic.name] = self.create_publisher(ros_type(topic.type), topic.name, qos_profile(topic.qos))
 
@@ -138,7 +139,9 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         self.reception.begin()
         for topic in SUBSCRIBED:
             if topic.name == TF_STATIC and not is_installed(topic.type):
-                self._say.info("tf2_msgs is not here: /tf_static is not read; set base_from_camera where it is needed")
+                self._say.info(
+                    "tf2_msgs is not here (make messages builds it): without /tf_static, set base_from_camera"
+                )
                 continue
             self._subscribe(self._as_subscribed(topic))
         advice = small_buffer_advice(self._as_subscribed(SUBSCRIBED[0]).qos, rmem_max())
@@ -312,7 +315,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         try:
             new = parameters.checked(self.settings, ours)
             if new.publish_tf and "/tf" not in self._outputs and self._outputs:
-                raise ValueError("publish_tf needs tf2_msgs, which is not here: use ~/odometry, or a full ROS 2")
+                raise ValueError(_NO_TF)
             loaded = self.core.prepare(new)
             if new.mask != self.settings.mask:
                 self.inputs.set_mask(new.mask)

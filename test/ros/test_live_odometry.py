@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,7 +110,7 @@ def test_without_metric_scale_there_is_no_odometry_unless_it_is_asked_for(
 
 
 def test_tf_is_published_only_on_request(start_node: Any, peer: Any, camera: Any, flight: Any) -> None:
-    pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not among the rclpy wheels")
+    pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not here: make messages builds it")
     start_node(*SETTINGS, "-p", "publish_tf:=true")
     peer.listen_to_node()
     transforms = peer.listen("/tf", "tf2_msgs/msg/TFMessage")
@@ -118,19 +120,19 @@ def test_tf_is_published_only_on_request(start_node: Any, peer: Any, camera: Any
     assert transforms[-1].transforms[0].child_frame_id == "base_link"
 
 
-def test_tf_without_tf2_msgs_is_refused_with_the_reason(start_node: Any, ros_environment: None) -> None:
-    try:
-        import tf2_msgs.msg  # noqa: F401
-
-        pytest.skip("tf2_msgs is here")
-    except ModuleNotFoundError:
-        pass
-    with pytest.raises(AssertionError, match="publish_tf needs tf2_msgs"):
+def test_tf_without_tf2_msgs_is_refused_with_the_reason(
+    start_node: Any, ros_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = tmp_path / "tf2_msgs"  # a package without messages, before the real one
+    hidden.mkdir()
+    (hidden / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    with pytest.raises(AssertionError, match="publish_tf needs tf2_msgs, which is not here: make messages builds it"):
         start_node("--matcher", "sift", "--ros-args", "-p", "publish_tf:=true")
 
 
 def test_extrinsics_come_from_tf_static(start_node: Any, peer: Any, camera: Any, flight: Any) -> None:
-    pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not among the rclpy wheels")
+    pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not here: make messages builds it")
     from rclpy.qos import DurabilityPolicy, QoSProfile
 
     from ros2_densematch.configuration import pose_of_text
