@@ -53,7 +53,7 @@ def messages_of(
         yield "~/correspondences", matches
     pose = frame_relative_pose(tracked, frame_id=frame_id)
     if pose is not None:
-        pose.latency_ms = (now_ns() - tracked.stamp_ns) * 1e-6
+        pose.latency_ms = latency_ms(tracked.stamp_ns, now_ns())
         yield "~/relative_pose", pose
     child = configuration.base_frame or frame_id
     if state is not None:
@@ -102,7 +102,7 @@ def messages_of(
             frames_dropped=outcome.counts.dropped,
             frames_refused=outcome.counts.refused,
             odometry_reason=why_no_odometry,
-            latency_ms=(now_ns() - tracked.stamp_ns) * 1e-6,
+            latency_ms=latency_ms(tracked.stamp_ns, now_ns()),
             input_hz=outcome.counts.input_hz,
             output_hz=outcome.counts.output_hz,
             gpu_memory=gpu_memory(),
@@ -117,6 +117,16 @@ def messages_of(
     if outcome.reference_image is not None and wanted("~/matches_image"):
         picture = match_picture(outcome.reference_image, frame.image, found, tracked.inliers)
         yield "~/matches_image", image_message(picture, "rgb8", tracked.stamp_ns, frame_id)
+
+
+def latency_ms(stamp_ns: int, now_ns: int) -> float:
+    """Milliseconds from an image's stamp to now; NaN where the two cannot be of one clock.
+
+    That is so when a bag plays without `use_sim_time`: its stamps are of the day of the recording. An image that is an
+    hour old, or comes a second before its time, is taken for such a one.
+    """
+    latency = (now_ns - stamp_ns) * 1e-6
+    return latency if -1e3 <= latency <= 3.6e6 else float("nan")
 
 
 def image_message(image: NDArray[Any], encoding: str, stamp_ns: int, frame_id: str) -> Any:
