@@ -229,7 +229,6 @@ def test_simulated_time_and_a_namespace(start_node: Any, peer: Any, camera: Any)
     clock = message_class("rosgraph_msgs/msg/Clock")
     time_class = message_class("builtin_interfaces/msg/Time")
 
-
     def at_clock_of_100_s() -> bool:
         """The clock is sent with every image: rclpy subscribes to it on its own, later than it says `active`."""
         peer.publish("/clock", clock(clock=time_class(sec=100, nanosec=0)))
