@@ -6,10 +6,11 @@
 
 Every row runs in a process of its own, on random weights (they do not change the amount of work) and a random picture.
 Time: encoding what the row has to encode, and the dense match; sampling is left out. Memory: the largest resident set
-of the process, or on a GPU the largest allocation; weights included.
-The first row does per pair what the published code does: both images through all encoders, the Gaussian process solved
-again, sampled features of all offsets at once in the local correlation, batch norms as layers, all stages of the
-encoder in the upsampling pass. Each further row adds one change; the last takes the reuse away again.
+of the process, or on a GPU the largest allocation; weights included. What one encoded keyframe takes stands beside it.
+The first row has the operations of the published code: sampled features of all offsets at once in the local
+correlation, batch norms as layers, all stages of the encoder in the upsampling pass. Each further row adds one change.
+Every row is measured both ways, in turns in one process: encode both images and solve the Gaussian process again per
+pair, and the keyframe's share done once. So their ratio is what reuse alone gives with that row's operations.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ros2_densematch.matchers.dense import matcher as dense_matcher
-from ros2_densematch.matchers.dense.matcher import DenseMatcher
+from ros2_densematch.matchers.dense.matcher import DenseEncoding, DenseMatcher
+from ros2_densematch.matchers.dense.network import DenseNetwork
 from ros2_densematch.matchers.dkm.matcher import DkmMatcher
 from ros2_densematch.matchers.roma.matcher import RomaMatcher
-from ros2_densematch.nn import refiner
+from ros2_densematch.nn import local_correlation, refiner
 
 
 @dataclass(frozen=True)
@@ -41,22 +43,37 @@ class Row:
     """Which of the changes are on."""
 
     label: str
-    reuse: bool = False
     tiles: bool = False
+    blocks: bool = False
     channels_last: bool = False
     folded: bool = False
+    strips: bool = False
+    shares: bool = False
     needed_stages: bool = False
 
 
-ROWS = {
-    "published": Row("encode both, solve again, per pair"),
-    "reuse": Row("+ the keyframe's share done once", True),
-    "tiles": Row("+ local correlation in tiles", True, True),
-    "layout": Row("+ channels last", True, True, True),
-    "folded": Row("+ batch norms folded", True, True, True, True),
-    "stages": Row("+ only the needed encoder stages", True, True, True, True, True),
-    "no_reuse": Row("all of these, but encode both per pair", False, True, True, True, True),
-}
+def _rows() -> dict[str, Row]:
+    """One change after the other; what a row has on, all later ones have."""
+    steps = {
+        "published": "operations as published",
+        "tiles": "+ local correlation in tiles",
+        "blocks": "+ neighbouring cells of it share a product",
+        "channels_last": "+ channels last",
+        "folded": "+ batch norms folded",
+        "strips": "+ refiners in strips, their last two convolutions as one",
+        "shares": "+ the keyframe's share of the refiners' first blocks apart",
+        "needed_stages": "+ only the needed encoder stages in the upsampling pass",
+    }
+    rows: dict[str, Row] = {}
+    on: dict[str, bool] = {}
+    for name, label in steps.items():
+        if name != "published":
+            on[name] = True
+        rows[name] = Row(label, **on)
+    return rows
+
+
+ROWS = _rows()
 
 
 def sampled_correlation(query: Tensor, support: Tensor, flow: Tensor, radius: int) -> Tensor:
@@ -78,12 +95,15 @@ def build(name: str, row: Row, arguments: argparse.Namespace) -> DenseMatcher:
             stack.enter_context(patch.object(dense_matcher, "fold_batch_norms", lambda network: 0))
         if not row.channels_last:
             stack.enter_context(patch.object(dense_matcher, "to_channels_last", lambda network: network))
+        if not row.strips:
+            stack.enter_context(patch.object(DenseNetwork, "prepare_refiners", lambda network: None))
         options = {
             "device": arguments.device,
             "weights": "random",
             "dtype": arguments.dtype,
             "direction": arguments.direction,
             "compile_network": arguments.compile,
+            "keep_shares": row.shares,
         }
         if name == "roma":
             matcher: DenseMatcher = RomaMatcher(**options, preset="fast")
@@ -91,6 +111,8 @@ def build(name: str, row: Row, arguments: argparse.Namespace) -> DenseMatcher:
             matcher = DkmMatcher(**options)
     if not row.tiles:
         refiner.local_correlation = sampled_correlation
+    if not row.blocks:
+        local_correlation._BLOCK_CELLS = 0
     if not row.needed_stages and name == "dkm":
         pyramid = matcher.network.pyramid
 
@@ -111,35 +133,59 @@ def measure(name: str, row: Row, arguments: argparse.Namespace) -> dict[str, flo
     gpu = torch.cuda.is_available() and arguments.device != "cpu"
     keyframe = matcher.encode(images[0], reference=True)
     clock = time.process_time if arguments.cpu_time else time.perf_counter
-    seconds = []
-    for _ in range(arguments.frames + (2 if gpu else 0)):
+
+    def frame(reuse: bool) -> float:
         if gpu:
             torch.cuda.synchronize()
         start = clock()
-        if not row.reuse:
-            keyframe = matcher.encode(images[0], reference=True)
-        matcher.dense(keyframe, matcher.encode(images[1]))
+        # a pair on its own keeps nothing
+        matcher._keeps_shares = reuse and row.shares
+        matcher.dense(keyframe if reuse else matcher.encode(images[0]), matcher.encode(images[1]))
         if gpu:
             torch.cuda.synchronize()
-        seconds.append(clock() - start)
+        return clock() - start
+
+    seconds: dict[bool, list[float]] = {False: [], True: []}
     # the first frames on a GPU compile or choose kernels
-    best = min(seconds[2:] if gpu else seconds)
+    for i in range(arguments.frames + (2 if gpu else 0)):
+        for reuse in (False, True):
+            took = frame(reuse)
+            if not gpu or i >= 2:
+                seconds[reuse].append(took)
     peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": best, "gib": peak / 2**30}
+    return {
+        "both": min(seconds[False]),
+        "kept": min(seconds[True]),
+        "gib": peak / 2**30,
+        "keyframe_mib": keyframe_bytes(keyframe.data) / 2**20,
+    }
+
+
+def keyframe_bytes(encoding: DenseEncoding) -> int:
+    """Memory of an encoded keyframe: features, what is conditioned on it, and its share of the refiners."""
+    tensors = [*encoding.coarse.values(), *(encoding.fine or {}).values()]
+    for process in encoding.conditioned.values():
+        tensors += [process.features, process.norm, process.cholesky, process.solved]
+    for shares in encoding.shares or ():
+        tensors += shares.values()
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(storages.values())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("matcher", choices=["roma", "dkm"])
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--frames", type=int, default=2, help="frames per row; the fastest counts")
+    parser.add_argument("--frames", type=int, default=2, help="frames per row and way; the fastest counts")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves PyTorch's choice")
     parser.add_argument(
         "--cpu-time",
         action="store_true",
         help="processor time instead of elapsed time: for a busy machine, --threads 1",
     )
-    parser.add_argument("--direction", default="query_to_reference", help="or reference_to_query, or both")
+    parser.add_argument(
+        "--direction", default="reference_to_query", help="from the keyframe; or query_to_reference, or both"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--compile", action="store_true")
@@ -148,29 +194,24 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(arguments.matcher, ROWS[arguments.one], arguments)))
         return
-    found: dict[str, dict[str, float]] = {}
-    print("| step | s per frame | against the first row | against the row before | peak memory, GiB |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| step | encode both, s | keyframe kept, s | reuse alone | against the first | peak GiB | keyframe MiB |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    first: float | None = None
     for key in arguments.rows:
-        if arguments.matcher == "roma" and key == "stages":
+        if arguments.matcher == "roma" and key == "needed_stages":
             continue  # VGG has no deeper stages to leave out
         child = subprocess.run(
-            [sys.executable, __file__, *sys.argv[1:], "--one", key], check=True, capture_output=True, text=True
+            [sys.executable, __file__, *sys.argv[1:], "--one", key], stdout=subprocess.PIPE, text=True
         )
-        found[key] = now = json.loads(child.stdout.splitlines()[-1])
-        values = list(found.values())
-        first, before = values[0]["seconds"] / now["seconds"], values[-2 if len(values) > 1 else -1]["seconds"]
+        if child.returncode:
+            sys.exit(f"row {key} failed with exit code {child.returncode}")
+        now = json.loads(child.stdout.splitlines()[-1])
+        first = first or now["both"]
         print(
-            f"| {ROWS[key].label} | {now['seconds']:.2f} | {first:.2f}x | {before / now['seconds']:.2f}x "
-            f"| {now['gib']:.2f} |",
+            f"| {ROWS[key].label} | {now['both']:.1f} | {now['kept']:.1f} | {now['both'] / now['kept']:.2f}x "
+            f"| {first / now['kept']:.2f}x | {now['gib']:.2f} | {now['keyframe_mib']:.0f} |",
             flush=True,
         )
-    if {"published", "reuse"} <= found.keys():
-        ratio = found["published"]["seconds"] / found["reuse"]["seconds"]
-        print(f"reuse alone, everything else as published: {ratio:.2f}x")
-    last = "folded" if arguments.matcher == "roma" else "stages"
-    if {"no_reuse", last} <= found.keys():
-        print(f"reuse alone, with all other changes: {found['no_reuse']['seconds'] / found[last]['seconds']:.2f}x")
 
 
 if __name__ == "__main__":
