@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,6 +28,9 @@ class CondlConfig(BaseModel):
     warmup_steps: int = Field(50, ge=0)
     max_steps: int = Field(10_000, gt=0, description="length of the cosine decay")
     temperature: float = Field(0.05, gt=0, description="of the softmax")
+    negatives: Literal["pair", "batch"] = Field(
+        "pair", description="a sample is told apart from the others of its pair, or of all pairs of the batch"
+    )
     step: int = Field(4, ge=1, description="pixels between the samples of the even grid, where the truth is dense")
     occlusion: OcclusionConfig = OcclusionConfig()
 
@@ -55,10 +58,19 @@ class CondlModule(StageModule):
         first = sample_map(maps[:pairs], places, height, width)
         second = sample_map(maps[pairs:], partners, height, width)
         losses, found = [], []
-        for a, b, seen in zip(first, second, valid, strict=True):
-            losses.append(contrastive_loss(a[seen], b[seen], self.config.temperature))
-            found.append(retrieval(a[seen].detach(), b[seen].detach()))
+        for members in self._together(batch["group"]):
+            seen = valid[members]
+            a, b = first[members][seen], second[members][seen]
+            losses.append(contrastive_loss(a, b, self.config.temperature))
+            found.append(retrieval(a.detach(), b.detach()))
         return {"loss": torch.stack(losses).mean(), "retrieval": torch.stack(found).mean()}
+
+    def _together(self, group: Tensor) -> list[list[int]]:
+        """Numbers of the pairs whose samples are told apart from each other: no two of them may show the same thing."""
+        groups = group.tolist()
+        if self.config.negatives == "batch" and len(set(groups)) == len(groups):
+            return [list(range(len(groups)))]
+        return [[number] for number in range(len(groups))]
 
     def _samples(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Places (B, N, 2) of both images and which are seen in both, bool (B, N)."""

@@ -32,9 +32,11 @@ PRESETS = {
     "precise": (640_000, 2.0),
 }
 _KEYPOINTS = 4096
-# Where all grey values within so many working pixels lie so close together there is nothing to tell places apart.
+# Where all grey values within so many working pixels lie so close together there is nothing to tell places apart. They
+# are averages over so many pixels squared, or the noise of a camera would do.
 _NEIGHBOURHOOD = 16
-_LEAST_CONTRAST = 4
+_LEAST_CONTRAST = 6
+_AVERAGED = 5
 _LEAST_STD_PX = 0.1  # no match is said to be more exact
 
 
@@ -192,8 +194,8 @@ class CondlMatcher(Matcher):
 
 
 def textured(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """bool (H, W): pixels in whose neighbourhood the grey values differ at all."""
-    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    """bool (H, W): pixels in whose neighbourhood the grey values differ by more than noise."""
+    grey = cv2.blur(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), (_AVERAGED, _AVERAGED))
     kernel = np.ones((2 * _NEIGHBOURHOOD + 1, 2 * _NEIGHBOURHOOD + 1), np.uint8)
     return np.asarray(cv2.subtract(cv2.dilate(grey, kernel), cv2.erode(grey, kernel)) >= _LEAST_CONTRAST)
 
