@@ -2,6 +2,7 @@
 
     python benchmarks/keyframe_reuse.py roma                   # 560 x 560, one direction, no upsampling pass
     python benchmarks/keyframe_reuse.py dkm                    # 540 x 720, one direction, upsampling to 864 x 1152
+    python benchmarks/keyframe_reuse.py tiny_roma              # 640 x 480, as it is: one row
     python benchmarks/keyframe_reuse.py roma --device cuda --dtype float16 --compile
 
 Every row runs in a process of its own, on random weights (they do not change the amount of work) and a random picture.
@@ -35,6 +36,7 @@ from ros2_densematch.matchers.dense.matcher import DenseEncoding, DenseMatcher
 from ros2_densematch.matchers.dense.network import DenseNetwork
 from ros2_densematch.matchers.dkm.matcher import DkmMatcher
 from ros2_densematch.matchers.roma.matcher import RomaMatcher
+from ros2_densematch.matchers.tiny_roma.matcher import TinyEncoding, TinyRomaMatcher
 from ros2_densematch.nn import local_correlation, refiner
 
 
@@ -89,7 +91,9 @@ def sampled_correlation(query: Tensor, support: Tensor, flow: Tensor, radius: in
     return products.transpose(1, 2).reshape(batch, side * side, height, width)
 
 
-def build(name: str, row: Row, arguments: argparse.Namespace) -> DenseMatcher:
+def build(name: str, row: Row, arguments: argparse.Namespace) -> DenseMatcher | TinyRomaMatcher:
+    if name == "tiny_roma":
+        return TinyRomaMatcher(device=arguments.device, weights="random", dtype=arguments.dtype)
     with ExitStack() as stack:
         if not row.folded:
             stack.enter_context(patch.object(dense_matcher, "fold_batch_norms", lambda network: 0))
@@ -139,7 +143,8 @@ def measure(name: str, row: Row, arguments: argparse.Namespace) -> dict[str, flo
             torch.cuda.synchronize()
         start = clock()
         # a pair on its own keeps nothing
-        matcher._keeps_shares = reuse and row.shares
+        if isinstance(matcher, DenseMatcher):
+            matcher._keeps_shares = reuse and row.shares
         matcher.dense(keyframe if reuse else matcher.encode(images[0]), matcher.encode(images[1]))
         if gpu:
             torch.cuda.synchronize()
@@ -148,21 +153,23 @@ def measure(name: str, row: Row, arguments: argparse.Namespace) -> dict[str, flo
     seconds: dict[bool, list[float]] = {False: [], True: []}
     # the first frames on a GPU compile or choose kernels
     for i in range(arguments.frames + (2 if gpu else 0)):
-        for reuse in (False, True):
+        for reuse in (True,) if arguments.kept_only else (False, True):
             took = frame(reuse)
             if not gpu or i >= 2:
                 seconds[reuse].append(took)
     peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
-        "both": min(seconds[False]),
+        "both": min(seconds[False], default=0.0),
         "kept": min(seconds[True]),
         "gib": peak / 2**30,
         "keyframe_mib": keyframe_bytes(keyframe.data) / 2**20,
     }
 
 
-def keyframe_bytes(encoding: DenseEncoding) -> int:
+def keyframe_bytes(encoding: DenseEncoding | TinyEncoding) -> int:
     """Memory of an encoded keyframe: features, what is conditioned on it, and its share of the refiners."""
+    if isinstance(encoding, TinyEncoding):
+        return sum(t.untyped_storage().nbytes() for t in (encoding.features.fine, encoding.features.coarse))
     tensors = [*encoding.coarse.values(), *(encoding.fine or {}).values()]
     for process in encoding.conditioned.values():
         tensors += [process.features, process.norm, process.cholesky, process.solved]
@@ -174,7 +181,7 @@ def keyframe_bytes(encoding: DenseEncoding) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("matcher", choices=["roma", "dkm"])
+    parser.add_argument("matcher", choices=["roma", "dkm", "tiny_roma"])
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--frames", type=int, default=2, help="frames per row and way; the fastest counts")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves PyTorch's choice")
@@ -186,6 +193,8 @@ def main() -> None:
     parser.add_argument(
         "--direction", default="reference_to_query", help="from the keyframe; or query_to_reference, or both"
     )
+    parser.add_argument("--kept-only", action="store_true", help="leave out encoding both per pair, to save time")
+    parser.add_argument("--first", type=float, help="seconds of the first column to compare with, of another run")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--compile", action="store_true")
@@ -196,10 +205,12 @@ def main() -> None:
         return
     print("| step | encode both, s | keyframe kept, s | reuse alone | against the first | peak GiB | keyframe MiB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    first: float | None = None
+    first: float | None = arguments.first
     for key in arguments.rows:
         if arguments.matcher == "roma" and key == "needed_stages":
             continue  # VGG has no deeper stages to leave out
+        if arguments.matcher == "tiny_roma" and key != "published":
+            continue  # nothing to switch on or off
         child = subprocess.run(
             [sys.executable, __file__, *sys.argv[1:], "--one", key], stdout=subprocess.PIPE, text=True
         )
@@ -207,11 +218,11 @@ def main() -> None:
             sys.exit(f"row {key} failed with exit code {child.returncode}")
         now = json.loads(child.stdout.splitlines()[-1])
         first = first or now["both"]
-        print(
-            f"| {ROWS[key].label} | {now['both']:.1f} | {now['kept']:.1f} | {now['both'] / now['kept']:.2f}x "
-            f"| {first / now['kept']:.2f}x | {now['gib']:.2f} | {now['keyframe_mib']:.0f} |",
-            flush=True,
-        )
+        both, kept = now["both"], now["kept"]
+        cells = [f"{both:.3g}" if both else "", f"{kept:.3g}", f"{both / kept:.2f}x" if both else ""]
+        cells += [f"{first / kept:.2f}x" if first else "", f"{now['gib']:.2f}", f"{now['keyframe_mib']:.0f}"]
+        label = "as it is" if arguments.matcher == "tiny_roma" else ROWS[key].label
+        print("| " + " | ".join([label, *cells]) + " |", flush=True)
 
 
 if __name__ == "__main__":
