@@ -27,16 +27,15 @@ from ros2_densematch.matchers.gcm.matcher import GcmMatcher
 
 SIDE = 640
 EXACT = ("lund_door", "strecha_fountain", "strecha_herzjesu")
-ALL = ("refine", "grow", "filter", "hypotheses", "closer_look")
+ALL = ("refine", "grow", "filter", "hypotheses")
 # name -> (weights: None = shipped, "start" = before our training; stages)
 ROWS: dict[str, tuple[str | None, tuple[str, ...]]] = {
-    "start: ImageNet backbone, random heads": ("start", ("refine", "grow", "hypotheses", "closer_look")),
+    "start: ImageNet backbone, random heads": ("start", ("refine", "grow", "hypotheses")),
     "trained, all stages": (None, ALL),
-    "without sub-pixel refinement": (None, ("grow", "filter", "hypotheses", "closer_look")),
-    "without growth": (None, ("refine", "filter", "hypotheses", "closer_look")),
-    "without the learned filter": (None, ("refine", "grow", "hypotheses", "closer_look")),
-    "without hypotheses": (None, ("refine", "grow", "filter", "closer_look")),
-    "without the closer look": (None, ("refine", "grow", "filter", "hypotheses")),
+    "without sub-pixel refinement": (None, ("grow", "filter", "hypotheses")),
+    "without growth": (None, ("refine", "filter", "hypotheses")),
+    "without the learned filter": (None, ("refine", "grow", "hypotheses")),
+    "without hypotheses": (None, ("refine", "grow", "filter")),
 }
 
 Image = NDArray[np.uint8]

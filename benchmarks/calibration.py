@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=Path, required=True, help="cache of rendered scenes, made by densematch train")
     parser.add_argument("--pairs", type=int, default=80)
     parser.add_argument("--seed", type=int, default=99)
+    parser.add_argument("--weights", type=Path, help="of gcm; default: the shipped ones")
     arguments = parser.parse_args()
     store = ImageStore()
     sources: list[JudgedSource] = [
@@ -41,7 +42,7 @@ def main() -> None:
         JudgedPhotoSets(MultiviewPairs(arguments.data / "train_multiview" / "photos", store=store), store),
         JudgedScenes(ScenePairs(arguments.scenes)),
     ]
-    matcher = GcmMatcher(device="cpu")
+    matcher = GcmMatcher(device="cpu", weights=None if arguments.weights is None else str(arguments.weights))
     photometric = PhotometricConfig(strength=0.5)
     score, correlation, right = [], [], []
     for i in range(arguments.pairs):

@@ -23,7 +23,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.matchers.gcm.closer_look import in_working_pixels
 from ros2_densematch.matchers.gcm.match_filter import (
     EDGE_FEATURES,
     NEIGHBOURS,
@@ -61,7 +60,6 @@ class MatchFilterConfig(BaseModel):
     cache: Path | None = Field(None, description="folder of the graphs; default: beside the checkpoints")
     learning_rate: float = Field(2e-3, gt=0)
     max_steps: int = Field(3000, gt=0, description="length of the cosine decay")
-    closer_looks: float = Field(0.2, ge=0, le=1, description="share of the graphs that are made of enlarged images")
     photometric_strength: float = Field(0.5, ge=0, description="how much the images of a pair are changed")
     seed: int = Field(0, ge=0)
 
@@ -78,10 +76,8 @@ class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         *,
         seed: int,
         photometric: PhotometricConfig,
-        closer_looks: float = 0.0,
     ) -> None:
         self._matcher, self._count, self._folder, self._seed = matcher, count, folder, seed
-        self._closer_looks = closer_looks
         self._sources = [s for s, _ in sources]
         weights = np.array([w for _, w in sources], np.float64)
         self._chance = weights / weights.sum()
@@ -107,14 +103,9 @@ class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
             pair = source.draw(rng)
             images = [augment(image, rng, self._photometric) for image in (pair.image0, pair.image1)]
             encodings = [self._matcher.encode(image).data for image in images]
-            closer = rng.random() < self._closer_looks
-            if closer:
-                encodings = [self._matcher.enlarged(encoding) for encoding in encodings]
             candidates = self._matcher.candidates(*encodings)
             graph = match_graph(candidates)
             if len(graph.nodes):
-                if closer:
-                    candidates = in_working_pixels(candidates, *encodings)
                 verdict = pair.judge(candidates.reference_xy, candidates.query_xy)
                 parts = {**graph._asdict(), "verdict": torch.from_numpy(verdict)}
                 return {name: part.contiguous() for name, part in parts.items()}
@@ -163,15 +154,7 @@ class MatchFilterModule(lightning.LightningModule):
         strength = photometric.strength * self.config.photometric_strength
         changed = photometric.model_copy(update={"strength": strength})
         cv2.setNumThreads(1)
-        dataset = GraphDataset(
-            matcher,
-            judged,
-            self.config.graphs,
-            folder,
-            seed=self.config.seed,
-            photometric=changed,
-            closer_looks=self.config.closer_looks,
-        )
+        dataset = GraphDataset(matcher, judged, self.config.graphs, folder, seed=self.config.seed, photometric=changed)
         nodes = torch.cat(
             [load["nodes"][: load["count"]] for load in (dataset[i] for i in range(min(40, len(dataset))))]
         )

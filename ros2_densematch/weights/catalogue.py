@@ -39,8 +39,8 @@ SHIPPED: dict[str, Weight] = {
             name="gcm",
             file="gcm.safetensors",
             matcher="gcm",
-            sha256="cb1f73cb3efed4829a791acaff9905d87cd1edd8c95f80987453785fc8f4d48f",
-            size=3_677_236,
+            sha256="31c4fffef92614d49c27df894483222bc4faba5baa7eb8d7c39bdb2653bfcb6e",
+            size=3_677_164,
             licence="Apache-2.0",
             ancestors=(
                 "EfficientNet-Lite0, ImageNet-1k (Apache-2.0): start of the backbone",

@@ -144,11 +144,11 @@ def test_exposure_changes_little(gcm: GcmMatcher, photo: Photo) -> None:
     assert np.median(np.linalg.norm(matches.query_xy - matches.reference_xy, axis=1)) < 0.1
 
 
-@pytest.mark.parametrize("stage", ["refine", "grow", "filter", "hypotheses", "closer_look"])
+@pytest.mark.parametrize("stage", ["refine", "grow", "filter", "hypotheses"])
 def test_every_stage_can_be_switched_off(photo: Photo, carried: Callable, stage: str) -> None:
     image = photo(0, 240, 180)
     other, affine = carried(image, 1.1, (-13.3, -9.8))
-    every = {"refine", "grow", "filter", "hypotheses", "closer_look"}
+    every = {"refine", "grow", "filter", "hypotheses"}
     matcher = GcmMatcher(device="cpu", stages=frozenset(every - {stage}))
     matches = matcher.match(matcher.encode(image), matcher.encode(other))
     error = np.linalg.norm(carry(affine, matches.reference_xy) - matches.query_xy, axis=1)
@@ -157,5 +157,5 @@ def test_every_stage_can_be_switched_off(photo: Photo, carried: Callable, stage:
 
 
 def test_an_unknown_stage_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"unknown stages \['magic'\]: choose from closer_look, filter, grow, hyp"):
+    with pytest.raises(ValueError, match=r"unknown stages \['magic'\]: choose from refine, grow, filter, hypotheses"):
         GcmMatcher(device="cpu", weights="random", stages=frozenset({"magic"}))

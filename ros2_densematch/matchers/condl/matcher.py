@@ -125,7 +125,7 @@ class CondlMatcher(Matcher):
 
     @torch.inference_mode()
     def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> CondlEncoding:
-        rgb, allowed, scale, _ = working_image(image, mask, self._max_pixels)
+        rgb, allowed, scale = working_image(image, mask, self._max_pixels)
         height, width = rgb.shape[:2]
         if self._detector == "grid":
             xy = grid_points(width, height, self._step)

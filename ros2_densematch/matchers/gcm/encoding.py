@@ -16,8 +16,6 @@ from ros2_densematch.matchers.gcm.keypoints import CELL, cell_anchors, detect
 from ros2_densematch.matchers.gcm.network import GcmNetwork, pad_to_multiple, sample_descriptors
 
 _MULTIPLE = 16
-# of the closer look at pairs with few confident matches
-ENLARGEMENT = 1.5
 
 
 @dataclass
@@ -34,10 +32,7 @@ class GcmEncoding:
         anchor_descriptors: (rows columns, C) their unit descriptors.
         allowed: bool (H, W) or None.
         scale: (2,) working pixels per original pixel, x and y.
-        detail: uint8, the original image at `ENLARGEMENT` times the working size; None where the original is no larger
-            than the working image.
         thumbnails: (angle in degrees, scale) -> warped small version, made when a hypothesis first needs it.
-        enlarged: encoding of the enlarged image, made when a closer look first needs it.
     """
 
     rgb: NDArray[np.uint8]
@@ -49,9 +44,7 @@ class GcmEncoding:
     anchor_descriptors: Tensor
     allowed: NDArray[np.bool_] | None
     scale: NDArray[np.float64]
-    detail: NDArray[np.uint8] | None = None
     thumbnails: dict[tuple[float, float], Thumbnail] = field(default_factory=dict)
-    enlarged: GcmEncoding | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -63,22 +56,6 @@ class GcmEncoding:
         return (xy + 0.5) / self.scale - 0.5
 
 
-class WorkingImage(NamedTuple):
-    """What the network sees of an image.
-
-    Attributes:
-        rgb: uint8 (H, W, 3).
-        allowed: bool (H, W), or None for everywhere.
-        scale: (2,) working pixels per original pixel, x and y.
-        detail: the image at up to `ENLARGEMENT` times the size of `rgb`, or None where the original has no more pixels.
-    """
-
-    rgb: NDArray[np.uint8]
-    allowed: NDArray[np.bool_] | None
-    scale: NDArray[np.float64]
-    detail: NDArray[np.uint8] | None
-
-
 class Thumbnail(NamedTuple):
     """A small, warped version of an encoded image, and the (2, 3) map from its pixels to the working image's."""
 
@@ -86,21 +63,21 @@ class Thumbnail(NamedTuple):
     back: NDArray[np.float64]
 
 
-def working_image(image: NDArray[np.uint8], mask: NDArray[np.bool_] | None, max_pixels: int) -> WorkingImage:
-    """The image in RGB and at most `max_pixels` large."""
+def working_image(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_] | None, max_pixels: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None, NDArray[np.float64]]:
+    """The image in RGB and at most `max_pixels` large, its mask, and the scale (x, y) that was applied."""
     rgb = image if image.ndim == 3 else np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
     height, width = rgb.shape[:2]
     factor = min(1.0, (max_pixels / (height * width)) ** 0.5)
     if factor == 1.0:
         # a copy, because hypotheses read it later, when the caller may have reused the memory
-        return WorkingImage(np.array(rgb, order="C") if rgb is image else rgb, mask, np.ones(2), None)
+        return np.array(rgb, order="C") if rgb is image else rgb, mask, np.ones(2)
     size = max(16, round(width * factor)), max(16, round(height * factor))
     smaller = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
-    finer = min(round(size[0] * ENLARGEMENT), width), min(round(size[1] * ENLARGEMENT), height)
-    detail = np.asarray(cv2.resize(rgb, finer, interpolation=cv2.INTER_AREA), np.uint8)
     if mask is not None:
         mask = np.asarray(cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)) > 0
-    return WorkingImage(smaller, mask, np.array([size[0] / width, size[1] / height], np.float64), detail)
+    return smaller, mask, np.array([size[0] / width, size[1] / height], np.float64)
 
 
 @torch.inference_mode()
@@ -112,7 +89,6 @@ def encode_working_image(
     *,
     keypoints: int,
     threshold: float,
-    detail: NDArray[np.uint8] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> GcmEncoding:
     """One pass of the network, key points and cell anchors.
@@ -124,7 +100,6 @@ def encode_working_image(
         scale: (2,) working pixels per original pixel.
         keypoints: at most this many.
         threshold: least saliency of a key point.
-        detail: see `WorkingImage`; kept for a closer look.
         dtype: floating-point type of the network's weights.
     """
     device = next(network.parameters()).device
@@ -149,8 +124,7 @@ def encode_working_image(
         anchor_descriptors=sample_descriptors(dense, flat)[0],
         allowed=allowed,
         scale=scale,
-        detail=detail,
     )
 
 
-__all__ = ["CELL", "ENLARGEMENT", "GcmEncoding", "WorkingImage", "encode_working_image", "working_image"]
+__all__ = ["CELL", "GcmEncoding", "encode_working_image", "working_image"]

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
 from ros2_densematch.matchers.gcm.candidates import Candidates, Coarse, coarse_matches, grow, refine_coarse
-from ros2_densematch.matchers.gcm.closer_look import enlarged, in_working_pixels, joined_without_repetition
 from ros2_densematch.matchers.gcm.encoding import GcmEncoding, encode_working_image, working_image
 from ros2_densematch.matchers.gcm.hypotheses import best_hypothesis, warped_encoding
 from ros2_densematch.matchers.gcm.match_filter import MatchFilter, match_graph
@@ -35,9 +34,6 @@ _FILTER_PREFIX = "filter."
 _GROWTH_ITERATIONS = 4
 # a hypothesis needs so many coarse matches that their neighbours confirm
 _LEAST_CONFIRMED = 20
-# a closer look needs so many matches that may be right
-_LEAST_POSSIBLE = 20
-_STAGES = frozenset({"refine", "grow", "filter", "hypotheses", "closer_look"})
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,6 @@ class GcmPreset:
         iterations: Gauss-Newton steps.
         growth_rounds: how often matches grow into free cells.
         hypotheses: try rotation and scale where the plain match is weak.
-        closer_look: match enlarged images too where few matches are confident.
     """
 
     max_pixels: int
@@ -60,14 +55,13 @@ class GcmPreset:
     iterations: int
     growth_rounds: int
     hypotheses: bool
-    closer_look: bool
 
 
 PRESETS = {
-    "turbo": GcmPreset(80_000, 1024, 5, 4, 1, False, False),
-    "fast": GcmPreset(160_000, 2048, 6, 4, 1, False, False),
-    "base": GcmPreset(500_000, 4096, 7, 6, 1, True, True),
-    "precise": GcmPreset(1_500_000, 8192, 7, 8, 2, True, True),
+    "turbo": GcmPreset(80_000, 1024, 5, 4, 1, False),
+    "fast": GcmPreset(160_000, 2048, 6, 4, 1, False),
+    "base": GcmPreset(500_000, 4096, 7, 6, 1, True),
+    "precise": GcmPreset(1_500_000, 8192, 7, 8, 2, True),
 }
 
 
@@ -89,7 +83,7 @@ class GcmMatcher(Matcher):
         enough: int = 300,
         weak_support: int = 60,
         weak_share: float = 0.25,
-        stages: frozenset[str] = _STAGES,
+        stages: frozenset[str] = frozenset({"refine", "grow", "filter", "hypotheses"}),
     ) -> None:
         """
         Args:
@@ -100,8 +94,7 @@ class GcmMatcher(Matcher):
             similarity_threshold: least cosine of a coarse match.
             confident_score: matches that are less likely right than this are left out, unless too few remain.
             least_score: matches that are less likely right than this are always left out.
-            enough: where fewer matches are confident, enlarged images are matched too, and then the best matches up to
-                this number are taken.
+            enough: where fewer matches are confident, the best ones up to this number are taken.
             weak_support: a plain match with fewer confirmed coarse matches is weak: hypotheses are tried.
             weak_share: likewise one with a smaller share of confirmed coarse matches.
             stages: which stages run; for ablation.
@@ -112,9 +105,9 @@ class GcmMatcher(Matcher):
         """
         if preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r} of gcm: choose one of {', '.join(PRESETS)}")
-        unknown = stages - _STAGES
+        unknown = stages - {"refine", "grow", "filter", "hypotheses"}
         if unknown:
-            raise ValueError(f"unknown stages {sorted(unknown)}: choose from {', '.join(sorted(_STAGES))}")
+            raise ValueError(f"unknown stages {sorted(unknown)}: choose from refine, grow, filter, hypotheses")
         self.preset = preset
         self._settings = PRESETS[preset]
         self.device = choose_device(device)
@@ -149,14 +142,11 @@ class GcmMatcher(Matcher):
             self._stages = self._stages - {"filter"}
 
     def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> GcmEncoding:
-        return self._encode_working(*working_image(image, mask, self._settings.max_pixels))
+        rgb, allowed, scale = working_image(image, mask, self._settings.max_pixels)
+        return self._encode_working(rgb, allowed, scale)
 
     def _encode_working(
-        self,
-        rgb: Image,
-        allowed: NDArray[np.bool_] | None,
-        scale: NDArray[np.float64] | None = None,
-        detail: Image | None = None,
+        self, rgb: Image, allowed: NDArray[np.bool_] | None, scale: NDArray[np.float64] | None = None
     ) -> GcmEncoding:
         return encode_working_image(
             self._network,
@@ -165,17 +155,14 @@ class GcmMatcher(Matcher):
             np.ones(2) if scale is None else scale,
             keypoints=self._settings.keypoints,
             threshold=self._saliency_threshold,
-            detail=detail,
         )
 
     @torch.inference_mode()
     def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> Correspondences:
         a: GcmEncoding = reference.data
         b: GcmEncoding = query.data
-        candidates, turned = self._candidates(a, b)
+        candidates = self.candidates(a, b)
         score = self.score(candidates)
-        if not turned and self._deserves_closer_look(score):
-            candidates, score = self._with_closer_look(a, b, candidates, score)
         accepted = self._accepted(score)
         # refinement may have carried a match over the rim of a mask
         accepted &= reference.allows(a.to_original(candidates.reference_xy))
@@ -208,11 +195,7 @@ class GcmMatcher(Matcher):
 
     @torch.inference_mode()
     def candidates(self, reference: GcmEncoding, query: GcmEncoding) -> Candidates:
-        """Candidate matches of two encodings before the filter and without a closer look, in working pixels."""
-        return self._candidates(reference, query)[0]
-
-    def _candidates(self, reference: GcmEncoding, query: GcmEncoding) -> tuple[Candidates, bool]:
-        """Candidates, and whether they come from a hypothesis."""
+        """Candidate matches of two encodings before the filter, in working pixels."""
         plain = coarse_matches(reference, query, similarity=self._similarity_threshold)
         weak = plain.supported < max(self._weak_support, self._weak_share * len(plain.similarity))
         # a blank image shows the same nothing however it is turned
@@ -220,28 +203,8 @@ class GcmMatcher(Matcher):
         if weak and rich and "hypotheses" in self._stages and self._settings.hypotheses:
             turned = self._in_another_frame(reference, query, plain.supported)
             if turned is not None:
-                return turned, True
-        return self._finish(reference, query, plain), False
-
-    def _deserves_closer_look(self, score: NDArray[np.float64]) -> bool:
-        """Few confident matches, but some that may be right: images that share nothing do not pay for it."""
-        if "closer_look" not in self._stages or not self._settings.closer_look:
-            return False
-        possible = int((score >= self._least_score).sum())
-        return possible >= _LEAST_POSSIBLE and int((score >= self._confident_score).sum()) < self._enough
-
-    def enlarged(self, encoding: GcmEncoding) -> GcmEncoding:
-        """The encoding of the enlarged working image; made once."""
-        return enlarged(encoding, self._encode_working)
-
-    def _with_closer_look(
-        self, reference: GcmEncoding, query: GcmEncoding, candidates: Candidates, score: NDArray[np.float64]
-    ) -> tuple[Candidates, NDArray[np.float64]]:
-        """The candidates and those of the enlarged images, in working pixels."""
-        a, b = self.enlarged(reference), self.enlarged(query)
-        closer = self._finish(a, b, coarse_matches(a, b, similarity=self._similarity_threshold))
-        closer_score = self.score(closer)
-        return joined_without_repetition(candidates, score, in_working_pixels(closer, a, b), closer_score)
+                return turned
+        return self._finish(reference, query, plain)
 
     def _finish(self, reference: GcmEncoding, query: GcmEncoding, coarse: Coarse) -> Candidates:
         settings = self._settings

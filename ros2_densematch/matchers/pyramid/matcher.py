@@ -172,7 +172,7 @@ class PyramidMatcher(Matcher):
         )
 
     def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> PyramidEncoding:
-        rgb, _, scale, _ = working_image(image, None, PRESETS[self.preset])
+        rgb, _, scale = working_image(image, None, PRESETS[self.preset])
         return self.encode_working(rgb, scale, first_only=self.two_stage and not reference)
 
     def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> Correspondences:
