@@ -57,9 +57,16 @@ class GcmEncoding:
 
 
 class Thumbnail(NamedTuple):
-    """A small, warped version of an encoded image, and the (2, 3) map from its pixels to the working image's."""
+    """What a hypothesis needs of a small, warped version of an encoded image; a keyframe keeps two dozen of them.
 
-    encoding: GcmEncoding
+    Attributes:
+        keypoints: (N, 2) its pixels.
+        descriptors: (N, C) unit descriptors there.
+        back: (2, 3) map from its pixels to the working image's.
+    """
+
+    keypoints: NDArray[np.float32]
+    descriptors: Tensor
     back: NDArray[np.float64]
 
 

@@ -101,14 +101,12 @@ def best_hypothesis(
                 continue
             first = _thumbnail(reference, angle, scale0, encode)
             second = _thumbnail(query, 0.0, scale1, encode)
-            mutual = mutual_nearest_neighbours(
-                first.encoding.keypoint_descriptors, second.encoding.keypoint_descriptors
-            )
+            mutual = mutual_nearest_neighbours(first.descriptors, second.descriptors)
             good = mutual.similarity > similarity
             if int(good.sum()) < _LEAST_VOTES:
                 continue
-            x0 = first.encoding.keypoints[mutual.first[good]].cpu().numpy()
-            x1 = second.encoding.keypoints[mutual.second[good]].cpu().numpy()
+            x0 = first.keypoints[mutual.first[good].cpu().numpy()]
+            x1 = second.keypoints[mutual.second[good].cpu().numpy()]
             affine, inliers = cv2.estimateAffine2D(
                 x0, x1, method=cv2.RANSAC, ransacReprojThreshold=3.0, maxIters=500, confidence=0.99
             )
@@ -127,5 +125,7 @@ def _thumbnail(encoding: GcmEncoding, angle: float, scale: float, encode: Encode
     if key not in encoding.thumbnails:
         c, s = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
         linear = _THUMBNAIL * scale * np.array([[c, -s], [s, c]])
-        encoding.thumbnails[key] = Thumbnail(*warped_encoding(encoding, linear, encode))
+        small, back = warped_encoding(encoding, linear, encode)
+        keypoints = small.keypoints.cpu().numpy().astype(np.float32)
+        encoding.thumbnails[key] = Thumbnail(keypoints, small.keypoint_descriptors, back)
     return encoding.thumbnails[key]
