@@ -79,12 +79,12 @@ def main() -> None:
     rows = {
         "teacher: EdgePoint2 E64": {
             "parameters": parameter_count(teacher),
-            "milliseconds": milliseconds(teacher),
+            "network_ms": milliseconds(teacher),
             **measure(matcher_of("EdgePoint2 E64", arguments.teachers), arguments.data, arguments.every),
         },
         "student: gcm": {
             "parameters": parameter_count(student_network),
-            "milliseconds": milliseconds(student_network),
+            "network_ms": milliseconds(student_network),
             **measure(matcher_of("ours", arguments.teachers), arguments.data, arguments.every),
         },
     }
