@@ -20,7 +20,7 @@ class Weight:
         sha256: digest of the file, hexadecimal.
         size: bytes.
         licence: under which the file may be used and passed on.
-        ancestors: networks that it started from or was taught by, each with its licence.
+        ancestors: networks that it started from or was taught by, each with its licence; empty where there are none.
     """
 
     name: str
@@ -46,6 +46,15 @@ SHIPPED: dict[str, Weight] = {
                 "EfficientNet-Lite0, ImageNet-1k (Apache-2.0): start of the backbone",
                 "EdgePoint2 E64, MegaDepth (MIT): teacher of the descriptors and the saliency",
             ),
+        ),
+        Weight(
+            name="condl",
+            file="condl.safetensors",
+            matcher="condl",
+            sha256="ed20ee956242a9dc0bab294a154ba9a881fb8b825f6ccbfe191d65efa96b3d3e",
+            size=5_291_520,
+            licence="Apache-2.0",
+            ancestors=(),
         ),
     )
 }

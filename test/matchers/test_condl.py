@@ -103,9 +103,48 @@ def test_wrong_options_are_refused(options: dict, said: str) -> None:
         CondlMatcher(device="cpu", weights="random", **options)
 
 
-def test_there_are_no_weights_to_fetch_and_that_is_said() -> None:
-    with pytest.raises(FileNotFoundError, match="no weights of condl ship and none are published"):
-        CondlMatcher(device="cpu")
+@pytest.fixture(scope="module")
+def shipped() -> CondlMatcher:
+    return CondlMatcher(device="cpu")
+
+
+def test_the_shipped_weights_match_an_enlarged_and_shifted_copy(
+    photo: Callable[..., Image], carried: Callable, shipped: CondlMatcher
+) -> None:
+    image = photo(0)
+    other, affine = carried(image, 1.25, (-40.3, -33.7))
+    matches = shipped.match(shipped.encode(image, reference=True), shipped.encode(other), max_matches=1000)
+    truth = matches.reference_xy.astype(np.float64) @ affine[:, :2].T + affine[:, 2]
+    error = np.linalg.norm(truth - matches.query_xy, axis=1)
+    assert len(matches) > 300
+    assert np.median(error) < 0.25
+    assert (error < 2).mean() > 0.9
+    # two degrees of freedom: the median of a calibrated estimate is 1.39; within a factor of three in sigma is honest
+    xx, xy, yy = matches.precision.T.astype(np.float64)
+    off = matches.query_xy - truth
+    squared = xx * off[:, 0] ** 2 + 2 * xy * off[:, 0] * off[:, 1] + yy * off[:, 1] ** 2
+    assert 1.39 / 9 < np.median(squared) < 1.39 * 9
+
+
+def test_the_shipped_weights_match_a_copy_shifted_between_pixels(
+    photo: Callable[..., Image], carried: Callable, shipped: CondlMatcher
+) -> None:
+    image = photo(1)
+    other, affine = carried(image, 1.0, (7.4, -5.7))
+    matches = shipped.match(shipped.encode(image, reference=True), shipped.encode(other), max_matches=1000)
+    error = np.linalg.norm(matches.reference_xy + affine[:, 2] - matches.query_xy, axis=1)
+    assert np.median(error) < 0.25
+
+
+@pytest.mark.parametrize("noise", [0.0, 2.0])
+def test_the_shipped_weights_are_silent_where_there_is_nothing_to_match(
+    photo: Callable[..., Image], shipped: CondlMatcher, noise: float
+) -> None:
+    grey = 128 + noise * np.random.default_rng(0).standard_normal((360, 480, 1))
+    blank = np.repeat(np.round(grey), 3, axis=2).astype(np.uint8)
+    for pair in ((blank, photo(0)), (photo(0), blank), (blank, blank[::-1].copy())):
+        matches = shipped.match(*(shipped.encode(image) for image in pair))
+        assert len(matches) == 0 or matches.overlap < 0.05
 
 
 def test_r2d2_refuses_thresholds_that_are_no_shares() -> None:

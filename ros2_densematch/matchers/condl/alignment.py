@@ -1,9 +1,9 @@
-"""Matches between the samples: the place near a query sample whose descriptor is the reference's.
+"""Matches between the samples: the place near a query sample that looks like the reference's.
 
 ConDL stops at the samples, so that a match is as exact as the grid is fine. Here the descriptor map itself is aligned:
-the best place of a search around the sample, one pixel apart, then Gauss-Newton steps on the difference of
-the descriptors (Lucas and Kanade's alignment with 128 channels). Where the images are equal the difference is zero, and
-the result exact.
+the best place of a search around the sample, one pixel apart, then Gauss-Newton steps on the difference of the
+descriptors (Lucas and Kanade's alignment with 128 channels). Then the grey values are, as in `gcm`, where the patches
+agree. Where the images are equal the differences are zero, and the result exact.
 """
 
 from __future__ import annotations
@@ -14,11 +14,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ros2_densematch.matchers.gcm.local_affine import estimate_local_affine
+from ros2_densematch.matchers.gcm.refinement import refine
 from ros2_densematch.nn.condl import STRIDE
 
 _ROWS = 65_536  # descriptors in memory at once: 32 MiB
 _STEPS = 3
 _REACH = 1.5  # Gauss-Newton may move so many pixels from the best searched place
+_LEAST_CORRELATION = 0.7  # of patches that are believed
+_VOTING = 250
+_NEIGHBOURS = 16
+_PULL = 5.0
+_INDEPENDENT = 20.0  # samples of a patch, as in `gcm`
 _SPAN = 1.0  # derivatives are differences over twice so many pixels: half a cell
 
 
@@ -54,6 +61,39 @@ def align(drawn: Tensor, descriptors: Tensor, xy: Tensor, radius: float) -> Alig
     if not found:
         return Aligned(xy, xy.new_zeros(0, 2, 2))
     return Aligned(torch.cat([f.xy for f in found]), torch.cat([f.information for f in found]))
+
+
+def align_grey(reference: Tensor, query: Tensor, reference_xy: Tensor, aligned: Aligned) -> Aligned:
+    """Aligns patches of grey values where they agree; other matches stay as they are.
+
+    Args:
+        reference: (H0, W0) grey values in 0..255.
+        query: (H1, W1).
+        reference_xy: (M, 2) working pixels.
+        aligned: where the descriptors agree.
+    """
+    x0, x1 = (xy.double().cpu().numpy() for xy in (reference_xy, aligned.xy))
+    # some hundred matches, far enough from each other to tell a scale from noise, say how patches are turned and scaled
+    voters = slice(None, None, max(1, len(x0) // _VOTING))
+    linear = torch.from_numpy(
+        estimate_local_affine(x0[voters], x1[voters], at=x0, neighbours=_NEIGHBOURS, pull=_PULL).linear
+    ).to(aligned.xy)
+    parts = 4096  # of 225 samples: some 15 MB
+    found = [
+        refine(reference, query, reference_xy[k : k + parts], aligned.xy[k : k + parts], linear[k : k + parts])
+        for k in range(0, len(reference_xy), parts)
+    ]
+    correlation = torch.cat([f.correlation for f in found])
+    agrees = correlation > _LEAST_CORRELATION
+    xx, xy, yy = torch.cat([f.information for f in found]).T
+    # two patches of unit variance differ by a variance of 2 (1 - correlation)
+    weight = _INDEPENDENT / (2 * (1 - correlation).clamp_min(0.005))
+    information = torch.stack([torch.stack([xx, xy], -1), torch.stack([xy, yy], -1)], -2) * weight[:, None, None]
+    information = information + 1e-2 * torch.eye(2, dtype=xx.dtype, device=xx.device)
+    return Aligned(
+        torch.where(agrees[:, None], torch.cat([f.query_xy for f in found]), aligned.xy),
+        torch.where(agrees[:, None, None], information, aligned.information),
+    )
 
 
 def _align(drawn: Tensor, descriptors: Tensor, xy: Tensor, window: Tensor) -> Aligned:

@@ -15,13 +15,14 @@ from torch.nn import functional
 
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
-from ros2_densematch.matchers.condl.alignment import align, interpolate
+from ros2_densematch.matchers.condl.alignment import align, align_grey, interpolate
 from ros2_densematch.matchers.gcm.encoding import working_image
 from ros2_densematch.matchers.nearest_neighbours import mutual_nearest_neighbours
 from ros2_densematch.nn.batch_norm import fold_batch_norms
 from ros2_densematch.nn.condl import MULTIPLE, CondlNetwork
 from ros2_densematch.nn.device import choose_device
 from ros2_densematch.nn.resnet import imagenet_normalise
+from ros2_densematch.weights.catalogue import path_of
 from ros2_densematch.weights.loading import load_exactly, read_state
 
 # preset -> (pixels of the working image, grid step in working pixels)
@@ -37,7 +38,7 @@ _KEYPOINTS = 4096
 _NEIGHBOURHOOD = 16
 _LEAST_CONTRAST = 6
 _AVERAGED = 5
-_LEAST_STD_PX = 0.1  # no match is said to be more exact
+_LEAST_STD_PX = 0.05  # no match is said to be more exact
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class CondlEncoding:
         xy: (N, 2) working pixels.
         descriptors: (N, 128), of length 1.
         drawn: (h, w, 128) all descriptors at stride 2, half precision; None where matches stay on the samples.
+        grey: float (H, W) in 0..255; the same.
         scale: (2,) working pixels per original pixel.
         step: distance of neighbouring samples in working pixels.
     """
@@ -55,6 +57,7 @@ class CondlEncoding:
     xy: Tensor
     descriptors: Tensor
     drawn: Tensor | None
+    grey: Tensor | None
     scale: NDArray[np.float64]
     step: float
 
@@ -83,16 +86,16 @@ class CondlMatcher(Matcher):
         Args:
             device: "auto", "cpu", "cuda" or "cuda:N".
             preset: one of `PRESETS`.
-            weights: "random", or a safetensors file; none ship and none are published.
+            weights: None for the shipped file, "random", or a safetensors file of `densematch train`.
             step: distance of the samples in working pixels, any number from 0.5; None takes the preset's.
             detector: "grid" samples everywhere, "sift" at OpenCV's SIFT key points (4096 at most).
             least_similarity: matches with a smaller cosine are dropped.
-            subpixel: move the query's place of each match to where the descriptors agree best; False leaves it on its
-                sample, as in the paper.
+            subpixel: move the query's place of each match to where the descriptors, and then the grey values, agree
+                best; False leaves it on its sample, as in the paper.
 
         Raises:
             ValueError: unknown preset, detector or device, an impossible step or similarity, or another network.
-            FileNotFoundError: no weights.
+            FileNotFoundError: no such weights file.
         """
         if preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r} of condl: choose one of {', '.join(PRESETS)}")
@@ -102,11 +105,6 @@ class CondlMatcher(Matcher):
             raise ValueError(f"step must lie in 0.5..256 pixels, got {step}")
         if not -1.0 <= least_similarity < 1.0:
             raise ValueError(f"least_similarity must lie in [-1, 1), got {least_similarity}")
-        if weights is None:
-            raise FileNotFoundError(
-                "no weights of condl ship and none are published (ConDL, arXiv 2408.02766): train it and give the file "
-                "with weights=, or use gcm"
-            )
         self.preset = preset
         self._max_pixels, preset_step = PRESETS[preset]
         self._step = preset_step if step is None else float(step)
@@ -118,7 +116,8 @@ class CondlMatcher(Matcher):
             torch.default_generator.manual_seed(0)
             self._network = CondlNetwork()
         if weights != "random":
-            load_exactly(self._network, read_state(Path(weights)), Path(weights))
+            path = path_of("condl") if weights is None else Path(weights)
+            load_exactly(self._network, read_state(path), path)
         self._network.eval().requires_grad_(False)
         fold_batch_norms(self._network)
         self._network.to(self.device)
@@ -140,7 +139,11 @@ class CondlMatcher(Matcher):
         tensor = torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device).permute(2, 0, 1)[None].float() / 255
         padded = functional.pad(imagenet_normalise(tensor), (0, -width % MULTIPLE, 0, -height % MULTIPLE))
         drawn = self.draw(padded)[0].permute(1, 2, 0)
-        return CondlEncoding(xy, interpolate(drawn, xy), drawn.half() if self._subpixel else None, scale, self._step)
+        descriptors = interpolate(drawn, xy)
+        if not self._subpixel:
+            return CondlEncoding(xy, descriptors, None, None, scale, self._step)
+        grey = torch.from_numpy(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32)).to(self.device)
+        return CondlEncoding(xy, descriptors, drawn.half(), grey, scale, self._step)
 
     def draw(self, image: Tensor) -> Tensor:
         """Unit descriptors (1, 128, H / 2, W / 2) of a float image (1, 3, H, W), ImageNet-normalised, even sides."""
@@ -179,9 +182,10 @@ class CondlMatcher(Matcher):
         # a sample stands for its cell: a uniform error of the step's width on either side
         variance = (b.step**2 + a.step**2) / 12 / b.scale**2
         precision = np.tile([1 / variance[0], 0.0, 1 / variance[1]], (len(xy), 1))
-        if b.drawn is None or len(xy) == 0:
+        if a.grey is None or b.drawn is None or b.grey is None or len(xy) == 0:
             return xy, precision
         aligned = align(b.drawn, a.descriptors[first], b.xy[second], b.step / 2)
+        aligned = align_grey(a.grey, b.grey, a.xy[first], aligned)
         moved = b.to_original(aligned.xy)
         covariance = torch.linalg.inv(aligned.information.double().cpu()).numpy()
         covariance = covariance + _LEAST_STD_PX**2 * np.eye(2)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ros2_densematch.nn.condl import CondlNetwork
 from ros2_densematch.nn.r2d2 import R2d2Network, Variant
+from ros2_densematch.weights.catalogue import path_of
 from ros2_densematch.weights.loading import load_exactly, read_state
 from ros2_densematch.weights.store import read_checkpoint
 
@@ -64,15 +65,12 @@ def official_descriptor(descriptor: str | DescriptorFunction) -> list[str]:
 
 
 def _condl(weights: str | None) -> DescriptorFunction:
-    if weights is None:
-        raise FileNotFoundError(
-            "no weights of condl ship and none are published: train it and give the file, or use descriptor='student'"
-        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         network = CondlNetwork()
     if weights != "random":
-        load_exactly(network, read_state(Path(weights)), Path(weights))
+        path = path_of("condl") if weights is None else Path(weights)
+        load_exactly(network, read_state(path), path)
     network.eval().requires_grad_(False)
 
     def describe(image: Tensor) -> Tensor:
