@@ -19,6 +19,7 @@ from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.two_view import RelativePose, estimate_relative_pose
 from ros2_densematch.live.counters import Counters, Drop, Snapshot
+from ros2_densematch.live.memory import empty_gpu_cache, return_free_memory
 from ros2_densematch.live.worker import Worker
 from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.matchers.identity import device_of, identity_of
@@ -30,6 +31,7 @@ from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
 from ros2_densematch.tracking.tracker import Tracker
 
 Image = NDArray[np.uint8]
+_TIDY_PERIOD_S = 30.0
 _THUMBNAIL_PX = 640  # longer side of the keyframes that are kept for ~/matches_image
 _LOADED_BY = ("matcher", "preset", "device", "weights")
 
@@ -136,6 +138,7 @@ class MatcherCore:
         self._worker: Worker[Job] = Worker(self._process, self._failed)
         self._thumbnails: dict[int, Image] = {}  # frame index -> image
         self._newest_keyframe = -1
+        self._tidied = 0.0
 
     # ---- life
 
@@ -224,6 +227,9 @@ class MatcherCore:
         outcome = self._outcome(tracked, frame, frame_id, matcher_ms)
         self._sink.publish(outcome)
         total_ms = (time.time_ns() - job.arrival_ns) * 1e-6
+        if start - self._tidied > _TIDY_PERIOD_S:
+            self._tidied = start
+            return_free_memory()
         self.times.add(
             **{stage: tracked.timings_ms.get(stage, 0.0) for stage in ("encode", "match", "pose")},
             matcher=matcher_ms,
@@ -371,18 +377,3 @@ def thumbnail(image: Image) -> Image:
     size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
     small: Image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     return small
-
-
-def empty_gpu_cache() -> None:
-    """Gives unused GPU memory back to the system, where torch was loaded at all."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def gpu_memory() -> int:
-    """GPU memory that this process holds, in bytes; 0 without a GPU."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
-        return 0
-    return int(torch.cuda.memory_reserved())

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from ros2_densematch.live.core import MatcherCore, gpu_memory
+from ros2_densematch.live.core import MatcherCore
 from ros2_densematch.live.counters import Drop
+from ros2_densematch.live.memory import gpu_memory
 from ros2_densematch.messages.conversions import header_message
 from ros2_densematch.messages.typestore import message_class
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame

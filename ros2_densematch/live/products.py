@@ -13,7 +13,8 @@ from ros2_densematch.configuration import Configuration
 from ros2_densematch.evaluation.pictures import match_picture
 from ros2_densematch.geometry import poses
 from ros2_densematch.io.odometry import MetricState
-from ros2_densematch.live.core import Outcome, gpu_memory
+from ros2_densematch.live.core import Outcome
+from ros2_densematch.live.memory import gpu_memory
 from ros2_densematch.messages.conversions import header_message, odometry_message, pose_message
 from ros2_densematch.messages.tracked import frame_correspondences, frame_relative_pose, keyframe_info, status_message
 from ros2_densematch.messages.typestore import message_class
