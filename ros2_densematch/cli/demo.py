@@ -13,6 +13,7 @@ import typer
 from ros2_densematch.cli.errors import DONE, OUR_FAULT
 from ros2_densematch.cli.options import DeviceOption, MatcherOption, PresetOption, configured, output_folder, say
 from ros2_densematch.cli.progress import progress_counter
+from ros2_densematch.simulation.flight import DEFAULT_FRAMES, demo_flight
 
 if TYPE_CHECKING:
     from ros2_densematch.simulation.flight import Flight
@@ -33,14 +34,15 @@ def command(
     matcher: MatcherOption = None,
     preset: PresetOption = None,
     device: DeviceOption = None,
-    frames: Annotated[int, typer.Option("--frames", min=20, help="Frames of the flight; fewer move faster.")] = 240,
+    frames: Annotated[
+        int, typer.Option("--frames", min=20, help="Frames of the flight; fewer move faster.")
+    ] = DEFAULT_FRAMES,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the drawings and of the noise.")] = 0,
 ) -> int:
     """Simulate a camera flight with ground truth, replay it and say how far off the result is: no download, no ROS."""
     from ros2_densematch.cli.replay import replay
     from ros2_densematch.io.source import SourceOptions
     from ros2_densematch.simulation.bag import CAMERA_INFO_TOPIC, GROUND_TRUTH_TOPIC, IMAGE_TOPIC
-    from ros2_densematch.simulation.flight import demo_flight
 
     configuration = configured(None, matcher, preset, device, None)
     folder = output_folder(out)
