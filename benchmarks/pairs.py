@@ -2,10 +2,14 @@
 
 Images at a longer side of 640 pixels. PoseLib with an epipolar threshold of 1 px (10,000 iterations, seed 0) for the
 pose pairs, OpenCV USAC_MAGSAC 1.5 px for the homographies: the protocol of `../shared/measure/measure.py`.
+
+    python benchmarks/pairs.py condl --every 4        # any matcher on every n-th pair, for a first look
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +24,7 @@ from numpy.typing import NDArray
 from ros2_densematch.evaluation.pose import pose_auc, pose_errors_deg
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding, Matcher
+from ros2_densematch.matchers.registry import load_matcher
 
 Floats = NDArray[np.float64]
 
@@ -159,3 +164,19 @@ def corner_error(h: Floats, x0: Floats, x1: Floats, size: tuple[int, int]) -> fl
     there = apply(np.asarray(estimate, np.float64), corners)
     error = float(np.linalg.norm(there - apply(h, corners), axis=1).mean())
     return error if np.isfinite(error) else float("inf")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("matcher", help="a name of the registry")
+    parser.add_argument("--preset", default="base")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--every", type=int, default=4)
+    arguments = parser.parse_args()
+    timed = Timed(load_matcher(arguments.matcher, device="cpu", preset=arguments.preset))
+    print(json.dumps({**measure_poses(timed, arguments.data, arguments.every), "milliseconds": timed.milliseconds()}))
+    print(json.dumps(measure_homographies(timed, arguments.data, every=arguments.every).summary()))
+
+
+if __name__ == "__main__":
+    main()
