@@ -13,7 +13,7 @@ import typer
 from ros2_densematch.cli.errors import DONE, OUR_FAULT
 from ros2_densematch.cli.options import DeviceOption, MatcherOption, PresetOption, configured, output_folder, say
 from ros2_densematch.cli.progress import progress_counter
-from ros2_densematch.simulation.flight import DEFAULT_FRAMES, demo_flight
+from ros2_densematch.simulation.flight import DEFAULT_FRAMES, DEMO_SIZE, demo_camera, demo_flight
 
 if TYPE_CHECKING:
     from ros2_densematch.simulation.flight import Flight
@@ -69,7 +69,6 @@ def command(
 def _record(bag: Path, sheet: Path, flight: Flight, seed: int) -> None:
     """Draws the flight into a bag, and some of its frames into one picture."""
     from ros2_densematch.simulation.bag import write_flight_bag
-    from ros2_densematch.simulation.flight import demo_camera
     from ros2_densematch.simulation.sensor import Sensor
     from ros2_densematch.simulation.worlds import workshop
 
@@ -84,7 +83,7 @@ def _record(bag: Path, sheet: Path, flight: Flight, seed: int) -> None:
                 pictures.append(jpeg)
             counter.advance()
 
-        write_flight_bag(bag, scene, demo_camera(), flight, Sensor(seed=seed), on_frame=on_frame)
+        write_flight_bag(bag, scene, demo_camera(*DEMO_SIZE), flight, Sensor(seed=seed), on_frame=on_frame)
     _contact_sheet(pictures, sheet)
     say(f"simulated {len(flight)} frames in {time.perf_counter() - begin:.1f} s: {bag}")
 

@@ -16,6 +16,7 @@ from ros2_densematch.simulation.sensor import Sensor
 Doubles = NDArray[np.float64]
 
 DEFAULT_FRAMES = 200
+DEMO_SIZE = 512, 384  # pixels: two slow cores fly it in less than two minutes
 
 # name of the stretch that ends here, share of the flight, position x y z in metres, yaw, pitch, roll in degrees
 # (yaw about z, to the left; pitch downwards). Equal neighbours stand still: the interpolation does not overshoot.

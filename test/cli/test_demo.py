@@ -108,15 +108,15 @@ def test_the_bag_replays_as_frames_with_calibration_and_ground_truth(demo: tuple
     import numpy as np
 
     from ros2_densematch.io.source import open_source
-    from ros2_densematch.simulation.flight import demo_camera
+    from ros2_densematch.simulation.flight import DEMO_SIZE, demo_camera
 
     source = open_source(demo[0] / "flight")
     frames = list(source)
     assert len(frames) == 20
     assert source.warnings == []
-    assert frames[0].image.shape == (480, 640, 3)
+    assert frames[0].image.shape == (DEMO_SIZE[1], DEMO_SIZE[0], 3)
     assert frames[0].camera is not None
-    np.testing.assert_allclose(frames[0].camera.K, demo_camera().K)
+    np.testing.assert_allclose(frames[0].camera.K, demo_camera(*DEMO_SIZE).K)
     assert source.ground_truth is not None
     np.testing.assert_allclose(source.ground_truth.T_world_from_camera, demo_flight(20).T_world_from_camera, atol=1e-12)
 
