@@ -61,9 +61,7 @@ class MatchFilterConfig(BaseModel):
     cache: Path | None = Field(None, description="folder of the graphs; default: beside the checkpoints")
     learning_rate: float = Field(2e-3, gt=0)
     max_steps: int = Field(3000, gt=0, description="length of the cosine decay")
-    enlarged: float = Field(
-        0.2, ge=0, le=1, description="share of the graphs made of images enlarged by 1.5, so that scores hold there too"
-    )
+    enlarged: float = Field(0.0, ge=0, le=1, description="share of the graphs made of images enlarged by 1.5")
     photometric_strength: float = Field(0.5, ge=0, description="how much the images of a pair are changed")
     seed: int = Field(0, ge=0)
 
