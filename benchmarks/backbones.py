@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from pairs import Timed, measure_homographies, measure_poses
+from pairs import Timed, measure_homographies, measure_poses, write_results
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -201,9 +200,7 @@ def main() -> None:
             continue
         results[row] = measure(matcher, arguments.data, arguments.every)
         print(row, json.dumps(results[row]), flush=True)
-        partial = arguments.out.with_suffix(".part")
-        partial.write_text(json.dumps(results, indent=1), "utf-8")
-        os.replace(partial, arguments.out)
+        write_results(arguments.out, results)
     print("| descriptor | AUC@5 / 10 / 20 | MMA@1 / 3 | corners@3 px | encode + match, ms |\n" + "| --- " * 5 + "|")
     for row, r in results.items():
         h, ms = r["homography"], r["milliseconds"]

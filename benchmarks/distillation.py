@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from ablation import load, pose_rows
 from backbones import matcher_of, measure
+from pairs import load, pose_rows, write_results
 from torch import Tensor
 from torch.nn import functional
 
@@ -98,9 +97,7 @@ def main() -> None:
     }
     print(json.dumps(result, indent=1))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = arguments.out.with_suffix(".part")
-    partial.write_text(json.dumps(result, indent=1), "utf-8")
-    os.replace(partial, arguments.out)
+    write_results(arguments.out, result)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,12 @@ import argparse
 import dataclasses
 import json
 import multiprocessing
-import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pairs import Timed, measure_homographies
+from pairs import Timed, measure_homographies, write_results
 from torch import Tensor
 
 from ros2_densematch.geometry.correspondences import Correspondences
@@ -119,9 +118,7 @@ def main() -> None:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             rows += pool.apply(measure, (step, arguments.weights, arguments.data, arguments.every))
         print(json.dumps(rows[-2:]), flush=True)
-        partial = arguments.out.with_suffix(".part")
-        partial.write_text(json.dumps(rows, indent=1), "utf-8")
-        os.replace(partial, arguments.out)
+        write_results(arguments.out, rows)
     heads = [
         "step",
         "aligned",

@@ -44,7 +44,6 @@ from ros2_densematch.training.scene_pairs import ScenePairs
 from ros2_densematch.training.stage_module import initial_state
 
 MAX_MATCHES = 3072
-_ENLARGEMENT = 1.5
 
 
 class MatchFilterConfig(BaseModel):
@@ -61,7 +60,6 @@ class MatchFilterConfig(BaseModel):
     cache: Path | None = Field(None, description="folder of the graphs; default: beside the checkpoints")
     learning_rate: float = Field(2e-3, gt=0)
     max_steps: int = Field(3000, gt=0, description="length of the cosine decay")
-    enlarged: float = Field(0.0, ge=0, le=1, description="share of the graphs made of images enlarged by 1.5")
     photometric_strength: float = Field(0.5, ge=0, description="how much the images of a pair are changed")
     seed: int = Field(0, ge=0)
 
@@ -78,10 +76,8 @@ class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         *,
         seed: int,
         photometric: PhotometricConfig,
-        enlarged: float = 0.0,
     ) -> None:
         self._matcher, self._count, self._folder, self._seed = matcher, count, folder, seed
-        self._enlarged = enlarged
         self._sources = [s for s, _ in sources]
         weights = np.array([w for _, w in sources], np.float64)
         self._chance = weights / weights.sum()
@@ -106,24 +102,14 @@ class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
             source = self._sources[int(rng.choice(len(self._sources), p=self._chance))]
             pair = source.draw(rng)
             images = [augment(image, rng, self._photometric) for image in (pair.image0, pair.image1)]
-            factor = _ENLARGEMENT if rng.random() < self._enlarged else 1.0
-            if factor > 1.0:
-                images = [_enlarged(image, factor) for image in images]
             encodings = [self._matcher.encode(image).data for image in images]
             candidates = self._matcher.candidates(*encodings)
             graph = match_graph(candidates)
             if len(graph.nodes):
-                # pixel centres stay centres
-                places = [(xy + 0.5) / factor - 0.5 for xy in (candidates.reference_xy, candidates.query_xy)]
-                verdict = pair.judge(*places)
+                verdict = pair.judge(candidates.reference_xy, candidates.query_xy)
                 parts = {**graph._asdict(), "verdict": torch.from_numpy(verdict)}
                 return {name: part.contiguous() for name, part in parts.items()}
         raise ValueError("twenty training pairs in a row gave no candidate match: is the descriptor stage trained?")
-
-
-def _enlarged(image: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
-    larger = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-    return np.asarray(larger, np.uint8)
 
 
 def _padded(stored: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
@@ -168,16 +154,7 @@ class MatchFilterModule(lightning.LightningModule):
         strength = photometric.strength * self.config.photometric_strength
         changed = photometric.model_copy(update={"strength": strength})
         cv2.setNumThreads(1)
-        config = self.config
-        dataset = GraphDataset(
-            matcher,
-            judged,
-            config.graphs,
-            folder,
-            seed=config.seed,
-            photometric=changed,
-            enlarged=config.enlarged,
-        )
+        dataset = GraphDataset(matcher, judged, self.config.graphs, folder, seed=self.config.seed, photometric=changed)
         nodes = torch.cat(
             [load["nodes"][: load["count"]] for load in (dataset[i] for i in range(min(40, len(dataset))))]
         )

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ros2_densematch.matchers.gcm.local_affine import estimate_local_affine
-from ros2_densematch.matchers.gcm.refinement import refine
+from ros2_densematch.matchers.gcm.refinement import inverse_2x2, refine
 from ros2_densematch.nn.condl import STRIDE
 
 _ROWS = 65_536  # descriptors in memory at once: 32 MiB
@@ -104,7 +104,7 @@ def _align(drawn: Tensor, descriptors: Tensor, xy: Tensor, window: Tensor) -> Al
     at, difference, slope = start, *_difference(drawn, descriptors, start)
     normal = _normal(slope)
     for _ in range(_STEPS):
-        move = torch.linalg.solve(normal, (slope @ difference[..., None])[..., 0])
+        move = (inverse_2x2(normal) @ (slope @ difference[..., None]))[..., 0]
         moved = start + (at - move - start).clamp(-_REACH, _REACH)
         difference_there, slope_there = _difference(drawn, descriptors, moved)
         # half the squared difference of unit vectors is one less their cosine

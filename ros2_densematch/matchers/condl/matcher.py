@@ -187,7 +187,7 @@ class CondlMatcher(Matcher):
         aligned = align(b.drawn, a.descriptors[first], b.xy[second], b.step / 2)
         aligned = align_grey(a.grey, b.grey, a.xy[first], aligned)
         moved = b.to_original(aligned.xy)
-        covariance = torch.linalg.inv(aligned.information.double().cpu()).numpy()
+        covariance = np.linalg.inv(aligned.information.double().cpu().numpy())
         covariance = covariance + _LEAST_STD_PX**2 * np.eye(2)
         inverse = np.linalg.inv(covariance / b.scale[:, None] / b.scale)
         width, height = query.size

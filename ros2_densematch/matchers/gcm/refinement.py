@@ -94,10 +94,10 @@ def refine(
     gy = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / (2 * spacing)
     gradient = torch.stack([gx, gy], 1).flatten(2)  # (N, 2, K)
     # d/dp of the query patch = linear^-T gradient of the template
-    gradient = _inverse(linear).transpose(1, 2) @ gradient
+    gradient = inverse_2x2(linear).transpose(1, 2) @ gradient
     weighted = gradient * weight
     h = weighted @ gradient.transpose(1, 2)
-    inverse_h = _inverse(h + 1e-4 * torch.eye(2, device=h.device, dtype=h.dtype))
+    inverse_h = inverse_2x2(h + 1e-4 * torch.eye(2, device=h.device, dtype=h.dtype))
     # What a step needs of the query patch q are four sums over its samples; its normalisation is applied to the sums.
     basis = torch.cat([(template * weight)[:, None], weighted], 1)  # (N, 3, K)
     of_one = weighted.sum(2)
@@ -141,7 +141,7 @@ def _normalised(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return values / (deviation[:, None] + 1e-6), deviation
 
 
-def _inverse(m: Tensor) -> Tensor:
+def inverse_2x2(m: Tensor) -> Tensor:
     """Inverse of (N, 2, 2) by the adjugate; a singular matrix gives zeros."""
     a, b, c, d = m[:, 0, 0], m[:, 0, 1], m[:, 1, 0], m[:, 1, 1]
     determinant = a * d - b * c
