@@ -19,7 +19,7 @@ from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.two_view import RelativePose, estimate_relative_pose
 from ros2_densematch.live.counters import Counters, Drop, Snapshot
-from ros2_densematch.live.memory import empty_gpu_cache, return_free_memory
+from ros2_densematch.live.memory import HeapKeeper, empty_gpu_cache
 from ros2_densematch.live.worker import Worker
 from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.matchers.identity import device_of, identity_of
@@ -31,7 +31,6 @@ from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
 from ros2_densematch.tracking.tracker import Tracker
 
 Image = NDArray[np.uint8]
-_TIDY_PERIOD_S = 30.0
 _THUMBNAIL_PX = 640  # longer side of the keyframes that are kept for ~/matches_image
 _LOADED_BY = ("matcher", "preset", "device", "weights")
 
@@ -138,7 +137,7 @@ class MatcherCore:
         self._worker: Worker[Job] = Worker(self._process, self._failed)
         self._thumbnails: dict[int, Image] = {}  # frame index -> image
         self._newest_keyframe = -1
-        self._tidied = 0.0
+        self._heap = HeapKeeper()
 
     # ---- life
 
@@ -227,9 +226,7 @@ class MatcherCore:
         outcome = self._outcome(tracked, frame, frame_id, matcher_ms)
         self._sink.publish(outcome)
         total_ms = (time.time_ns() - job.arrival_ns) * 1e-6
-        if start - self._tidied > _TIDY_PERIOD_S:
-            self._tidied = start
-            return_free_memory()
+        self._heap.tidy()
         self.times.add(
             **{stage: tracked.timings_ms.get(stage, 0.0) for stage in ("encode", "match", "pose")},
             matcher=matcher_ms,

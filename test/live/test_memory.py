@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ros2_densematch.live.memory import gpu_memory, return_free_memory
+from ros2_densematch.live.memory import HeapKeeper, gpu_memory, resident_bytes, return_free_memory
 
 
 def resident_mb() -> float:
@@ -28,6 +28,21 @@ def test_holes_between_arrays_are_given_back() -> None:
     assert resident_mb() < holes - 30.0
     assert resident_mb() < before - 60.0
     assert len(kept) == 2000
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what is freed, and can give it back")
+def test_a_process_that_has_not_grown_is_left_alone_and_one_that_has_is_tidied() -> None:
+    heap = HeapKeeper(growth_bytes=64 * 1024 * 1024)
+    heap.tidy()
+    assert not heap.tidy()
+    kept = [np.ones(12_000) for _ in range(2000)]  # 192 MB
+    for i in range(0, len(kept), 2):
+        kept[i] = np.ones(1)
+    before = resident_bytes()
+    assert heap.tidy()
+    assert resident_bytes() < before - 30e6
+    assert not heap.tidy()
+    assert resident_bytes() == pytest.approx(resident_mb() * 1024 * 1024, rel=0.02)
 
 
 def test_without_a_gpu_none_of_its_memory_is_held() -> None:

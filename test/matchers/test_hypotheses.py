@@ -114,3 +114,21 @@ def test_warping_keeps_masked_pixels_masked(waves) -> None:
     y, x = np.nonzero(mask)
     assert len(x) > 500
     assert (x * back[0, 0] + y * back[0, 1] + back[0, 2]).min() > 79.5
+
+
+def test_a_canvas_of_few_sizes_shows_the_same_and_masks_what_it_adds(waves) -> None:
+    """Every new image size costs the convolution library a compilation and the heap a hole."""
+    image = np.repeat(waves.image(200, 150).clip(0, 255).astype(np.uint8)[..., None], 3, 2)
+    linear = np.array([[0.8, -0.3], [0.3, 0.7]])
+    plain, mask, back = warped(image, None, linear)
+    padded, wide_mask, wide_back = warped(image, None, linear, 64)
+    assert [v % 64 for v in padded.shape[:2]] == [0, 0]
+    assert padded.shape != plain.shape
+    height, width = mask.shape
+    np.testing.assert_array_equal(padded[:height, :width], plain)
+    np.testing.assert_array_equal(wide_back, back)
+    assert not wide_mask[height:].any()
+    assert not wide_mask[:, width:].any()
+    # a rim that the erosion took at the edge of the smaller canvas may stay
+    assert (wide_mask[:height, :width] >= mask).all()
+    assert wide_mask.sum() < 1.05 * mask.sum()

@@ -27,6 +27,8 @@ _ANGLES = tuple(float(a) for a in range(0, 360, 45))
 _SCALES = ((1.0, 1.0), (0.5, 1.0), (0.25, 1.0), (1.0, 0.5), (1.0, 0.25))
 _THUMBNAIL = 0.5
 _LEAST_VOTES = 12
+# the convolution library compiles and keeps code, and the heap keeps holes, for every new image size: few sizes, then
+_CANVAS_MULTIPLE = 64
 _LARGEST_ANISOTROPY = 3.0
 
 
@@ -43,7 +45,7 @@ class Hypothesis(NamedTuple):
 
 
 def warped(
-    image: NDArray[np.uint8], allowed: NDArray[np.bool_] | None, linear: FloatArray
+    image: NDArray[np.uint8], allowed: NDArray[np.bool_] | None, linear: FloatArray, multiple: int = 1
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], FloatArray]:
     """The image under a linear map, on a canvas that holds all of it.
 
@@ -51,6 +53,7 @@ def warped(
         image: uint8 (H, W, 3).
         allowed: bool (H, W), or None for everywhere.
         linear: (2, 2), old to new pixel offsets. Shrinking is done first, over areas, so that nothing aliases.
+        multiple: of what a turned or sheared image's sides are made multiples; what is added is masked.
 
     Returns:
         The image, the mask of its valid pixels, and the (2, 3) affine map from new to old pixels.
@@ -71,7 +74,7 @@ def warped(
     if not np.allclose(linear, np.eye(2)):
         corners = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]) @ linear.T
         low, high = corners.min(0), corners.max(0)
-        new = [int(v) for v in np.ceil(high - low) + 1]
+        new = [-(-(int(v) + 1) // multiple) * multiple for v in np.ceil(high - low)]
         rest[:2, :2], rest[:2, 2] = linear, -low
         image = np.asarray(
             cv2.warpAffine(image, rest[:2], new, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8
@@ -83,7 +86,7 @@ def warped(
 
 def warped_encoding(encoding: GcmEncoding, linear: FloatArray, encode: Encoder) -> tuple[GcmEncoding, FloatArray]:
     """Encoding of the warped working image, and the map from its pixels to the original working pixels."""
-    image, allowed, back = warped(encoding.rgb, encoding.allowed, linear)
+    image, allowed, back = warped(encoding.rgb, encoding.allowed, linear, _CANVAS_MULTIPLE)
     return encode(image, allowed), back
 
 
