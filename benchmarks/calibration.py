@@ -1,8 +1,9 @@
 """Is the score of `gcm` a probability? Reliability curve and expected calibration error on judged training-like pairs.
 
-    python benchmarks/calibration.py --data ../shared/data --scenes out/gcm-small/scenes --pairs 80 --seed 99
+    python benchmarks/calibration.py --data ../shared/data --scenes out/gcm-small/scenes [--pairs 80] [--seed 99]
 
 The pairs are drawn with a seed that the training did not use, from the same photos, photo sets and rendered scenes.
+Where the folder of scenes is not there, 12 groups of views are rendered into it first.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from ros2_densematch.training.match_filter import reliability
 from ros2_densematch.training.multiview_pairs import MultiviewPairs
 from ros2_densematch.training.photometric import PhotometricConfig, augment
 from ros2_densematch.training.sample import ImageStore
+from ros2_densematch.training.scene_cache import SceneRenderConfig, fill_cache
+from ros2_densematch.training.scene_dressing import SceneLibrary
 from ros2_densematch.training.scene_pairs import ScenePairs
 
 
@@ -31,11 +34,16 @@ def average_precision(score: np.ndarray, right: np.ndarray) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--scenes", type=Path, required=True, help="cache of rendered scenes, made by densematch train")
+    parser.add_argument("--scenes", type=Path, required=True, help="rendered scenes, as densematch train makes them")
     parser.add_argument("--pairs", type=int, default=80)
     parser.add_argument("--seed", type=int, default=99)
     parser.add_argument("--weights", type=Path, help="of gcm; default: the shipped ones")
     arguments = parser.parse_args()
+    if not arguments.scenes.is_dir():
+        library = SceneLibrary(arguments.data / "train_scenes")
+        fill_cache(
+            arguments.scenes, library, SceneRenderConfig(groups=12), on_group=lambda i, n: print(f"scene {i}/{n}")
+        )
     store = ImageStore()
     sources: list[JudgedSource] = [
         JudgedPhotos(HomographyPairs(arguments.data / "train_photos", store=store)),

@@ -82,7 +82,11 @@ build_package() {
     }
 }
 
-if ! "$python" -c 'import tf2_msgs.msg' 2>/dev/null; then
+# a build that was cut short leaves a module that imports and a type that nothing can be sent with
+if ! "$python" -c '
+from tf2_msgs.msg import TFMessage
+TFMessage.__class__.__import_type_support__()
+assert TFMessage.__class__._TYPE_SUPPORT is not None' 2>/dev/null; then
     mkdir -p "$build/tf2_msgs/msg"
     echo "geometry_msgs/TransformStamped[] transforms" >"$build/tf2_msgs/msg/TFMessage.msg"
     cat >"$build/tf2_msgs/package.xml" <<'XML'

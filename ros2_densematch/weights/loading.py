@@ -12,19 +12,28 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a safetensors file.
+        ValueError: not a safetensors file, or one with numbers that are not finite.
     """
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
         raise FileNotFoundError(f"no weights file {path}: give the path of a safetensors file")
     try:
-        return dict(load_file(str(path), device="cpu"))
+        state = dict(load_file(str(path), device="cpu"))
     except SafetensorError as error:
         raise ValueError(
             f"{path} is not a safetensors file ({error}): give one written by `densematch train`"
         ) from error
+    if bad := sorted(key for key, value in state.items() if not bool(torch.isfinite(value).all())):
+        raise ValueError(f"{path} is damaged: not finite: {_names(bad)}; copy it again, or train anew")
+    return state
+
+
+def _names(keys: list[str], most: int = 5) -> str:
+    """The first keys, separated by commas."""
+    return ", ".join(keys[:most]) + (", ..." if len(keys) > most else "")
 
 
 def load_exactly(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
@@ -39,7 +48,7 @@ def load_exactly(module: nn.Module, state: dict[str, Tensor], path: Path) -> Non
     shapes = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
     if missing or unknown or shapes:
         parts = [
-            f"{len(keys)} {what} ({', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''})"
+            f"{len(keys)} {what} ({_names(keys)})"
             for what, keys in (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
             if keys
         ]

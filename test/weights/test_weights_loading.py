@@ -80,6 +80,14 @@ def test_a_header_that_promises_too_much_is_refused(tmp_path: Path) -> None:
     refused(path, "is not a safetensors file")
 
 
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, gcm_state: dict[str, torch.Tensor]) -> None:
+    """They would match nothing, and nobody would know why."""
+    path = tmp_path / "nan.safetensors"
+    key = next(k for k, v in gcm_state.items() if v.ndim == 4)
+    save_file({**gcm_state, key: torch.full_like(gcm_state[key], torch.nan)}, str(path))
+    refused(path, f"is damaged: not finite: {key}; copy it again")
+
+
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     refused(tmp_path / "none.safetensors", "no weights file .*: give the path", FileNotFoundError)
     refused(tmp_path, "no weights file .*: give the path", FileNotFoundError)
