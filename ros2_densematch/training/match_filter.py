@@ -2,7 +2,10 @@
 
 The network of the descriptor stage is frozen. Each sample is the candidate graph of one whole image pair with a verdict
 for every candidate; the loss is the binary cross entropy of the verdicts, unweighted, so that the filter's output is a
-probability. Graphs are made once and kept: making one takes as long as matching a pair.
+probability. Candidates are found once and kept: that takes as long as matching a pair.
+
+Patches that look alike in the wrong place are rare in the training material, and common in front of a row of windows.
+So some right matches are led astray: they keep the evidence of a good patch, and only their neighbours contradict them.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from ros2_densematch.matchers.gcm.candidates import Candidates
 from ros2_densematch.matchers.gcm.match_filter import (
     EDGE_FEATURES,
     NEIGHBOURS,
@@ -44,6 +49,9 @@ from ros2_densematch.training.scene_pairs import ScenePairs
 from ros2_densematch.training.stage_module import initial_state
 
 MAX_MATCHES = 3072
+_LEAST_RIGHT = 32  # fewer right matches are left alone
+_MOST_ASTRAY = 0.4
+_SAME_PLACE_PX = 6.0
 
 
 class MatchFilterConfig(BaseModel):
@@ -51,13 +59,21 @@ class MatchFilterConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    graphs: int = Field(800, gt=0, description="judged image pairs, made once and kept in `cache`")
+    graphs: int = Field(800, gt=0, description="judged image pairs, matched once and kept in `cache`")
+    astray: float = Field(
+        0.0,
+        ge=0,
+        le=_MOST_ASTRAY,
+        description="mean share of the right matches that are moved to another place, alone or with their neighbours, "
+        "and become wrong",
+    )
+    continue_filter: bool = Field(False, description="start from the filter in `initial_weights`, not from nothing")
     initial_weights: Path | None = Field(
         None,
         description="weights of `gcm` (a file or a name of the catalogue) to take the network from, in a recipe "
         "without a descriptor stage",
     )
-    cache: Path | None = Field(None, description="folder of the graphs; default: beside the checkpoints")
+    cache: Path | None = Field(None, description="folder of the judged pairs; default: beside the checkpoints")
     learning_rate: float = Field(2e-3, gt=0)
     max_steps: int = Field(3000, gt=0, description="length of the cosine decay")
     photometric_strength: float = Field(0.5, ge=0, description="how much the images of a pair are changed")
@@ -65,7 +81,17 @@ class MatchFilterConfig(BaseModel):
 
 
 class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Judged candidate graphs, padded to `MAX_MATCHES`; graph i depends only on the network and (seed, i)."""
+    """Judged candidate graphs, padded to `MAX_MATCHES`; graph i depends only on the network and (seed, i).
+
+    Args:
+        matcher: finds the candidates.
+        sources: image pairs with a judge, and their weights.
+        count: pairs; sample `count` is pair 0 again, with other matches led astray.
+        folder: where the candidates are kept.
+        seed: of everything that is drawn.
+        photometric: how images are changed.
+        astray: mean share of the right matches that `lead_astray` moves.
+    """
 
     def __init__(
         self,
@@ -76,7 +102,9 @@ class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         *,
         seed: int,
         photometric: PhotometricConfig,
+        astray: float = 0.0,
     ) -> None:
+        self._astray = astray
         self._matcher, self._count, self._folder, self._seed = matcher, count, folder, seed
         self._sources = [s for s, _ in sources]
         weights = np.array([w for _, w in sources], np.float64)
@@ -88,13 +116,18 @@ class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         return self._count
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        path = self._folder / f"graph_{self._seed}_{index % self._count:05d}.safetensors"
+        path = self._folder / f"candidates_{self._seed}_{index % self._count:05d}.safetensors"
         if not path.exists():
             partial = path.with_name(f".{path.name}.{os.getpid()}")  # other processes may make the same one
             save_file(self._make(index % self._count), str(partial))
             partial.replace(path)
         stored = load_file(str(path))
-        return _padded(stored, np.random.default_rng((self._seed, index)))
+        verdict = stored.pop("verdict").numpy()
+        candidates = Candidates(**{name: _array(values) for name, values in stored.items()})
+        rng = np.random.default_rng((self._seed, index))
+        if self._astray > 0:
+            candidates, verdict = lead_astray(candidates, verdict, self._astray, rng)
+        return _padded({**match_graph(candidates)._asdict(), "verdict": torch.from_numpy(verdict)})
 
     def _make(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self._seed, 7, index))
@@ -104,15 +137,66 @@ class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
             images = [augment(image, rng, self._photometric) for image in (pair.image0, pair.image1)]
             encodings = [self._matcher.encode(image).data for image in images]
             candidates = self._matcher.candidates(*encodings)
-            graph = match_graph(candidates)
-            if len(graph.nodes):
+            if len(match_graph(candidates).nodes):
                 verdict = pair.judge(candidates.reference_xy, candidates.query_xy)
-                parts = {**graph._asdict(), "verdict": torch.from_numpy(verdict)}
-                return {name: part.contiguous() for name, part in parts.items()}
+                evidence = {name: torch.from_numpy(_single(values)) for name, values in vars(candidates).items()}
+                return {**evidence, "verdict": torch.from_numpy(verdict)}
         raise ValueError("twenty training pairs in a row gave no candidate match: is the descriptor stage trained?")
 
 
-def _padded(stored: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
+def lead_astray(
+    candidates: Candidates, verdict: NDArray[np.int8], share: float, rng: np.random.Generator
+) -> tuple[Candidates, NDArray[np.int8]]:
+    """Moves right matches to other places, where they are wrong, as repeated structure does.
+
+    Half of them change places one by one; the others go in groups of neighbours that all move alike, as the matches of
+    one window that is taken for the next. What was seen in the patches stays; the margin shrinks, for where something
+    looks alike there is a rival.
+
+    Args:
+        candidates: N matches in working pixels.
+        verdict: int8 (N,), 1 right, 0 wrong, -1 unknown.
+        share: mean share of the right matches that are moved; of one graph it is drawn from an exponential
+            distribution, at most 0.4.
+        rng: what is drawn.
+
+    Returns:
+        The matches, and the verdicts: 0 for the moved ones, -1 where they came to lie within 6 px of the right place.
+    """
+    right = np.flatnonzero(verdict == 1)
+    moved = int(min(share * rng.exponential(), _MOST_ASTRAY) * len(right))
+    if len(right) < _LEAST_RIGHT or moved == 0:
+        return candidates, verdict
+    query_xy, margin, verdict = candidates.query_xy.copy(), candidates.margin.copy(), verdict.copy()
+    alone = rng.choice(right, (moved + 1) // 2, replace=False)
+    query_xy[alone] = candidates.query_xy[rng.choice(right, len(alone), replace=False)]
+    left, together = np.setdiff1d(right, alone), [alone]
+    while sum(map(len, together)) < moved and len(left) > _LEAST_RIGHT // 2:
+        centre = candidates.reference_xy[rng.choice(left)]
+        size = int(rng.integers(2, 13))
+        group = left[np.argsort(np.linalg.norm(candidates.reference_xy[left] - centre, axis=1))[:size]]
+        angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(1.5 * _SAME_PLACE_PX, 100.0)
+        query_xy[group] += length * np.array([np.cos(angle), np.sin(angle)])
+        left = np.setdiff1d(left, group)
+        together.append(group)
+    led = np.concatenate(together)
+    margin[led] *= rng.random(len(led))
+    elsewhere = np.linalg.norm(query_xy[led] - candidates.query_xy[led], axis=1) > _SAME_PLACE_PX
+    verdict[led] = np.where(elsewhere, 0, -1)
+    return replace(candidates, query_xy=query_xy, margin=margin), verdict
+
+
+def _single(values: NDArray[Any]) -> NDArray[Any]:
+    """In single precision, which halves the files; flags stay flags."""
+    return np.ascontiguousarray(values if values.dtype == np.bool_ else values.astype(np.float32))
+
+
+def _array(values: Tensor) -> NDArray[Any]:
+    found = values.numpy()
+    return found if found.dtype == np.bool_ else found.astype(np.float64)
+
+
+def _padded(stored: dict[str, Tensor]) -> dict[str, Tensor]:
     """A graph cut or padded to `MAX_MATCHES` nodes; padding has verdict -1 and count says where it begins."""
     count = min(len(stored["nodes"]), MAX_MATCHES)
     nodes = torch.zeros(MAX_MATCHES, NODE_FEATURES)
@@ -139,6 +223,11 @@ class MatchFilterModule(lightning.LightningModule):
     def start_from(self, state: dict[str, Tensor]) -> None:
         """Takes the network of the descriptor stage."""
         self._network_state = {k: v for k, v in state.items() if not k.startswith("filter.")}
+        if self.config.continue_filter:
+            found = {k.removeprefix("filter."): v for k, v in state.items() if k.startswith("filter.")}
+            if not found:
+                raise ValueError("continue_filter: the initial weights hold no match filter; give others, or leave it")
+            self.filter.load_state_dict(found)
 
     def export_state(self) -> dict[str, Tensor]:
         """The network, unchanged, and the filter, its names prefixed with `filter.`."""
@@ -154,7 +243,17 @@ class MatchFilterModule(lightning.LightningModule):
         strength = photometric.strength * self.config.photometric_strength
         changed = photometric.model_copy(update={"strength": strength})
         cv2.setNumThreads(1)
-        dataset = GraphDataset(matcher, judged, self.config.graphs, folder, seed=self.config.seed, photometric=changed)
+        dataset = GraphDataset(
+            matcher,
+            judged,
+            self.config.graphs,
+            folder,
+            seed=self.config.seed,
+            photometric=changed,
+            astray=self.config.astray,
+        )
+        if self.config.continue_filter:
+            return dataset  # the scale of the features belongs to the filter
         nodes = torch.cat(
             [load["nodes"][: load["count"]] for load in (dataset[i] for i in range(min(40, len(dataset))))]
         )

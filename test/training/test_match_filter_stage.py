@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ros2_densematch.matchers.gcm.candidates import Candidates
 from ros2_densematch.matchers.gcm.match_filter import EDGE_FEATURES, NEIGHBOURS, NODE_FEATURES
 from ros2_densematch.matchers.gcm.matcher import GcmMatcher
 from ros2_densematch.simulation import textures
@@ -23,6 +24,7 @@ from ros2_densematch.training.match_filter import (
     MatchFilterConfig,
     MatchFilterModule,
     _padded,
+    lead_astray,
     reliability,
 )
 from ros2_densematch.training.photometric import PhotometricConfig
@@ -47,7 +49,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def dataset(data: Path, folder: Path, *, seed: int = 0, count: int = 2) -> GraphDataset:
+def dataset(data: Path, folder: Path, *, seed: int = 0, count: int = 2, astray: float = 0.0) -> GraphDataset:
     return GraphDataset(
         GcmMatcher(device="cpu", stages=frozenset({"refine", "grow"})),
         [(JudgedPhotos(HomographyPairs(data / "train_photos"), size=192), 1.0)],
@@ -55,6 +57,7 @@ def dataset(data: Path, folder: Path, *, seed: int = 0, count: int = 2) -> Graph
         folder,
         seed=seed,
         photometric=PhotometricConfig(strength=0.3),
+        astray=astray,
     )
 
 
@@ -76,7 +79,7 @@ def test_a_graph_is_made_once_and_comes_round_again(
 ) -> None:
     graphs = dataset(data, tmp_path)
     first = graphs[0]
-    assert [path.name for path in tmp_path.iterdir()] == ["graph_0_00000.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["candidates_0_00000.safetensors"]
 
     def never(*_: object) -> None:
         raise AssertionError("the graph was made again")
@@ -106,10 +109,66 @@ def test_a_graph_with_too_many_matches_is_cut() -> None:
         "neighbours": torch.full((many, NEIGHBOURS), many - 1),
         "verdict": torch.ones(many, dtype=torch.int8),
     }
-    graph = _padded(stored, np.random.default_rng(0))
+    graph = _padded(stored)
     assert int(graph["count"]) == MAX_MATCHES
     assert graph["neighbours"].max() < MAX_MATCHES
     assert torch.equal(graph["nodes"], stored["nodes"][:MAX_MATCHES])
+
+
+def field(count: int = 800) -> tuple[Candidates, np.ndarray]:
+    """Matches under one similarity with a tenth that are known wrong and a tenth that are unknown."""
+    rng = np.random.default_rng(0)
+    x0 = rng.uniform(0, 400, (count, 2))
+    x1 = x0 @ np.array([[0.9, 0.1], [-0.1, 0.9]]) + 20.0
+    verdict = np.ones(count, np.int8)
+    verdict[::10], verdict[5::10] = 0, -1
+    ones = np.ones(count)
+    linear = np.tile(np.eye(2), (count, 1, 1))
+    found = Candidates(x0, x1, linear, ones, ones, ones, np.ones((count, 3)), ones, np.zeros(count, np.bool_))
+    return found, verdict
+
+
+def test_matches_led_astray_keep_their_patches_and_lose_their_place() -> None:
+    found, verdict = field()
+    led, judged = lead_astray(found, verdict, 0.2, np.random.default_rng(4))
+    moved = np.linalg.norm(led.query_xy - found.query_xy, axis=1)
+    assert 20 < (moved > 0).sum() < 0.45 * 640
+    assert (verdict[moved > 0] == 1).all(), "only right matches are moved"
+    assert (judged[moved > 6] == 0).all()
+    assert (judged[(moved > 0) & (moved <= 6)] == -1).all()
+    np.testing.assert_array_equal(judged[moved == 0], verdict[moved == 0])
+    for name in ("reference_xy", "similarity", "correlation", "information", "moved", "grown"):
+        np.testing.assert_array_equal(getattr(led, name), getattr(found, name))
+    assert (led.margin[moved > 6] < 1).all()
+    np.testing.assert_array_equal(led.margin[moved == 0], 1)
+    # some go alone, some in groups that move alike
+    _, counts = np.unique(np.round((led.query_xy - found.query_xy)[moved > 0], 6), axis=0, return_counts=True)
+    assert counts.min() == 1
+    assert counts.max() > 1
+    # what was given is not changed
+    np.testing.assert_array_equal(verdict, field()[1])
+    np.testing.assert_array_equal(found.query_xy, field()[0].query_xy)
+
+
+def test_how_many_are_led_astray_varies_about_the_share_and_a_few_matches_are_left_alone() -> None:
+    found, verdict = field()
+    rng = np.random.default_rng(1)
+    shares = [
+        (lead_astray(found, verdict, 0.1, rng)[0].query_xy != found.query_xy).any(1).sum() / 640 for _ in range(200)
+    ]
+    assert 0.08 < np.mean(shares) < 0.12
+    assert min(shares) < 0.02
+    assert max(shares) > 0.25
+    few, known = field(30)
+    assert lead_astray(few, known, 0.4, rng)[0] is few
+
+
+def test_a_pair_comes_round_with_other_matches_led_astray(data: Path, tmp_path: Path) -> None:
+    graphs = dataset(data, tmp_path, astray=0.2)
+    first, again = graphs[0], graphs[2]  # two pairs: sample 2 is pair 0
+    assert int(first["count"]) == int(again["count"])
+    assert not torch.equal(first["verdict"], again["verdict"])
+    assert same(graphs[0], first)
 
 
 def test_photos_judge_by_their_homography(data: Path) -> None:
@@ -278,6 +337,20 @@ def test_a_filter_trained_before_is_not_part_of_the_network(tmp_path: Path) -> N
     exported = MatchFilterModule(MatchFilterConfig(initial_weights=path)).export_state()
     assert torch.equal(exported["smooth4.0.weight"], torch.ones(2))
     assert torch.equal(exported["filter.mean"], torch.zeros(NODE_FEATURES))
+
+
+def test_a_filter_can_be_trained_further(data: Path, tmp_path: Path) -> None:
+    config = MatchFilterConfig(initial_weights=path_of("gcm"), continue_filter=True, graphs=1)
+    module = MatchFilterModule(config)
+    module.make_dataset([(HomographyPairs(data / "train_photos"), 1.0)], tmp_path, PhotometricConfig(strength=0.3))
+    shipped = load_file(path_of("gcm"))
+    exported = module.export_state()
+    assert exported.keys() == shipped.keys()
+    assert all(torch.equal(exported[k], shipped[k]) for k in shipped), "its scale of the features included"
+    bare = tmp_path / "bare.safetensors"
+    save_file({k: v for k, v in shipped.items() if not k.startswith("filter.")}, str(bare))
+    with pytest.raises(ValueError, match="continue_filter: the initial weights hold no match filter"):
+        MatchFilterModule(config.model_copy(update={"initial_weights": bare}))
 
 
 def test_the_reliability_of_a_calibrated_filter_is_a_small_error() -> None:
