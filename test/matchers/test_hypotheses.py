@@ -10,8 +10,8 @@ import pytest
 
 from ros2_densematch.matchers.base import Image
 from ros2_densematch.matchers.gcm import hypotheses
-from ros2_densematch.matchers.gcm.hypotheses import warped
-from ros2_densematch.matchers.gcm.matcher import GcmMatcher
+from ros2_densematch.matchers.gcm.hypotheses import common_frame, common_hypothesis, warped
+from ros2_densematch.matchers.gcm.matcher import GcmMatcher, _carried
 
 Photo = Callable[..., Image]
 WIDTH, HEIGHT = 480, 360
@@ -50,6 +50,95 @@ def test_a_turned_and_scaled_image_is_matched(
     assert len(matches) > 100
     assert (error < 2).mean() > 0.9
     assert np.median(error) < 0.25
+
+
+def slanted(image: Image, tilt: float, axis_deg: float) -> tuple[Image, np.ndarray]:
+    """The image squeezed by `tilt` along an axis, as from the side, and the (2, 3) map of its pixels."""
+    c, s = np.cos(np.deg2rad(axis_deg)), np.sin(np.deg2rad(axis_deg))
+    turn = np.array([[c, s], [-s, c]])
+    affine = np.zeros((2, 3))
+    affine[:, :2] = turn.T @ np.diag([1 / tilt, 1.0]) @ turn
+    centre = (np.array(image.shape[1::-1]) - 1) / 2
+    affine[:, 2] = centre - affine[:, :2] @ centre
+    smooth = cv2.GaussianBlur(image, (0, 0), 0.5 * tilt)  # so that nothing aliases
+    return np.asarray(cv2.warpAffine(smooth, affine, image.shape[1::-1], flags=cv2.INTER_LINEAR), np.uint8), affine
+
+
+@pytest.mark.parametrize(("tilt", "axis"), [(2.0, 0.0), (2.5, 70.0), (3.5, 20.0)])
+@pytest.mark.parametrize("swapped", [False, True], ids=["to the slant", "from the slant"])
+def test_a_plane_seen_from_the_side_is_matched(
+    gcm: GcmMatcher, photo: Photo, tilt: float, axis: float, swapped: bool
+) -> None:
+    """A tilt of 3.5 is a slant of 73 degrees."""
+    image = photo(0)
+    other, affine = slanted(image, tilt, axis)
+    first, second = (other, image) if swapped else (image, other)
+    matches = gcm.match(gcm.encode(first), gcm.encode(second))
+    of_image, of_other = matches.reference_xy, matches.query_xy
+    if swapped:
+        of_image, of_other = of_other, of_image
+    error = np.linalg.norm(of_image @ affine[:, :2].T + affine[:, 2] - of_other, axis=1)
+    assert len(matches) > 100
+    assert (error < 2).mean() > 0.9
+    assert np.median(error) < 0.3
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_in_the_common_frame_neither_image_is_enlarged_and_both_agree(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    linear = rng.normal(size=(2, 2)) * rng.uniform(0.3, 3)
+    if np.linalg.det(linear) < 0:
+        linear = linear[::-1]
+    reference, query = common_frame(linear)
+    np.testing.assert_allclose(query @ linear, reference, atol=1e-12)
+    assert np.linalg.norm(reference, 2) <= 1.2
+    assert np.linalg.norm(query, 2) <= 1 + 1e-12
+    assert np.linalg.det(reference) > 0
+    assert np.linalg.det(query) > 0
+    # one of the two keeps its full resolution in every direction
+    kept = np.maximum(np.linalg.svd(reference, compute_uv=False), np.linalg.svd(query, compute_uv=False)[::-1])
+    np.testing.assert_allclose(kept.max(), 1.0, atol=0.2)
+
+
+def test_a_query_that_is_nowhere_larger_stays_as_it_is() -> None:
+    for linear in (np.eye(2), 0.4 * np.eye(2), np.diag([0.3, 1.1])):
+        reference, query = common_frame(linear)
+        np.testing.assert_array_equal(reference, linear)
+        np.testing.assert_array_equal(query, np.eye(2))
+
+
+def test_what_matches_have_in_common_is_undone_only_where_it_is_notable() -> None:
+    rng = np.random.default_rng(0)
+    x0 = rng.uniform(0, 640, (400, 2))
+    wrong = rng.random(400) < 0.5
+
+    def seen(linear: np.ndarray) -> object:
+        x1 = x0 @ linear.T + (30.0, -10.0) + rng.normal(size=(400, 2))
+        x1[wrong] = rng.uniform(0, 640, (int(wrong.sum()), 2))
+        return common_hypothesis(x0, x1, (640, 480))
+
+    assert seen(np.eye(2)) is None
+    assert seen(np.array([[1.2, 0.1], [-0.1, 1.2]])) is None
+    for linear in (np.diag([0.5, 1.0]), np.array([[0.0, -1.0], [1.0, 0.0]]), 2.5 * np.eye(2)):
+        found = seen(linear)
+        assert found is not None
+        np.testing.assert_allclose(found.linear, linear, atol=0.05)  # type: ignore[attr-defined]
+        assert found.votes > 150  # type: ignore[attr-defined]
+    assert seen(np.diag([1.0, -1.0])) is None, "a mirror is no view"
+    assert common_hypothesis(x0[:5], x0[:5] * 0.4, (640, 480)) is None
+
+
+def test_information_is_carried_into_the_frame_of_the_query() -> None:
+    rng = np.random.default_rng(0)
+    linear = np.array([[0.5, -0.3], [0.2, 0.9]])
+    root = rng.normal(size=(5, 2, 2))
+    matrix = root @ root.transpose(0, 2, 1) + 0.1 * np.eye(2)
+    error = rng.normal(size=(5, 2))
+    carried = _carried(matrix.reshape(5, 4)[:, [0, 1, 3]], linear)
+    mapped = error @ linear.T
+    a, b, c = carried.T
+    after = a * mapped[:, 0] ** 2 + 2 * b * mapped[:, 0] * mapped[:, 1] + c * mapped[:, 1] ** 2
+    np.testing.assert_allclose(after, np.einsum("ni,nij,nj->n", error, matrix, error))
 
 
 def test_an_ordinary_pair_is_left_as_it_is(photo: Photo, carried: Callable, gcm: GcmMatcher) -> None:

@@ -20,7 +20,12 @@ from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
 from ros2_densematch.matchers.gcm.candidates import Candidates, Coarse, coarse_matches, grow, refine_coarse
 from ros2_densematch.matchers.gcm.encoding import GcmEncoding, encode_working_image, working_image
-from ros2_densematch.matchers.gcm.hypotheses import best_hypothesis, warped_encoding
+from ros2_densematch.matchers.gcm.hypotheses import (
+    best_hypotheses,
+    common_frame,
+    common_hypothesis,
+    warped_encoding,
+)
 from ros2_densematch.matchers.gcm.match_filter import MatchFilter, match_graph
 from ros2_densematch.matchers.gcm.network import GcmNetwork
 from ros2_densematch.matchers.gcm.warp import cell_warp, dense_warp, hide_masked, overlap
@@ -34,6 +39,8 @@ _FILTER_PREFIX = "filter."
 _GROWTH_ITERATIONS = 4
 # a hypothesis needs so many coarse matches that their neighbours confirm
 _LEAST_CONFIRMED = 20
+# an encoding, and the (2, 3) map from its pixels to the working pixels of the image it was made from
+_Framed = tuple[GcmEncoding, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -200,8 +207,13 @@ class GcmMatcher(Matcher):
         weak = plain.supported < max(self._weak_support, self._weak_share * len(plain.similarity))
         # a blank image shows the same nothing however it is turned
         rich = min(len(reference.keypoints), len(query.keypoints)) >= 2 * _LEAST_CONFIRMED
-        if weak and rich and "hypotheses" in self._stages and self._settings.hypotheses:
-            turned = self._in_another_frame(reference, query, plain.supported)
+        if rich and "hypotheses" in self._stages and self._settings.hypotheses:
+            if weak:
+                maps = best_hypotheses(reference, query, self._encode_working, self._similarity_threshold)
+            else:
+                common = common_hypothesis(plain.reference_xy, plain.query_xy, reference.size)
+                maps = [] if common is None else [common]
+            turned = self._in_another_frame(reference, query, [h.linear for h in maps], plain.supported)
             if turned is not None:
                 return turned
         return self._finish(reference, query, plain)
@@ -215,25 +227,30 @@ class GcmMatcher(Matcher):
         iterations = min(iterations, _GROWTH_ITERATIONS)
         return grow(reference, query, found, radius=5, iterations=iterations, rounds=settings.growth_rounds)
 
-    def _in_another_frame(self, reference: GcmEncoding, query: GcmEncoding, supported: int) -> Candidates | None:
-        """Candidates by the best affine hypothesis, or None when it does not clearly help."""
-        best = best_hypothesis(reference, query, self._encode_working, self._similarity_threshold)
-        if best is None:
+    def _in_another_frame(
+        self, reference: GcmEncoding, query: GcmEncoding, maps: list[NDArray[np.float64]], supported: int
+    ) -> Candidates | None:
+        """Candidates by the affine map that most coarse matches confirm, or None when none clearly helps."""
+        best: tuple[_Framed, _Framed, Coarse] | None = None
+        for linear in maps:
+            for_reference, for_query = common_frame(linear)
+            first = warped_encoding(reference, for_reference, self._encode_working)
+            second = query, np.eye(2, 3)
+            if not np.array_equal(for_query, np.eye(2)):
+                second = warped_encoding(query, for_query, self._encode_working)
+            coarse = coarse_matches(first[0], second[0], similarity=self._similarity_threshold)
+            if best is None or coarse.supported > best[2].supported:
+                best = first, second, coarse
+            if coarse.supported >= self._weak_support:
+                break
+        if best is None or best[2].supported < max(_LEAST_CONFIRMED, 1.3 * supported):
             return None
-        # whichever image shows the scene larger is made smaller
-        enlargement = max(1.0, float(np.sqrt(np.linalg.det(best.linear))))
-        turned, reference_frame = warped_encoding(reference, best.linear / enlargement, self._encode_working)
-        scaled, query_frame = query, np.eye(2, 3)
-        if enlargement > 1.2:
-            scaled, query_frame = warped_encoding(query, np.eye(2) / enlargement, self._encode_working)
-        coarse = coarse_matches(turned, scaled, similarity=self._similarity_threshold)
-        if coarse.supported < max(_LEAST_CONFIRMED, 1.3 * supported):
-            return None
-        found = self._finish(turned, scaled, coarse)
+        (warped_reference, reference_frame), (warped_query, query_frame), coarse = best
+        found = self._finish(warped_reference, warped_query, coarse)
         found.reference_xy = found.reference_xy @ reference_frame[:, :2].T + reference_frame[:, 2]
         found.query_xy = found.query_xy @ query_frame[:, :2].T + query_frame[:, 2]
         found.linear = query_frame[:, :2] @ found.linear @ np.linalg.inv(reference_frame[:, :2])
-        found.information = found.information / abs(np.linalg.det(query_frame[:, :2]))
+        found.information = _carried(found.information, query_frame[:, :2])
         return found
 
     def score(self, candidates: Candidates) -> NDArray[np.float64]:
@@ -244,6 +261,15 @@ class GcmMatcher(Matcher):
         if len(graph.nodes) == 0:
             return np.zeros(len(candidates))
         return torch.sigmoid(self._filter(graph)).numpy().astype(np.float64)
+
+
+def _carried(information: NDArray[np.float64], linear: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Symmetric matrices (N, 3) = xx, xy, yy of an error after it was mapped by `linear` (2, 2)."""
+    back = np.linalg.inv(linear)
+    a, b, c = information.T
+    matrix = np.stack([a, b, b, c], 1).reshape(-1, 2, 2)
+    carried = back.T @ matrix @ back
+    return np.asarray(carried.reshape(-1, 4)[:, [0, 1, 3]], np.float64)
 
 
 def _precision(candidates: Candidates, query_scale: NDArray[np.float64]) -> NDArray[np.float64]:
