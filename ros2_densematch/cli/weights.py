@@ -9,7 +9,7 @@ import typer
 
 from ros2_densematch.cli.errors import InputError
 
-app = typer.Typer(help="List, fetch, verify and import weights.", no_args_is_help=True)
+app = typer.Typer(help="List, fetch, verify, import and average weights.", no_args_is_help=True)
 
 _ACCEPT = typer.Option("--accept-license", help="Consent to a non-commercial or unclear licence.")
 
@@ -90,6 +90,17 @@ def import_command(
     from ros2_densematch.weights.store import import_checkpoint
 
     _say_stored(name, import_checkpoint(file, name))
+
+
+@app.command("average", help="Write the mean of weights that were trained from one start.")
+def average_command(
+    files: Annotated[list[Path], typer.Argument(help="Two or more safetensors files of one network.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+) -> None:
+    from ros2_densematch.weights.averaging import average
+    from ros2_densematch.weights.catalogue import digest
+
+    print(f"{average(files, out)}: mean of {len(files)} files, SHA-256 {digest(out)}")
 
 
 @app.command("verify", help="Compare the SHA-256 of every file that ships or is stored with its record.")
