@@ -39,8 +39,8 @@ SHIPPED: dict[str, Weight] = {
             name="gcm",
             file="gcm.safetensors",
             matcher="gcm",
-            sha256="31c4fffef92614d49c27df894483222bc4faba5baa7eb8d7c39bdb2653bfcb6e",
-            size=3_677_164,
+            sha256="c0e4e2bb1e9e5bf19b28930a6748fbddb370421de7dca96d6bbfaa086bf39e7d",
+            size=3_677_188,
             licence="Apache-2.0",
             ancestors=(
                 "EfficientNet-Lite0, ImageNet-1k (Apache-2.0): start of the backbone",
