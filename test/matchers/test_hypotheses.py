@@ -1,4 +1,4 @@
-"""Rotation, scale and affine hypotheses: they save turned and zoomed pairs and leave all others alone."""
+"""Turned, zoomed and slanted views: they save such pairs and leave all others alone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ros2_densematch.matchers.base import Image
-from ros2_densematch.matchers.gcm import hypotheses
-from ros2_densematch.matchers.gcm.hypotheses import common_frame, common_hypothesis, warped
+from ros2_densematch.matchers.gcm.hypotheses import common_frame, common_hypothesis
 from ros2_densematch.matchers.gcm.matcher import GcmMatcher, _carried
+from ros2_densematch.matchers.gcm.warped_image import warped
 
 Photo = Callable[..., Image]
 WIDTH, HEIGHT = 480, 360
@@ -199,7 +199,7 @@ def test_warping_keeps_masked_pixels_masked(waves) -> None:
     image = np.repeat(waves.image(200, 150).clip(0, 255).astype(np.uint8)[..., None], 3, 2)
     allowed = np.ones((150, 200), np.bool_)
     allowed[:, :80] = False
-    _, mask, back = hypotheses.warped(image, allowed, np.array([[0.4, -0.4], [0.4, 0.4]]))
+    _, mask, back = warped(image, allowed, np.array([[0.4, -0.4], [0.4, 0.4]]))
     y, x = np.nonzero(mask)
     assert len(x) > 500
     assert (x * back[0, 0] + y * back[0, 1] + back[0, 2]).min() > 79.5

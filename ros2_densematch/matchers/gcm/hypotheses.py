@@ -1,10 +1,11 @@
-"""Rotation, scale and affine hypotheses, for pairs on which the plain match is weak.
+"""Turned, zoomed and slanted views: hypotheses of how one image lies in the other.
 
-The descriptors bear moderate rotation and zoom only. Thumbnails of the reference, turned in steps of 45 degrees and
-scaled by 1/4 to 4 against the query, are matched; the one whose matches agree best with one affine map says how the
-reference is to be warped for a second, full match: GCM's homography pre-warp, without the need of a first good match.
-The caller keeps the second match only when clearly more of its coarse matches are confirmed by their neighbours than
-before, so that a hypothesis cannot hurt.
+The descriptors bear moderate changes of view only. Where the plain match is weak, thumbnails of the two images, turned,
+scaled and slanted against one another, are matched; those whose matches agree best with one affine map say how the
+images are to be warped for a second, full match: GCM's homography pre-warp, without the need of a first good match.
+Where the plain match is good, the map that its matches have in common is undone if it is a notable one. The caller
+keeps the second match only when clearly more of its coarse matches are confirmed by their neighbours than before, so
+that a hypothesis cannot hurt.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from ros2_densematch.matchers.gcm.coarse import mutual_nearest_neighbours
 from ros2_densematch.matchers.gcm.encoding import GcmEncoding, Thumbnail
+from ros2_densematch.matchers.gcm.warped_image import warped
 
 FloatArray = NDArray[np.float64]
 Encoder = Callable[[NDArray[np.uint8], NDArray[np.bool_]], GcmEncoding]
@@ -31,7 +33,7 @@ class View(NamedTuple):
         turn: degrees.
         scale: relative to half the working size.
         tilt: how much shorter it is along one axis, as from a slant: 2 is a slant of 60 degrees.
-        axis: of the tilt, degrees from the image's x axis.
+        axis: of the tilt, degrees from the image's x axis towards its top.
     """
 
     turn: float = 0.0
@@ -63,7 +65,6 @@ _CANVAS_MULTIPLE = 64
 _LARGEST_ANISOTROPY = 5.0
 _TRIED = 3
 _DISTINCT = 0.3
-_AVERAGED = 0.4  # standard deviation of the averaging, over sqrt(squeeze^2 - 1)
 _LARGEST_ENLARGEMENT = 1.2
 # a common map beyond these is worth undoing before the images are matched again
 _NOTABLE_ANISOTROPY = 1.4
@@ -82,65 +83,6 @@ class Hypothesis(NamedTuple):
 
     linear: FloatArray
     votes: int
-
-
-def warped(
-    image: NDArray[np.uint8], allowed: NDArray[np.bool_] | None, linear: FloatArray, multiple: int = 1
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_], FloatArray]:
-    """The image under a linear map, on a canvas that holds all of it.
-
-    Args:
-        image: uint8 (H, W, 3).
-        allowed: bool (H, W), or None for everywhere.
-        linear: (2, 2), old to new pixel offsets. Shrinking is done first, over areas, so that nothing aliases.
-        multiple: of what a turned or sheared image's sides are made multiples; what is added is masked.
-
-    Returns:
-        The image, the mask of its valid pixels, and the (2, 3) affine map from new to old pixels.
-    """
-    height, width = image.shape[:2]
-    mask = np.ones((height, width), np.uint8) if allowed is None else allowed.astype(np.uint8)
-    shrink = np.eye(3)
-    scale = float(np.linalg.norm(linear, 2))
-    if scale < 0.95:
-        size = max(16, round(width * scale)), max(16, round(height * scale))
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        mask = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
-        sx, sy = size[0] / width, size[1] / height
-        shrink = np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5], [0, 0, 1]])
-        linear = linear / scale
-        height, width = image.shape[:2]
-    image = _averaged_along(image, linear)
-    rest = np.eye(3)
-    if not np.allclose(linear, np.eye(2)):
-        corners = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]) @ linear.T
-        low, high = corners.min(0), corners.max(0)
-        new = [-(-(int(v) + 1) // multiple) * multiple for v in np.ceil(high - low)]
-        rest[:2, :2], rest[:2, 2] = linear, -low
-        image = np.asarray(
-            cv2.warpAffine(image, rest[:2], new, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8
-        )
-        mask = np.asarray(cv2.warpAffine(mask, rest[:2], new, flags=cv2.INTER_NEAREST), np.uint8)
-        mask = np.asarray(cv2.erode(mask, np.ones((9, 9), np.uint8)), np.uint8)
-    return image, mask > 0, np.asarray(np.linalg.inv(rest @ shrink)[:2], np.float64)
-
-
-def _averaged_along(image: NDArray[np.uint8], linear: FloatArray) -> NDArray[np.uint8]:
-    """The image averaged in the direction in which a map squeezes it, so that nothing aliases when it is resampled.
-
-    A Gaussian; of t pixels that fall into one, a box would have a standard deviation of 0.29 sqrt(t^2 - 1).
-    """
-    _, (larger, smaller), directions = np.linalg.svd(linear)
-    squeeze = larger / max(smaller, 1e-6)
-    if squeeze < 1.2:
-        return image
-    sigma = _AVERAGED * np.sqrt(squeeze**2 - 1)
-    reach = int(np.ceil(2.5 * sigma))
-    offset = np.mgrid[-reach : reach + 1, -reach : reach + 1][::-1]
-    along = directions[1, 0] * offset[0] + directions[1, 1] * offset[1]
-    across = directions[0, 0] * offset[0] + directions[0, 1] * offset[1]
-    kernel = np.exp(-0.5 * (along / sigma) ** 2 - 0.5 * (across / 0.3) ** 2)
-    return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE), np.uint8)
 
 
 def warped_encoding(
@@ -177,7 +119,8 @@ def best_hypotheses(reference: GcmEncoding, query: GcmEncoding, encode: Encoder,
 
 
 def common_frame(linear: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Maps of the two images into one frame, so that neither is enlarged: the sharper one loses what the other lacks.
+    """Maps of the two images into one frame in which neither is enlarged (beyond 1.2): the sharper one loses what the
+    other lacks.
 
     With linear = U S V', the reference is mapped by U min(S, 1) V' and the query by U min(1 / S, 1) U'.
 
