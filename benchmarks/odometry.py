@@ -5,8 +5,9 @@
 Each row is one `densematch replay` with default settings; its report lies in the output folder. ATE is the root mean
 square after similarity alignment, over the path; RPE is from frame to frame. With depth the map is metric, and `scale`
 is what the alignment would still multiply it by; without depth that number means nothing and is left out. A matcher
-that loses track is judged on its longest segment only, which may be the easier half: the last column is the ATE in
-millimetres on the frames in the longest segments of all matchers, each aligned on these frames.
+that loses track is judged on its longest segment only, which may be the easier half: the last columns are the ATE in
+millimetres on the frames in the longest segments of all matchers, each aligned on these frames, and the RPE in degrees
+over the steps between such frames: a matcher that loses track on the hardest frames is not judged on them otherwise.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ros2_densematch.evaluation.trajectory import rms
+from ros2_densematch.evaluation.trajectory import relative_errors, rms
 from ros2_densematch.geometry.trajectory import Trajectory, align, associate
 from ros2_densematch.io.source import SourceOptions, open_source
 from ros2_densematch.io.tum import read_tum
@@ -67,17 +68,25 @@ def measure(sequence: Path, matcher: str, out: Path, max_frames: int | None) -> 
     }
 
 
-def errors_on_common_frames(folders: dict[str, Path], truth: Trajectory) -> dict[str, float]:
-    """ATE in metres of each matcher on the frames that all of them have in their main trajectory."""
+def errors_on_common_frames(folders: dict[str, Path], truth: Trajectory) -> dict[str, tuple[float, float]]:
+    """ATE in metres and RPE in degrees of each matcher on the frames that all of them have in their main trajectory.
+
+    A step of the RPE goes from one frame of the truth to the next.
+    """
     found = {matcher: read_tum(folder / "trajectory.tum") for matcher, folder in folders.items()}
     common = truth.stamps_ns
     for trajectory in found.values():
         common = common[associate(common, trajectory.stamps_ns, _SAME_NS)[0]]
-    true = truth.T_world_from_camera[associate(common, truth.stamps_ns, _SAME_NS)[1], :3, 3]
+    frame = associate(common, truth.stamps_ns, _SAME_NS)[1]
+    true = truth.T_world_from_camera[frame]
+    first = np.flatnonzero(np.diff(frame) == 1)
+    steps = np.stack([first, first + 1], axis=1)
     result = {}
     for matcher, trajectory in found.items():
-        own = trajectory.T_world_from_camera[associate(common, trajectory.stamps_ns, _SAME_NS)[1], :3, 3]
-        result[matcher] = rms(np.linalg.norm(align(own, true).apply(own) - true, axis=1))
+        own = trajectory.T_world_from_camera[associate(common, trajectory.stamps_ns, _SAME_NS)[1]]
+        similarity = align(own[:, :3, 3], true[:, :3, 3])
+        ate = rms(np.linalg.norm(similarity.apply(own[:, :3, 3]) - true[:, :3, 3], axis=1))
+        result[matcher] = ate, rms(relative_errors(own, true, steps, 1.0)[1])
     return result
 
 
@@ -102,13 +111,13 @@ def main() -> None:
             folders[matcher] = out
         truth = open_source(sequence, SourceOptions()).ground_truth
         assert truth is not None
-        for matcher, error in errors_on_common_frames(folders, truth).items():
+        for matcher, (ate, rpe) in errors_on_common_frames(folders, truth).items():
             row = rows[name][matcher]
-            row["ate_common_m"] = error
+            row["ate_common_m"], row["rpe_common_deg"] = ate, rpe
             scale = f"{row['scale']:.3f}" if depth else "-"
             print(
                 f"| {name} | {matcher} | {row['poses']} | {row['ate_percent']:.3f} | {1000 * row['ate_m']:.1f} "
-                f"| {row['rpe_deg']:.3f} | {1000 * row['rpe_m']:.2f} | {scale} | {1000 * error:.1f} |",
+                f"| {row['rpe_deg']:.3f} | {1000 * row['rpe_m']:.2f} | {scale} | {1000 * ate:.1f} | {rpe:.3f} |",
                 flush=True,
             )
         (arguments.out / "odometry.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")

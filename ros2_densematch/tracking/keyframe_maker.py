@@ -9,6 +9,7 @@ import numpy as np
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.geometry.relative_pose import Scale
 from ros2_densematch.matchers.base import Encoding, Matcher
 from ros2_densematch.tracking import mapping
 from ros2_densematch.tracking.config import TrackerConfig
@@ -142,11 +143,19 @@ def milliseconds_since(start: float) -> float:
     return 1000.0 * (time.perf_counter() - start)
 
 
-def unsuitable(keyframe: Keyframe, frame: Frame, *, scale_known: bool) -> str:
-    """Why a keyframe must be replaced by this frame whatever their matches are, in words; "" where nothing is wrong."""
+def unsuitable(keyframe: Keyframe, frame: Frame, scale: Scale) -> str:
+    """Why a keyframe must be replaced by this frame whatever their matches are, in words; "" where nothing is wrong.
+
+    Args:
+        scale: of the map so far. Where it is metric and not every frame has a depth image, a keyframe without one knows
+            its points through others only; the first frame that measures them itself takes its place.
+    """
     if frame.size != keyframe.size:
         return f"the image size changed from {keyframe.size} to {frame.size}"
-    measured = keyframe.structure is not None and keyframe.structure.depth is not None
-    if not scale_known and frame.depth is not None and not measured:
+    if frame.depth is None or keyframe.structure is None:
+        return ""
+    if scale is Scale.NONE and keyframe.structure.depth is None:
         return "it is the first one with a depth image"
+    if scale is Scale.METRIC and not keyframe.structure.measured:
+        return "it has a depth image and the keyframe has none"
     return ""

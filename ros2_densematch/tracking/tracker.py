@@ -201,10 +201,12 @@ class Tracker:
         inliers = int(found.inliers.sum())
         cells = mapping.covered_cells(seen.matches.reference_xy[found.inliers], keyframe.size)
         why = mapping.keyframe_reason(keyframe, inliers, cells, found.parallax_deg, poses.rotation_angle_deg(T), config)
-        why = self._asked_for or unsuitable(keyframe, frame, scale_known=self._scale != Scale.NONE) or why
+        why = self._asked_for or unsuitable(keyframe, frame, self._scale) or why
         known = int(np.count_nonzero(structure.known()[found.index[found.inliers]]))
         weak = known < _FEW_KNOWN and keyframe.tracked % config.relocalisation_interval == 0
-        older_may_do = (why or weak) and self._scale != Scale.NONE and not self._asked_for
+        # where depth is measured the unit does not drift: going back would make a jump and gain little
+        drifts = self._scale is Scale.UNIT or (self._scale is Scale.METRIC and self._scale_std != _MEASURED_STD)
+        older_may_do = (why or weak) and drifts and not self._asked_for
         if older_may_do and self._return_to_older(seen, keyframe, inliers, known):
             assert seen.found is not None
             back = f"back to keyframe {self._keyframe.id}; {seen.found.reason}"
@@ -435,7 +437,7 @@ class Tracker:
             moved = np.median(np.linalg.norm(matches.query_xy - matches.reference_xy, axis=1))
             if not why and moved > 0.15 * keyframe.size[0]:
                 why = f"the image moved by {moved:.0f} pixels"
-        why = self._asked_for or unsuitable(keyframe, seen.frame, scale_known=True) or why
+        why = self._asked_for or unsuitable(keyframe, seen.frame, self._scale) or why
         reason = f"{len(matches)} matches; no calibration, so no pose: give CameraInfo or a camera file"
         if why:
             self._store.add(self._keyframe_without_pose(seen))

@@ -89,6 +89,23 @@ def test_depth_of_the_keyframe_gives_metres_at_once(world: World) -> None:
     np.linalg.cholesky(last.covariance)
 
 
+def test_a_keyframe_without_depth_is_replaced_by_the_first_frame_that_measures_it(world: World) -> None:
+    """Depth with every fifth frame: a keyframe made in between knows its points through others only."""
+    tracker = Tracker(PointMatcher(world, SIDEWAYS), TrackerConfig(keyframe_parallax_deg=2.0))
+    results = run(tracker, SIDEWAYS, depth=lambda i: depth_of(world, SIDEWAYS[i]) if i % 5 == 0 else None)
+    keyframes = [r.index for r in results if r.is_keyframe]
+    without = [k for k in keyframes if k % 5]
+    assert without, "the policy makes keyframes between the depth images"
+    for k in without:
+        following = k + 5 - k % 5
+        if following < len(results):
+            assert following in keyframes
+    assert any("it has a depth image and the keyframe has none" in r.reason for r in results)
+    assert not any("back to keyframe" in r.reason for r in results), "the metre does not drift"
+    expected = poses.inverse(SIDEWAYS[0]) @ SIDEWAYS[-1]
+    assert np.linalg.norm(results[-1].T_world_from_camera[:3, 3] - expected[:3, 3]) < 0.02
+
+
 def test_metric_covariance_covers_the_error(world: World) -> None:
     depth = depth_of(world, SIDEWAYS[0])
     squares = []
