@@ -205,8 +205,8 @@ class Tracker:
         known = int(np.count_nonzero(structure.known()[found.index[found.inliers]]))
         weak = known < _FEW_KNOWN and keyframe.tracked % config.relocalisation_interval == 0
         # where depth is measured the unit does not drift: going back would make a jump and gain little
-        drifts = self._scale is Scale.UNIT or (self._scale is Scale.METRIC and self._scale_std != _MEASURED_STD)
-        older_may_do = (why or weak) and drifts and not self._asked_for
+        may_drift = self._scale is not Scale.NONE and self._scale_std != _MEASURED_STD
+        older_may_do = (why or weak) and may_drift and not self._asked_for
         if older_may_do and self._return_to_older(seen, keyframe, inliers, known):
             assert seen.found is not None
             back = f"back to keyframe {self._keyframe.id}; {seen.found.reason}"

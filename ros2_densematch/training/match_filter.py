@@ -47,6 +47,7 @@ from ros2_densematch.training.sample import ImageStore, PairSource
 from ros2_densematch.training.scannet_pairs import ScanNetPairs
 from ros2_densematch.training.scene_pairs import ScenePairs
 from ros2_densematch.training.stage_module import initial_state
+from ros2_densematch.weights.catalogue import digest
 
 MAX_MATCHES = 3072
 _LEAST_RIGHT = 32  # fewer right matches are left alone
@@ -90,6 +91,7 @@ class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         folder: where the candidates are kept.
         seed: of everything that is drawn.
         photometric: how images are changed.
+        network: digest of the matcher's weights: candidates of other weights in `folder` are not taken for its own.
         astray: mean share of the right matches that `lead_astray` moves.
     """
 
@@ -102,9 +104,10 @@ class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         *,
         seed: int,
         photometric: PhotometricConfig,
+        network: str,
         astray: float = 0.0,
     ) -> None:
-        self._astray = astray
+        self._network, self._astray = network[:8], astray
         self._matcher, self._count, self._folder, self._seed = matcher, count, folder, seed
         self._sources = [s for s, _ in sources]
         weights = np.array([w for _, w in sources], np.float64)
@@ -116,7 +119,7 @@ class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         return self._count
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        path = self._folder / f"candidates_{self._seed}_{index % self._count:05d}.safetensors"
+        path = self._folder / f"candidates_{self._network}_{self._seed}_{index % self._count:05d}.safetensors"
         if not path.exists():
             partial = path.with_name(f".{path.name}.{os.getpid()}")  # other processes may make the same one
             save_file(self._make(index % self._count), str(partial))
@@ -237,7 +240,8 @@ class MatchFilterModule(lightning.LightningModule):
         self, sources: Sequence[tuple[PairSource, float]], out: Path, photometric: PhotometricConfig
     ) -> GraphDataset:
         """The graphs of the recipe's sources; also sets the scale of the features from the first of them."""
-        matcher = self._matcher(out)
+        weights = self._write_network(out)
+        matcher, network = GcmMatcher(device="cpu", weights=str(weights)), digest(weights)
         judged = [(_judged(source), weight) for source, weight in sources]
         folder = self.config.cache or out / "graphs"
         strength = photometric.strength * self.config.photometric_strength
@@ -250,6 +254,7 @@ class MatchFilterModule(lightning.LightningModule):
             folder,
             seed=self.config.seed,
             photometric=changed,
+            network=network,
             astray=self.config.astray,
         )
         if self.config.continue_filter:
@@ -261,13 +266,13 @@ class MatchFilterModule(lightning.LightningModule):
         self.filter.deviation.copy_(nodes.std(0).clamp_min(1e-3))
         return dataset
 
-    def _matcher(self, out: Path) -> GcmMatcher:
+    def _write_network(self, out: Path) -> Path:
         if not self._network_state:
             raise ValueError("the match filter needs the descriptor stage before it: add that stage to the recipe")
         path = out / "checkpoints" / "match_filter_network.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({k: v.contiguous() for k, v in self._network_state.items()}, str(path))
-        return GcmMatcher(device="cpu", weights=str(path))
+        return path
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         losses, right, known = [], 0.0, 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ros2_densematch.weights.catalogue import digest
 from ros2_densematch.weights.loading import read_state
+from ros2_densematch.weights.store import replace_whole
 
 
 def average(files: Sequence[Path], out: Path) -> Path:
@@ -28,11 +28,13 @@ def average(files: Sequence[Path], out: Path) -> Path:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: fewer than two files, a damaged one, or one of another network.
+        ValueError: fewer than two files, a damaged one, or one of another network; `out` is a folder.
     """
     from safetensors import safe_open
     from safetensors.torch import save
 
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder: name the file to write")
     if len(files) < 2:
         raise ValueError(f"{len(files)} weights file given: averaging takes at least two")
     states = [read_state(file) for file in files]
@@ -47,9 +49,8 @@ def average(files: Sequence[Path], out: Path) -> Path:
     mean = {key: _mean([state[key] for state in states]) for key in states[0]}
     metadata = {**kept[0], "averaged": " ".join(digest(file) for file in files)}
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
-    partial.write_bytes(save(mean, metadata=metadata))
-    os.replace(partial, out)
+    content = save(mean, metadata=metadata)  # save_file would make a file that only its owner can read
+    replace_whole(out, lambda temporary: temporary.write_bytes(content))
     return out
 
 

@@ -141,10 +141,10 @@ def import_checkpoint(path: Path, name: str, *, source: str | None = None) -> Pa
     target = stored_file(name)
     target.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"matcher": entry.matcher, "checkpoint": name, "licence": entry.licence, "source_sha256": found}
-    _replace(target, lambda temporary: save_file(state, str(temporary), metadata))
+    replace_whole(target, lambda temporary: save_file(state, str(temporary), metadata))
     record = Record(found if published else "", path.stat().st_size, source or path.name, digest(target))
     text = json.dumps(asdict(record), indent=1) + "\n"
-    _replace(_record_file(name), lambda temporary: temporary.write_text(text, "utf-8"))
+    replace_whole(_record_file(name), lambda temporary: temporary.write_text(text, "utf-8"))
     return target
 
 
@@ -203,7 +203,8 @@ def _record_file(name: str) -> Path:
     return store_folder() / f"{name}.json"
 
 
-def _replace(target: Path, write: Callable[[Path], object]) -> None:
+def replace_whole(target: Path, write: Callable[[Path], object]) -> None:
+    """Puts what `write` makes of a path beside it in the place of a file: whole, or not at all."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         write(temporary)

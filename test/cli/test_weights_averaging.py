@@ -63,3 +63,11 @@ def test_the_command_says_what_is_wrong_in_one_line(densematch, tmp_path: Path) 
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
     assert "no weights file" in outcome.err
+
+
+def test_a_folder_is_no_place_for_the_mean(densematch, tmp_path: Path) -> None:
+    shipped = path_of("gcm")
+    outcome = densematch("weights", "average", shipped, shipped, "--out", tmp_path)
+    assert outcome.code == 2
+    assert f"{tmp_path} is a folder: name the file to write" in outcome.err
+    assert list(tmp_path.parent.glob(f".{tmp_path.name}*")) == []

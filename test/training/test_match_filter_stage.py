@@ -49,7 +49,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def dataset(data: Path, folder: Path, *, seed: int = 0, count: int = 2, astray: float = 0.0) -> GraphDataset:
+def dataset(
+    data: Path, folder: Path, *, seed: int = 0, count: int = 2, astray: float = 0.0, network: str = "0123abcdef"
+) -> GraphDataset:
     return GraphDataset(
         GcmMatcher(device="cpu", stages=frozenset({"refine", "grow"})),
         [(JudgedPhotos(HomographyPairs(data / "train_photos"), size=192), 1.0)],
@@ -57,6 +59,7 @@ def dataset(data: Path, folder: Path, *, seed: int = 0, count: int = 2, astray: 
         folder,
         seed=seed,
         photometric=PhotometricConfig(strength=0.3),
+        network=network,
         astray=astray,
     )
 
@@ -79,7 +82,7 @@ def test_a_graph_is_made_once_and_comes_round_again(
 ) -> None:
     graphs = dataset(data, tmp_path)
     first = graphs[0]
-    assert [path.name for path in tmp_path.iterdir()] == ["candidates_0_00000.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["candidates_0123abcd_0_00000.safetensors"]
 
     def never(*_: object) -> None:
         raise AssertionError("the graph was made again")
@@ -87,6 +90,13 @@ def test_a_graph_is_made_once_and_comes_round_again(
     monkeypatch.setattr(GraphDataset, "_make", never)
     assert same(graphs[0], first)
     assert same(graphs[2], first)  # two graphs: sample 2 is graph 0
+
+
+def test_candidates_of_another_network_are_not_taken_for_its_own(data: Path, tmp_path: Path) -> None:
+    for network in ("0123abcdef", "fedcba3210"):
+        dataset(data, tmp_path, network=network)[0]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["candidates_0123abcd_0_00000.safetensors", "candidates_fedcba32_0_00000.safetensors"]
 
 
 def test_a_graph_has_the_agreed_shapes_and_both_verdicts(data: Path, tmp_path: Path) -> None:
@@ -249,7 +259,7 @@ def test_pairs_without_any_match_end_with_the_cause(tmp_path: Path) -> None:
 
     matcher = GcmMatcher(device="cpu", weights="random")
     still = PhotometricConfig(strength=0.0)
-    graphs = GraphDataset(matcher, [(Blank(), 1.0)], 1, tmp_path, seed=0, photometric=still)  # type: ignore[list-item]
+    graphs = GraphDataset(matcher, [(Blank(), 1.0)], 1, tmp_path, seed=0, photometric=still, network="none")  # type: ignore[list-item]
     with pytest.raises(ValueError, match="twenty training pairs in a row gave no candidate"):
         graphs[0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -32,7 +32,7 @@ class GcmEncoding:
         anchor_descriptors: (rows columns, C) their unit descriptors.
         allowed: bool (H, W) or None.
         scale: (2,) working pixels per original pixel, x and y.
-        thumbnails: view -> warped small version, made when a hypothesis first needs it.
+        thumbnails: view (turn, scale, tilt, axis) -> warped small version, made when a hypothesis first needs it.
     """
 
     rgb: NDArray[np.uint8]
@@ -44,7 +44,7 @@ class GcmEncoding:
     anchor_descriptors: Tensor
     allowed: NDArray[np.bool_] | None
     scale: NDArray[np.float64]
-    thumbnails: dict[Any, Thumbnail] = field(default_factory=dict)
+    thumbnails: dict[tuple[float, ...], Thumbnail] = field(default_factory=dict)
 
     @property
     def size(self) -> tuple[int, int]:
