@@ -168,6 +168,7 @@ class _Replay:
         self._gallery = Gallery()
         self._image = ""
         self._elapsed_s = 0.0
+        self._readout_s = 0.0
 
     def run(self, stop: StopRequest) -> None:
         """Tracks frame by frame until the end, the limit, a stop request or an error (kept in `error`)."""
@@ -196,6 +197,7 @@ class _Replay:
             except Exception as error:  # noqa: BLE001  (kept: what was done so far is written first, then it is reported)
                 self.error = error
         self._elapsed_s = time.perf_counter() - begin
+        self._readout_s = tracker.readout_s
 
     def _files(self) -> ResultFiles:
         from ros2_densematch.cli.result_files import ResultFiles
@@ -266,6 +268,7 @@ class _Replay:
             "timings_ms": stage_times([r.timings_ms for r in records]),
             "elapsed_s": round(self._elapsed_s, 3),
             "frames_per_second": round(len(records) / self._elapsed_s, 3),
+            "readout_ms": round(1000 * self._readout_s, 2),
             "trajectory": assessment.trajectory,
             "no_pose_reason": None if assessment.trajectory is not None else _no_pose_reason(records),
             "accuracy": assessment.accuracy,
@@ -286,6 +289,8 @@ def _conclusion(summary: dict[str, Any]) -> Iterator[str]:
     frames, accuracy = summary["frames"], summary["accuracy"]
     statuses = ", ".join(f"{entry['count']} {name}" for name, entry in frames["status"].items())
     yield f"{frames['total']} frames at {summary['frames_per_second']:.1f} a second: {statuses}"
+    if summary["readout_ms"]:
+        yield f"rolling shutter: {summary['readout_ms']:.1f} ms from the first row to the last"
     if summary["trajectory"] is None:
         yield f"no poses: {summary['no_pose_reason']}"
     if accuracy is not None:

@@ -70,6 +70,13 @@ class TrackerConfig(BaseModel):
     max_window: int = Field(
         5, ge=2, le=12, description="Frames kept with each keyframe for the joint refinement of its points."
     )
+    readout_ms: float = Field(
+        -1.0,
+        ge=-1.0,
+        le=100.0,
+        description="Time from the first to the last row of a rolling shutter, in ms; 0 = global shutter; -1 = "
+        "estimated while the camera turns, where depth images or stereo measure the points.",
+    )
     seed: int = Field(0, ge=0, description="Seed of everything that is drawn at random.")
     pose: PoseConfig = Field(
         default_factory=lambda: PoseConfig(min_iterations=50),

@@ -50,6 +50,7 @@ class Keyframe:
         best_inliers, best_cells: the most that any frame reached, for the decision when to replace it.
         support: the fewest known points by which it or a keyframe before it was connected to its predecessor.
         tracked: number of frames that were tracked against it.
+        rate: (3,) angular velocity at its time in rad/s, in its own frame; None = not known yet.
     """
 
     id: int
@@ -68,6 +69,13 @@ class Keyframe:
     best_cells: int = 0
     support: float = float("inf")
     tracked: int = 0
+    rate: Float | None = None
+
+    def set_camera(self, camera: Camera) -> None:
+        """Takes another camera for the same image: its points get new rays."""
+        self.camera = camera
+        if self.structure is not None:
+            self.structure.set_camera(camera)
 
     def rescale(self, factor: float, anchor: Float) -> None:
         """Multiplies all lengths by `factor`; the world point `anchor` (3,) stays where it is."""

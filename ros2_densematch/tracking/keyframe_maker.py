@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ros2_densematch.geometry import poses
+from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.relative_pose import Scale
 from ros2_densematch.matchers.base import Encoding, Matcher
@@ -31,6 +32,8 @@ class Seen:
         matches, found: against the keyframe that was tried last.
         T_from_keyframe: (4, 4) T_frame_from_keyframe in map units.
         note: what could not be used of the frame, in words.
+        camera: of the frame, with its turning where the shutter is a rolling one.
+        rate: (3,) angular velocity in rad/s in the frame's own axes; None = not known.
     """
 
     frame: Frame
@@ -40,6 +43,8 @@ class Seen:
     found: Localisation | None = None
     T_from_keyframe: Float | None = None
     note: str = ""
+    camera: Camera | None = None
+    rate: Float | None = None
 
 
 class KeyframeMaker:
@@ -73,8 +78,8 @@ class KeyframeMaker:
             reference = self.matcher.encode(frame.image, reference=True, mask=frame.mask)
             seen.timings["encode"] += milliseconds_since(start)
         structure = None
-        if frame.camera is not None:
-            structure = Structure(frame.camera, frame.depth if use_metric else None, 3 * self.config.max_matches)
+        if seen.camera is not None:
+            structure = Structure(seen.camera, frame.depth if use_metric else None, 3 * self.config.max_matches)
             if frame.right_image is not None and frame.right_camera is not None and use_metric:
                 try:
                     self._add_stereo(seen, reference, structure)
@@ -85,13 +90,14 @@ class KeyframeMaker:
             frame.index,
             frame.stamp_ns,
             frame.size,
-            frame.camera,
+            seen.camera,
             segment,
             T_world_from_camera,
             reference,
             seen.encoding,
             structure,
             frame.odometry,
+            rate=seen.rate,
         )
         self._next_id += 1
         return keyframe

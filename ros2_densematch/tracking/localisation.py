@@ -41,6 +41,7 @@ class Localisation:
         reason: what happened, in words.
         covariance: (6, 6) of `T_frame_from_keyframe` in map units where `has_length`: order x y z, rotation x y z, left
             perturbation about the fixed axes of the frame (as `geometry.poses`); else None.
+        sigma: standard deviation of one observed coordinate in normalised units, where `has_length`.
     """
 
     ok: bool
@@ -55,6 +56,7 @@ class Localisation:
     two_view: RelativePose
     reason: str
     covariance: Float | None = None
+    sigma: float = float("nan")
 
     def metric_pose(self, T_frame_from_keyframe: Float, scale_std: float) -> RelativePose:
         """The two-view estimate with the tracker's pose (4, 4) in metres in place of its own.
@@ -167,7 +169,9 @@ def localise(
     if not rotation_std <= max_rotation_std_deg and _covered_share(matches.query_xy[inliers], camera) < _CORNER_SHARE:
         bound = f"but fix the rotation to {rotation_std:.2f} degrees only (limit {max_rotation_std_deg:g})"
         return replace(failed, ok=False, reason=f"{reason}, {bound}")
-    return Localisation(True, T, True, inliers, index, xy, weight, parallax, near, two_view, reason, covariance)
+    return Localisation(
+        True, T, True, inliers, index, xy, weight, parallax, near, two_view, reason, covariance, float(refined.sigma)
+    )
 
 
 def _covered_share(xy: NDArray[np.float32], camera: Camera) -> float:

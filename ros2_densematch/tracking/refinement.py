@@ -170,6 +170,50 @@ def refine(
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What the observations of one frame say about K further parameters, to first order about their present values.
+
+    Pose and inverse depths are eliminated: with all of them free the Gauss-Newton step of the parameters is
+    information^-1 gradient, and its covariance information^-1.
+
+    Attributes:
+        gradient: (K,).
+        information: (K, K).
+        pose_change: (6, K), what the best pose does when the parameters change: left perturbation (translation,
+            rotation) of T_frame_from_keyframe.
+    """
+
+    gradient: Float
+    information: Float
+    pose_change: Float
+
+
+def further_parameters(pose: Float, priors: PointPriors, xy: Float, weight: Float, derivative: Float) -> Evidence:
+    """Evidence about parameters that are held at their present values.
+
+    Args:
+        pose: (4, 4) T_frame_from_keyframe, at the optimum for the present values.
+        xy: (N, 2) observed normalised coordinates.
+        weight: (N,) inverse variance of each, 0 = not seen.
+        derivative: (N, 2, K) of predicted minus observed coordinates.
+    """
+    w = weight[None]
+    rho, _ = solve_rho(pose[None], priors, xy[None], w, priors.rho)
+    e = _evaluate(pose[None], priors, xy[None], w, rho)
+    hessian, gradient, (rho_step, rho_back) = _reduced_system(e, priors, w, rho, np.arange(1))
+    w, h, _ = _depth_equations(e, priors, w, rho)
+    du, dv = derivative[:, 0].T, derivative[:, 1].T  # (K, N)
+    coupling = w[0] * (du * e.du[0] + dv * e.dv[0])  # with the inverse depths
+    Ju, Jv = _pose_jacobian(e.u[0], e.v[0], rho * e.inverse_z[0])
+    own_gradient = (w[0] * du) @ e.eu[0] + (w[0] * dv) @ e.ev[0] - coupling @ rho_step
+    own_information = (w[0] * du) @ du.T + (w[0] * dv) @ dv.T - coupling @ (coupling / h).T
+    mixed = (Ju * w[0]) @ du.T + (Jv * w[0]) @ dv.T - rho_back.T @ coupling.T  # (6, K)
+    damped = hessian + np.diag(1e-9 * np.diag(hessian) + 1e-12)
+    solved = np.linalg.solve(damped, np.column_stack([gradient, mixed]))
+    return Evidence(own_gradient - mixed.T @ solved[:, 0], own_information - mixed.T @ solved[:, 1:], -solved[:, 1:])
+
+
+@dataclass(frozen=True)
 class _Evaluation:
     """Everything that residuals and derivatives need, each (M, N): projection u v, depth factor z, its inverse,
     residual eu ev, derivative by rho du dv, squared residual with the prior's share, and the robust cost of all."""
@@ -224,15 +268,7 @@ def _reduced_system(
 ) -> tuple[Float, Float, tuple[Float, Float]]:
     """Normal equations of the free poses after elimination of the inverse depths, and what gives these back:
     step of rho = first - second @ step of the poses."""
-    kernel = 1.0 / (1.0 + e.chi2 / _KERNEL**2)
-    seen = w > 0
-    # The prior of a point whose observations are all outliers must not pull the poses either.
-    mean_kernel = np.sum(kernel * seen, 0) / np.maximum(np.count_nonzero(seen, axis=0), 1)
-    w = np.where(e.z > _NEAR, w * kernel, 0.0)
-    prior_info = priors.info * mean_kernel
-    h = np.sum(w * (e.du**2 + e.dv**2), 0) + prior_info
-    h = h + 1e-9 * max(float(np.median(h)), 1e-12) + 1e-12
-    g_rho = np.sum(w * (e.du * e.eu + e.dv * e.ev), 0) + prior_info * (priors.rho - rho)
+    w, h, g_rho = _depth_equations(e, priors, w, rho)
     size = 6 * len(free)
     hessian, gradient, coupling = np.zeros((size, size)), np.zeros(size), np.zeros((len(h), size))
     for row, m in enumerate(free):
@@ -244,6 +280,20 @@ def _reduced_system(
         coupling[:, block] = (Wu * e.du[m] + Wv * e.dv[m]).T
     scaled = coupling / h[:, None]
     return hessian - coupling.T @ scaled, gradient - scaled.T @ g_rho, (g_rho / h, scaled)
+
+
+def _depth_equations(e: _Evaluation, priors: PointPriors, w: Float, rho: Float) -> tuple[Float, Float, Float]:
+    """Weights (M, N) with the kernel, and the normal equations of the inverse depths: information and gradient (N,)."""
+    kernel = 1.0 / (1.0 + e.chi2 / _KERNEL**2)
+    seen = w > 0
+    # The prior of a point whose observations are all outliers must not pull the poses either.
+    mean_kernel = np.sum(kernel * seen, 0) / np.maximum(np.count_nonzero(seen, axis=0), 1)
+    w = np.where(e.z > _NEAR, w * kernel, 0.0)
+    prior_info = priors.info * mean_kernel
+    h = np.sum(w * (e.du**2 + e.dv**2), 0) + prior_info
+    h = h + 1e-9 * max(float(np.median(h)), 1e-12) + 1e-12
+    g_rho = np.sum(w * (e.du * e.eu + e.dv * e.ev), 0) + prior_info * (priors.rho - rho)
+    return w, h, g_rho
 
 
 def _pose_jacobian(u: Float, v: Float, s: Float) -> tuple[Float, Float]:

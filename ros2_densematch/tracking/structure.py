@@ -98,6 +98,13 @@ class Structure:
         )
         self.info[index] = total
 
+    def set_camera(self, camera: Camera) -> None:
+        """Takes another camera for the same image: the points stay where they are in it, their rays change."""
+        self.camera = camera
+        rays = camera.normalise(self.xy)
+        seen = np.isfinite(rays).all(1)
+        self.bearing[seen, :2] = rays[seen]
+
     def rescale(self, factor: float) -> None:
         """Multiplies all lengths by `factor`."""
         for rho, info in ((self.rho, self.info), (self.prior_rho, self.prior_info)):

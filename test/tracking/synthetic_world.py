@@ -62,13 +62,17 @@ class PointMatcher(Matcher):
         self.reference_calls: list[int] = []
         self.encode_calls: list[int] = []
 
+    def sight(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Numbers, pixels and depths of the points that image `number` shows."""
+        return self.world.see(self.trajectory[number], CAMERA)
+
     def _encode(self, image: np.ndarray, *, reference: bool, mask: Any) -> Any:
         number = int(image[0, 0]) + 256 * int(image[0, 1])
         (self.reference_calls if reference else self.encode_calls).append(number)
         height, width = image.shape[:2]
         if number in self.blind:
             return number, np.zeros(0, int), np.zeros((0, 2))
-        ids, xy, _ = self.world.see(self.trajectory[number], CAMERA)
+        ids, xy, _ = self.sight(number)
         rng = np.random.default_rng(number)
         kept = rng.random(len(ids)) > self.missing
         if mask is not None:
