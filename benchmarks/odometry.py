@@ -3,8 +3,11 @@
     python benchmarks/odometry.py --data ../shared/data --out out/odometry
 
 Each row is one `densematch replay` with default settings; its report lies in the output folder. ATE is the root mean
-square after similarity alignment, over the path; RPE is from frame to frame. With depth the map is metric, and `scale`
-is what the alignment would still multiply it by; without depth that number means nothing and is left out. A matcher
+square after similarity alignment, over the path; RPE is from frame to frame. With depth the map is metric, and two
+figures judge its scale; without depth they mean nothing and are left out. `alignment` is what the similarity alignment
+would still multiply the trajectory by: the regression of true on estimated positions, below 1 wherever the drift is not
+small against the extent of the path. `motion` is the estimated length of motions over 15 frames along the true ones,
+where these are at least 5 cm, over the true length: drift does not bias it. A matcher
 that loses track is judged on its longest segment only, which may be the easier half: the last columns are the ATE in
 millimetres on the frames in the longest segments of all matchers, each aligned on these frames, and the RPE in degrees
 over the steps between such frames: a matcher that loses track on the hardest frames is not judged on them otherwise.
@@ -21,13 +24,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ros2_densematch.evaluation.trajectory import relative_errors, rms
+from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.trajectory import Trajectory, align, associate
 from ros2_densematch.io.source import SourceOptions, open_source
 from ros2_densematch.io.tum import read_tum
 
 _SAME_NS = 100_000  # a TUM file holds microseconds
+_MOTION_FRAMES, _MOTION_M = 15, 0.05
 
 SEQUENCES = {
     "kitti_a": ("sequences/kitti_a", False),
@@ -66,6 +72,25 @@ def measure(sequence: Path, matcher: str, out: Path, max_frames: int | None) -> 
         "poses": accuracy["poses"],
         "frames": summary["frames"],
     }
+
+
+def motion_scale(own: NDArray[np.float64], true: NDArray[np.float64]) -> float:
+    """Estimated length along the true motion over true length, over motions of `_MOTION_FRAMES` frames.
+
+    Args:
+        own, true: (N, 4, 4) T_world_from_camera of the same frames; each motion is taken in its first camera's axes.
+    """
+    moved = [(poses.inverse(T[:-_MOTION_FRAMES]) @ T[_MOTION_FRAMES:])[:, :3, 3] for T in (own, true)]
+    far = np.linalg.norm(moved[1], axis=1) >= _MOTION_M
+    estimate, truth = (m[far] for m in moved)
+    return float(np.sum(estimate * truth) / np.sum(truth**2)) if far.any() else float("nan")
+
+
+def own_motion_scale(folder: Path, truth: Trajectory) -> float:
+    """`motion_scale` of a replay's main trajectory."""
+    trajectory = read_tum(folder / "trajectory.tum")
+    own, frame = associate(trajectory.stamps_ns, truth.stamps_ns, _SAME_NS)
+    return motion_scale(trajectory.T_world_from_camera[own], truth.T_world_from_camera[frame])
 
 
 def errors_on_common_frames(folders: dict[str, Path], truth: Trajectory) -> dict[str, tuple[float, float]]:
@@ -114,7 +139,8 @@ def main() -> None:
         for matcher, (ate, rpe) in errors_on_common_frames(folders, truth).items():
             row = rows[name][matcher]
             row["ate_common_m"], row["rpe_common_deg"] = ate, rpe
-            scale = f"{row['scale']:.3f}" if depth else "-"
+            row["motion_scale"] = own_motion_scale(folders[matcher], truth)
+            scale = f"{row['scale']:.3f} | {row['motion_scale']:.3f}" if depth else "- | -"
             print(
                 f"| {name} | {matcher} | {row['poses']} | {row['ate_percent']:.3f} | {1000 * row['ate_m']:.1f} "
                 f"| {row['rpe_deg']:.3f} | {1000 * row['rpe_m']:.2f} | {scale} | {1000 * ate:.1f} | {rpe:.3f} |",
