@@ -14,7 +14,9 @@ from synthetic_world import CAMERA, PointMatcher, World, image_of, look, run, si
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
+from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.two_view import Scale
+from ros2_densematch.matchers.base import Encoding
 from ros2_densematch.tracking.frame import Frame
 from ros2_densematch.tracking.tracker import Status, Tracker, TrackerConfig
 
@@ -343,3 +345,23 @@ def test_distorted_camera_tracks_like_a_plain_one(world: World) -> None:
     results = run(Tracker(Lens(world, SIDEWAYS)), SIDEWAYS, camera=lambda i: lens)
     assert results[-1].scale is Scale.UNIT
     assert similarity_error(results, SIDEWAYS)[0] < 0.01
+
+
+class BlurringMatcher(PointMatcher):
+    """From image 6 on each is more blurred than the one before; the more two differ, the fewer matches they share."""
+
+    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> Correspondences:
+        matches = super()._match(reference, query, max_matches=max_matches, seed=seed)
+        blur = [max(encoding.data[0] - 5, 0) for encoding in (reference, query)]
+        kept = (10, 6, 3, 1)[min(abs(blur[1] - blur[0]), 3)]
+        return matches.select(np.arange(len(matches)) % 10 < kept)
+
+
+def test_a_blurred_frame_is_matched_with_its_blurred_predecessor(world: World) -> None:
+    results = run(Tracker(BlurringMatcher(world, SIDEWAYS)), SIDEWAYS, depth=lambda i: depth_of(world, SIDEWAYS[i]))
+    assert "frame 6 became a keyframe first" in results[7].reason
+    assert results[7].keyframe_index == 6
+    assert results[7].num_inliers > 0.5 * results[5].num_inliers, "three tenths with the keyframe of before"
+    for result in results[6:]:
+        expected = poses.inverse(SIDEWAYS[0]) @ SIDEWAYS[result.index]
+        assert np.linalg.norm(result.T_world_from_camera[:3, 3] - expected[:3, 3]) < 0.02
