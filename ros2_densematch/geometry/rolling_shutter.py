@@ -15,7 +15,6 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera, Float64
 
 _ROUNDS = 4  # of the fixed point in `project`: each shrinks the error by the share of a row that one row turns
@@ -90,12 +89,6 @@ class RollingCamera(Camera):
         across = np.cross(np.broadcast_to(axis, vectors.shape), vectors)
         along = np.outer(vectors @ axis, axis)
         return np.asarray(along + np.cos(angle) * (vectors - along) + np.sin(angle) * across, np.float64)
-
-
-def angular_velocity(T_world_from_before: ArrayLike, T_world_from_now: ArrayLike, seconds: float) -> Float64:
-    """Mean angular velocity (3,) in rad/s between two poses (4, 4), in the camera's frame."""
-    before, now = np.asarray(T_world_from_before, np.float64), np.asarray(T_world_from_now, np.float64)
-    return poses.log_rotation(before[:3, :3].T @ now[:3, :3]) / seconds
 
 
 def shift_px(a: Camera, b: Camera) -> float:

@@ -71,14 +71,24 @@ class TrackerConfig(BaseModel):
         5, ge=2, le=12, description="Frames kept with each keyframe for the joint refinement of its points."
     )
     readout_ms: float = Field(
-        -1.0,
-        ge=-1.0,
+        0.0,
+        ge=-100.0,
         le=100.0,
-        description="Time from the first to the last row of a rolling shutter, in ms; 0 = global shutter; -1 = "
-        "estimated while the camera turns, where depth images or stereo measure the points.",
+        description="Time from the first to the last row of a rolling shutter, in ms; negative where the last row "
+        "comes first; 0 = not known, or a global shutter.",
+    )
+    estimate_readout: bool = Field(
+        True,
+        description="Where `readout_ms` is 0, estimate it while the camera turns (at least 5 frames a second, and "
+        "depth images or stereo); false = the shutter is a global one.",
     )
     seed: int = Field(0, ge=0, description="Seed of everything that is drawn at random.")
     pose: PoseConfig = Field(
         default_factory=lambda: PoseConfig(min_iterations=50),
         description="Settings of the two-view estimator (see geometry.two_view).",
     )
+
+    @property
+    def readout_s(self) -> float | None:
+        """Seconds from the first row to the last; None = to be estimated."""
+        return None if self.estimate_readout and self.readout_ms == 0.0 else 1e-3 * self.readout_ms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from ros2_densematch.tracking.metric import rho_from_stereo
 from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.structure import Structure, transfer
 
+Attempt: TypeAlias = "tuple[Camera | None, Float | None, Correspondences | None, Localisation | None]"
+
 
 @dataclass
 class Seen:
@@ -29,22 +32,31 @@ class Seen:
     Attributes:
         frame, encoding: the frame and its encoding as a query.
         timings: milliseconds by stage.
+        camera: of the frame, with its turning where the shutter is a rolling one.
+        rate: (3,) angular velocity in rad/s in the frame's own axes; None = not known.
         matches, found: against the keyframe that was tried last.
         T_from_keyframe: (4, 4) T_frame_from_keyframe in map units.
         note: what could not be used of the frame, in words.
-        camera: of the frame, with its turning where the shutter is a rolling one.
-        rate: (3,) angular velocity in rad/s in the frame's own axes; None = not known.
     """
 
     frame: Frame
     encoding: Encoding
     timings: dict[str, float]
+    camera: Camera | None
+    rate: Float | None = None
     matches: Correspondences | None = None
     found: Localisation | None = None
     T_from_keyframe: Float | None = None
     note: str = ""
-    camera: Camera | None = None
-    rate: Float | None = None
+
+    @property
+    def attempt(self) -> Attempt:
+        """What the last try against a keyframe left; setting it takes the frame back to that try."""
+        return self.camera, self.rate, self.matches, self.found
+
+    @attempt.setter
+    def attempt(self, attempt: Attempt) -> None:
+        self.camera, self.rate, self.matches, self.found = attempt
 
 
 class KeyframeMaker:

@@ -92,7 +92,7 @@ class Shutter:
         derivative = sights.predicted_by_turn(keyframe_rate) - sights.observed_by_turn(rate)
         evidence = further_parameters(sights.T, sights.priors, sights.xy, sights.weight, derivative[:, :, None])
         gradient, information = float(evidence.gradient[0]), float(evidence.information[0, 0])
-        if not information > 0:
+        if not (information > 0 and np.isfinite(gradient)):
             return
         step = float(np.clip(_GAIN * gradient / information, -_MAX_STEP_S, _MAX_STEP_S))
         weight = 1.0 / (1.0 / information + _MODEL_STD_S**2)
@@ -135,11 +135,12 @@ class Shutter:
         if sights is not None:
             moves = np.stack([-self.readout_s * sights.observed_by_turn(axis) for axis in np.eye(3)], 2)
             evidence = further_parameters(sights.T, sights.priors, sights.xy, sights.weight, moves)
-            # a left perturbation of T_frame_from_keyframe turns the camera the other way
-            change += evidence.pose_change[3:] / seconds
-            covariance = np.linalg.pinv(evidence.information, rcond=1e-9, hermitian=True)
-            weight = np.linalg.inv(covariance + _SKEW_STD**2 * np.eye(3))
-            information, pull = information + weight, weight @ covariance @ evidence.gradient
+            if np.isfinite(evidence.information).all() and np.isfinite(evidence.pose_change).all():
+                # a left perturbation of T_frame_from_keyframe turns the camera the other way
+                change += evidence.pose_change[3:] / seconds
+                covariance = np.linalg.pinv(evidence.information, rcond=1e-9, hermitian=True)
+                weight = np.linalg.inv(covariance + _SKEW_STD**2 * np.eye(3))
+                information, pull = information + weight, weight @ covariance @ evidence.gradient
         # mean rate: (assumed + assumed + x) / 2 = mean - pose_change x / seconds
         information = information + change.T @ change / _MEAN_STD**2
         pull = pull + change.T @ (mean - assumed) / _MEAN_STD**2

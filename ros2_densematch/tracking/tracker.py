@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.geometry.rolling_shutter import shift_px
 from ros2_densematch.geometry.two_view import RelativePose, Scale
 from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.tracking import mapping
@@ -23,8 +22,8 @@ from ros2_densematch.tracking.keyframe import Keyframe, KeyframeStore
 from ros2_densematch.tracking.keyframe_maker import KeyframeMaker, Seen, milliseconds_since, unsuitable
 from ros2_densematch.tracking.localisation import Localisation, localise
 from ros2_densematch.tracking.metric import odometry_length
-from ros2_densematch.tracking.shutter import Shutter
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
+from ros2_densematch.tracking.turning import Turning
 
 __all__ = ["Status", "TrackedFrame", "Tracker", "TrackerConfig"]
 
@@ -32,10 +31,8 @@ Float = NDArray[np.float64]
 
 _MEASURED_STD = 0.02  # relative standard deviation of the metre from depth or stereo, and from odometry
 _ODOMETRY_STD = 0.05
-_MAX_GAP_NS = 200_000_000  # between two frames whose poses say how fast the camera turns
-_USUAL_GAIN = 0.1
+_USUAL_GAIN = 0.1  # share of a new count in the running mean of inliers
 _STRONGER = 1.5  # times the support that another keyframe must give to take a frame over
-_NOTABLE_PX = 0.3  # rays that move by less because of a rolling shutter stay as they are
 _FEW_KNOWN = 30  # with fewer known points in view an older keyframe is looked for
 _AGREE_DEG, _AGREE_SHARE = 1.5, 0.05  # two keyframes agree on a pose: turn, and distance over median depth
 _SAME_VIEW = 0.35  # radians of turn plus distance over median depth within which an older keyframe shows the same
@@ -73,15 +70,13 @@ class Tracker:
         self._typical_depth = 1.0  # median depth of the last known points, map units: the unit of a new segment
         self._usual_inliers = 0.0  # of the frames so far, the last ones most
         self._turn = 0  # which older keyframe is tried next
-        self._shutter = _shutter(self.config)
-        self._last_rate: Float | None = None  # angular velocity of the frame that gave `_last_T_world`
-        self._last_tracked_ns: int | None = None
+        self._turning = Turning(self.config.readout_s)
         self._asked_for = ""  # why the next frame becomes a keyframe whatever it shows
 
     def reconfigure(self, config: TrackerConfig, matcher: Matcher | None = None) -> None:
         """New settings from the next frame on. What is known stays; but another matcher begins anew."""
-        if config.readout_ms != self.config.readout_ms:
-            self._shutter = _shutter(config)
+        if config.readout_s != self.config.readout_s:
+            self._turning = Turning(config.readout_s)
         self.config, self._maker.config, self._store.limit = config, config, config.max_keyframes
         if matcher is not None:
             self.matcher = self._maker.matcher = matcher
@@ -100,7 +95,12 @@ class Tracker:
     def readout_s(self) -> float:
         """Seconds from the first to the last row of the camera's rolling shutter, as given or as estimated so far; 0 =
         all rows at once, as far as is known."""
-        return self._shutter.readout_s
+        return self._turning.shutter.readout_s
+
+    @property
+    def _depth_is_measured(self) -> bool:
+        """Depth images or stereo give the metre: it does not drift."""
+        return self._scale is Scale.METRIC and self._scale_std == _MEASURED_STD
 
     def process(self, frame: Frame) -> TrackedFrame:
         """Tracks the next frame; never raises for what is in the frame: a frame that cannot be used is REJECTED."""
@@ -119,13 +119,12 @@ class Tracker:
         encoding = self.matcher.encode(frame.image, mask=frame.mask)
         timings["encode"] = milliseconds_since(start)
         start, before = time.perf_counter(), timings["encode"]
-        seen = Seen(frame, encoding, timings, rate=self._recent_rate(frame.stamp_ns))
-        seen.camera = None if frame.camera is None else self._shutter.camera(frame.camera, seen.rate)
+        seen = Seen(frame, encoding, timings, frame.camera)
         answer = self._track(seen)
         timings["pose"] = milliseconds_since(start) - timings["match"] - (timings["encode"] - before)
         if answer.T_world_from_camera is not None:
             self._last_T_world = answer.T_world_from_camera
-            self._last_rate, self._last_tracked_ns = seen.rate, frame.stamp_ns
+            self._turning.passed(seen, answer.T_world_from_camera)
         return answer
 
     def _track(self, seen: Seen) -> TrackedFrame:
@@ -136,13 +135,13 @@ class Tracker:
         if seen.frame.camera is None or keyframe.camera is None:
             return self._track_uncalibrated(seen, keyframe)
         found = self._localise(seen, keyframe, self._predictions())
-        first = (seen.matches, found)
+        first = seen.attempt
         moved = float(np.linalg.norm(found.T_frame_from_keyframe[:3, 3])) > 0
         if found.ok and (found.has_length or self._scale == Scale.NONE or not moved):
             rejoined = self._rejoin_older_segment(seen, keyframe)
             if rejoined is not None:
                 return rejoined
-            seen.matches, seen.found = first
+            seen.attempt = first
             if self._lost_frames:
                 return self._accept(seen, keyframe, found, Status.RELOCALISED, self._found_again(keyframe))
             keyframe, found, why = self._stronger(seen, keyframe, found)
@@ -160,7 +159,7 @@ class Tracker:
                 again = self._localise(seen, other, [])
                 if again.has_length:
                     return self._accept(seen, other, again, Status.TRACKED, f"back to keyframe {other.id}: ")
-            seen.matches, seen.found = first
+            seen.attempt = first
             return self._accept(seen, keyframe, found, Status.TRACKED)
         return self._lost(seen)
 
@@ -170,15 +169,17 @@ class Tracker:
         A sudden drop is mostly blur: a blurred frame matches its blurred predecessor better than a sharp keyframe, and
         a sharp frame an older keyframe better than a blurred one that was just made.
         """
-        inliers, first = int(found.inliers.sum()), (seen.matches, found, seen.camera, seen.rate)
+        inliers, first = int(found.inliers.sum()), seen.attempt
         if inliers >= self.config.keyframe_inliers * max(keyframe.best_inliers, self._usual_inliers):
             return keyframe, found, ""
         previous = self._last
         if previous is not None and previous.T_from_keyframe is not None:
-            probe = self._maker.match(seen, previous.encoding, seen.encoding)
-            if self.matcher.reference_encoding_differs or _support(probe) > _STRONGER * _support(seen.matches):
+            probe = None
+            if not self.matcher.reference_encoding_differs:
+                probe = self._maker.match(seen, previous.encoding, seen.encoding)
+            if probe is None or _support(probe) > _STRONGER * _support(seen.matches):
                 promoted = self._promote(previous, keyframe)
-                again = self._localise(seen, promoted, [np.eye(4)])
+                again = self._localise(seen, promoted, [np.eye(4)], probe)
                 if again.ok and again.has_length >= found.has_length:
                     return promoted, again, f"frame {previous.frame.index} became a keyframe first: "
         else:
@@ -186,7 +187,7 @@ class Tracker:
                 again = self._localise(seen, other, [])
                 if again.has_length and int(again.inliers.sum()) > _STRONGER * inliers:
                     return other, again, f"back to keyframe {other.id}: "
-        seen.matches, seen.found, seen.camera, seen.rate = first
+        seen.attempt = first
         self._keyframe = keyframe
         return keyframe, found, ""
 
@@ -197,18 +198,16 @@ class Tracker:
 
     # ---- poses against keyframes
 
-    def _localise(self, seen: Seen, keyframe: Keyframe, predictions: list[Float]) -> Localisation:
-        assert keyframe.structure is not None
-        assert seen.frame.camera is not None
-        seen.matches = self._maker.match(seen, keyframe.reference, seen.encoding)
-        seen.rate = self._recent_rate(seen.frame.stamp_ns)
-        self._set_cameras(seen, keyframe)
+    def _localise(
+        self, seen: Seen, keyframe: Keyframe, predictions: list[Float], matches: Correspondences | None = None
+    ) -> Localisation:
+        """Pose against a keyframe; `matches` where they were made already."""
+        seen.matches = self._maker.match(seen, keyframe.reference, seen.encoding) if matches is None else matches
+        self._turning.prepare(seen, keyframe)
         found = self._pose(seen, keyframe, predictions)
-        if found.ok:
-            self._measure_rates(seen, keyframe, found)
-            if self._set_cameras(seen, keyframe):
-                again = self._pose(seen, keyframe, [found.T_frame_from_keyframe] if found.has_length else predictions)
-                found = again if again.ok else found
+        if found.ok and self._turning.measure(seen, keyframe, found):
+            again = self._pose(seen, keyframe, [found.T_frame_from_keyframe] if found.has_length else predictions)
+            found = again if again.ok else found
         seen.found = found
         return found
 
@@ -227,45 +226,6 @@ class Tracker:
             config=self.config.pose,
             seed=self.config.seed,
         )
-
-    # ---- rolling shutter
-
-    def _recent_rate(self, stamp_ns: int) -> Float | None:
-        """The angular velocity (3,) of the frame before; None where that was too long ago."""
-        if self._last_tracked_ns is None or stamp_ns - self._last_tracked_ns > _MAX_GAP_NS:
-            return None
-        return self._last_rate
-
-    def _measure_rates(self, seen: Seen, keyframe: Keyframe, found: Localisation) -> None:
-        """The frame's angular velocity from its pose and the previous one, and the first keyframe's, which has none."""
-        gap_ns = seen.frame.stamp_ns - (self._last_tracked_ns if self._last_tracked_ns is not None else 0)
-        if self._last_tracked_ns is None or gap_ns > _MAX_GAP_NS:
-            return
-        assert keyframe.structure is not None
-        assert seen.matches is not None
-        assert seen.camera is not None
-        T_world = poses.compose(keyframe.T_world_from_camera, poses.inverse(found.T_frame_from_keyframe))
-        R_before_from_now = self._last_T_world[:3, :3].T @ T_world[:3, :3]
-        seen.rate = self._shutter.rate(
-            found, seen.matches, keyframe.structure, seen.camera, seen.rate, R_before_from_now, 1e-9 * gap_ns
-        )
-        if keyframe.rate is None and keyframe.stamp_ns == self._last_tracked_ns:
-            keyframe.rate = seen.rate
-
-    def _set_cameras(self, seen: Seen, keyframe: Keyframe) -> bool:
-        """Gives frame and keyframe the cameras of their turning; whether that moved any ray notably."""
-        assert seen.frame.camera is not None
-        assert seen.camera is not None
-        assert keyframe.camera is not None
-        camera = self._shutter.camera(seen.frame.camera, seen.rate)
-        moved = shift_px(seen.camera, camera) > _NOTABLE_PX
-        if moved:
-            seen.camera = camera
-        camera = self._shutter.camera(keyframe.camera, keyframe.rate)
-        if shift_px(keyframe.camera, camera) > _NOTABLE_PX:
-            keyframe.set_camera(camera)
-            moved = True
-        return moved
 
     def _predictions(self) -> list[Float]:
         if self._last is None or self._last.T_from_keyframe is None:
@@ -286,9 +246,8 @@ class Tracker:
         self._enter_segment(keyframe.segment)
         keyframe.tracked += 1
         reason = found.reason
-        if self._scale is Scale.METRIC and self._scale_std == _MEASURED_STD:
-            # points that were triangulated from the same images have taken up the skew themselves
-            self._shutter.learn(found, seen.matches, structure, frame.camera, keyframe.rate, seen.rate)
+        if self._depth_is_measured:
+            self._turning.learn(seen, keyframe, found)
         T = found.T_frame_from_keyframe.copy()
         if not found.has_length:
             T, reason = self._without_length(seen, keyframe, found)
@@ -310,7 +269,7 @@ class Tracker:
         known = int(np.count_nonzero(structure.known()[found.index[found.inliers]]))
         weak = known < _FEW_KNOWN and keyframe.tracked % config.relocalisation_interval == 0
         # where depth is measured the unit does not drift: going back would make a jump and gain little
-        may_drift = self._scale is not Scale.NONE and self._scale_std != _MEASURED_STD
+        may_drift = self._scale is not Scale.NONE and not self._depth_is_measured
         older_may_do = (why or weak) and may_drift and not self._asked_for
         if older_may_do and self._return_to_older(seen, keyframe, inliers, known):
             assert seen.found is not None
@@ -334,7 +293,7 @@ class Tracker:
         candidate = next((k for k in older if k is not keyframe and k.camera is not None), None)
         if candidate is None or candidate.structure is None or candidate.size != seen.frame.size:
             return False
-        before = (seen.matches, seen.found, seen.T_from_keyframe)
+        before = (seen.attempt, seen.T_from_keyframe)
         guess = poses.compose(poses.inverse(T_world), candidate.T_world_from_camera)
         found = self._localise(seen, candidate, [guess])
         T = found.T_frame_from_keyframe
@@ -352,7 +311,7 @@ class Tracker:
                 seen.T_from_keyframe = T
                 self._keyframe, self._last = candidate, seen
                 return True
-        seen.matches, seen.found, seen.T_from_keyframe = before
+        seen.attempt, seen.T_from_keyframe = before
         return False
 
     def _without_length(self, seen: Seen, keyframe: Keyframe, found: Localisation) -> tuple[Float, str]:
@@ -458,7 +417,7 @@ class Tracker:
         return f"found again by keyframe {keyframe.id} after {self._lost_frames} lost frames; "
 
     def _lost(self, seen: Seen) -> TrackedFrame:
-        keyframe, matches, found = self._keyframe, seen.matches, seen.found  # against the keyframe as it is now
+        keyframe, first, found = self._keyframe, seen.attempt, seen.found  # against the keyframe as it is now
         assert keyframe is not None
         self._lost_frames += 1
         self._last = None
@@ -473,7 +432,7 @@ class Tracker:
             started = self._try_new_segment(seen)
             if started is not None:
                 return started
-        seen.matches, seen.found = matches, found
+        seen.attempt = first
         return self._answer(seen, Status.LOST, f"lost: {found.reason if found else ''}", keyframe)
 
     def _rejoin_older_segment(self, seen: Seen, keyframe: Keyframe) -> TrackedFrame | None:
@@ -604,10 +563,6 @@ class Tracker:
         if self._scale is Scale.METRIC and found.has_length and found.ok and seen.T_from_keyframe is not None:
             return found.metric_pose(seen.T_from_keyframe, self._scale_std)
         return found.two_view
-
-
-def _shutter(config: TrackerConfig) -> Shutter:
-    return Shutter(None if config.readout_ms < 0 else 1e-3 * config.readout_ms)
 
 
 def _support(matches: Correspondences | None) -> float:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from synthetic_world import CAMERA, PointMatcher, World, look, run
+from synthetic_world import CAMERA, PointMatcher, World, image_of, look, run
 
 from ros2_densematch.geometry import poses
+from ros2_densematch.tracking.frame import Frame
 from ros2_densematch.tracking.tracker import TrackedFrame, Tracker, TrackerConfig
 
 FRAMES = 60
@@ -55,17 +56,17 @@ def track(world: World, readout_s: float, **config: float) -> tuple[Tracker, lis
     matcher = RollingMatcher(world, np.stack([pose_at(i) for i in range(FRAMES)]))
     matcher.readout_s = readout_s
 
-    def depth(number: int) -> np.ndarray | None:
-        if number % 6:
-            return None
-        image = np.zeros((480, 640), np.float32)
-        _, xy, z = matcher.sight(number)
-        for (x, y), d in zip(np.rint(xy).astype(int), z, strict=True):
-            image[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = d
-        return image
-
     tracker = Tracker(matcher, TrackerConfig(**config))
-    return tracker, run(tracker, matcher.trajectory, depth=depth)
+    return tracker, run(tracker, matcher.trajectory, depth=lambda i: None if i % 6 else depth_image(matcher, i))
+
+
+def depth_image(matcher: RollingMatcher, number: int) -> np.ndarray:
+    """Knows the depth around each point in view."""
+    image = np.zeros((480, 640), np.float32)
+    _, xy, z = matcher.sight(number)
+    for (x, y), d in zip(np.rint(xy).astype(int), z, strict=True):
+        image[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = d
+    return image
 
 
 def errors(results: list[TrackedFrame]) -> tuple[float, float]:
@@ -83,7 +84,7 @@ def errors(results: list[TrackedFrame]) -> tuple[float, float]:
 def test_the_readout_is_found_and_its_error_taken_out(world: World) -> None:
     tracker, found = track(world, 0.025)
     assert tracker.readout_s == pytest.approx(0.025, abs=0.005)
-    _, ignored = track(world, 0.025, readout_ms=0.0)
+    _, ignored = track(world, 0.025, estimate_readout=False)
     _, given = track(world, 0.025, readout_ms=25.0)
     assert errors(found)[0] < 0.5 * errors(ignored)[0]
     assert errors(found)[1] < 0.5 * errors(ignored)[1]
@@ -94,12 +95,26 @@ def test_the_readout_is_found_and_its_error_taken_out(world: World) -> None:
 def test_rows_from_the_bottom_to_the_top_give_a_negative_time(world: World) -> None:
     tracker, _ = track(world, -0.025)
     assert tracker.readout_s == pytest.approx(-0.025, abs=0.005)
+    _, given = track(world, -0.025, readout_ms=-25.0)
+    assert errors(given)[0] < 0.03
+
+
+def test_times_that_leave_no_rate_to_measure_do_no_harm(world: World) -> None:
+    """Stamps a nanosecond apart, as of a broken driver, or seconds apart."""
+    matcher = RollingMatcher(world, np.stack([pose_at(i) for i in range(12)]))
+    for gap_ns in (1, 3_000_000_000):
+        tracker = Tracker(matcher, TrackerConfig(readout_ms=25.0))
+        for i in range(12):
+            depth = depth_image(matcher, i) if i == 0 else None
+            result = tracker.process(Frame(image_of(i), 1 + i * gap_ns, i, camera=CAMERA, depth=depth))
+            assert result.T_world_from_camera is not None
+            assert poses.rotation_angle_deg(result.T_world_from_camera, poses.inverse(pose_at(0)) @ pose_at(i)) < 3
 
 
 def test_a_global_shutter_stays_one(world: World) -> None:
     tracker, results = track(world, 0.0)
     assert tracker.readout_s == 0.0
-    _, told = track(world, 0.0, readout_ms=0.0)
+    _, told = track(world, 0.0, estimate_readout=False)
     for a, b in zip(results, told, strict=True):
         np.testing.assert_array_equal(a.T_world_from_camera, b.T_world_from_camera)
 
