@@ -46,6 +46,8 @@ class Correspondences:
         precision: float32 (N, 3), upper triangle (xx, xy, yy) of the 2x2 inverse covariance of ``query_xy`` in px^-2,
             or None where the matcher has no estimate.
         warp: the dense warp of dense matchers, or None.
+        linear: float32 (N, 2, 2), local affine maps: a small offset d in the reference image goes to linear @ d in the
+            query image; None where the matcher has none.
     """
 
     reference_xy: FloatArray
@@ -56,6 +58,7 @@ class Correspondences:
     query_size: tuple[int, int]
     precision: FloatArray | None = None
     warp: DenseWarp | None = None
+    linear: FloatArray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.reference_xy)
@@ -66,6 +69,8 @@ class Correspondences:
             )
         if self.precision is not None and self.precision.shape != (n, 3):
             raise ValueError(f"precision must be (N, 3) = ({n}, 3) or None, got {self.precision.shape}")
+        if self.linear is not None and self.linear.shape != (n, 2, 2):
+            raise ValueError(f"linear must be (N, 2, 2) = ({n}, 2, 2) or None, got {self.linear.shape}")
 
     def __len__(self) -> int:
         return len(self.score)
@@ -87,4 +92,5 @@ class Correspondences:
             self.query_size,
             None if self.precision is None else self.precision[index],
             self.warp,
+            None if self.linear is None else self.linear[index],
         )

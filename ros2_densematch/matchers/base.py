@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.matchers.encoding import Encoding, Image, Mask
+from ros2_densematch.matchers.prior import Prior
 
-Image = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """What a matcher keeps of one image.
-
-    Attributes:
-        matcher: name of the matcher that made it; encodings of different matchers do not mix.
-        size: (width, height) of the original image in pixels.
-        data: the matcher's own content (features, key points, a conditioned Gaussian process, ...).
-        mask: bool (H, W), True where pixels may be matched, or None for everywhere.
-    """
-
-    matcher: str
-    size: tuple[int, int]
-    data: Any
-    mask: Mask | None = None
-
-    def allows(self, xy: NDArray[np.floating[Any]]) -> Mask:
-        """Whether the pixel at each of (N, 2) positions of the original image may be matched, bool (N,)."""
-        if self.mask is None:
-            return np.ones(len(xy), np.bool_)
-        width, height = self.size
-        # in the type of the final coordinates, which may round to the next pixel
-        x, y = np.floor(xy.astype(np.float32) + np.float32(0.5)).astype(np.intp).T
-        return np.asarray(self.mask[y.clip(0, height - 1), x.clip(0, width - 1)], np.bool_)
+__all__ = ["Encoding", "Image", "Mask", "Matcher"]
 
 
 class Matcher(ABC):
@@ -48,6 +22,8 @@ class Matcher(ABC):
     preset: str = "base"
     # True where `encode(image, reference=True)` differs from `encode(image)`: a tracker then encodes keyframes again.
     reference_encoding_differs: bool = False
+    # True where `match` can use a prior: a tracker then carries matches on instead of making them anew.
+    uses_prior: bool = False
 
     def encode(self, image: Image, *, reference: bool = False, mask: Mask | None = None) -> Encoding:
         """All work on one image that can be reused.
@@ -67,7 +43,13 @@ class Matcher(ABC):
         return Encoding(self.name, (width, height), self._encode(image, reference=reference, mask=mask), mask)
 
     def match(
-        self, reference: Encoding, query: Encoding, *, max_matches: int | None = 5000, seed: int = 0
+        self,
+        reference: Encoding,
+        query: Encoding,
+        *,
+        max_matches: int | None = 5000,
+        seed: int = 0,
+        prior: Prior | None = None,
     ) -> Correspondences:
         """Correspondences from two encodings of this matcher; deterministic under `seed`.
 
@@ -76,18 +58,37 @@ class Matcher(ABC):
             query: encoding of the current frame.
             max_matches: at most this many matches, the best ones; None keeps all.
             seed: for whatever is drawn at random.
+            prior: where points of the reference are believed to lie in the query. A matcher that uses priors
+                (`uses_prior`) then looks only there, at a fraction of the cost, and returns few matches or none where
+                the belief was wrong; the others match as without it.
 
         Raises:
             ValueError: an encoding comes from another matcher, or `max_matches` is negative.
         """
-        for role, encoding in (("reference", reference), ("query", query)):
-            if encoding.matcher != self.name:
+        previous = None if prior is None else prior.previous
+        encodings = {"reference": reference, "query": query, "prior's previous image": previous}
+        for role, encoding in encodings.items():
+            if encoding is not None and encoding.matcher != self.name:
                 raise ValueError(
                     f"the {role} was encoded by matcher {encoding.matcher!r}, this is {self.name!r}: encode it again"
                 )
         if max_matches is not None and max_matches < 0:
             raise ValueError(f"max_matches must be None or at least 0, got {max_matches}")
+        if prior is not None and self.uses_prior:
+            return self._match_guided(reference, query, prior, max_matches=max_matches, seed=seed)
         return self._match(reference, query, max_matches=max_matches, seed=seed)
+
+    def guide_points(self, encoding: Encoding) -> NDArray[np.float32]:
+        """Places (N, 2) of an image, in its pixels, that a guided match can follow while there are no matches yet.
+
+        Raises:
+            ValueError: the encoding comes from another matcher, or this matcher cannot use a prior.
+        """
+        if encoding.matcher != self.name:
+            raise ValueError(f"the image was encoded by matcher {encoding.matcher!r}, this is {self.name!r}")
+        if not self.uses_prior:
+            raise ValueError(f"matcher {self.name!r} cannot use a prior: match without one")
+        return self._guide_points(encoding)
 
     @abstractmethod
     def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> Any: ...
@@ -96,6 +97,14 @@ class Matcher(ABC):
     def _match(
         self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int
     ) -> Correspondences: ...
+
+    def _match_guided(
+        self, reference: Encoding, query: Encoding, prior: Prior, *, max_matches: int | None, seed: int
+    ) -> Correspondences:
+        raise NotImplementedError(f"{type(self).__name__} says uses_prior and lacks _match_guided")
+
+    def _guide_points(self, encoding: Encoding) -> NDArray[np.float32]:
+        raise NotImplementedError(f"{type(self).__name__} says uses_prior and lacks _guide_points")
 
 
 def _check_mask(mask: Mask, height: int, width: int) -> None:
