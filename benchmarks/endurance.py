@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from ros2_densematch.geometry.camera import Camera
-from ros2_densematch.io.source import SourceOptions, open_source
+from ros2_densematch.io.sources.opening import open_source
+from ros2_densematch.io.sources.options import SourceOptions
 from ros2_densematch.live.products import image_message
 from ros2_densematch.messages.conversions import header_message, time_ns, to_cdr
 from ros2_densematch.messages.typestore import message_class

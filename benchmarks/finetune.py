@@ -20,7 +20,8 @@ import yaml
 from ros2_densematch.evaluation.pose import pose_auc, pose_error_deg
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.two_view import PoseConfig, estimate_relative_pose
-from ros2_densematch.io.source import SourceOptions, open_source
+from ros2_densematch.io.sources.opening import open_source
+from ros2_densematch.io.sources.options import SourceOptions
 from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.matchers.registry import load_matcher
 from ros2_densematch.tracking.frame import Frame

@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from ros2_densematch.evaluation.trajectory import relative_errors, rms
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.trajectory import Trajectory, align, associate
-from ros2_densematch.io.source import SourceOptions, open_source
-from ros2_densematch.io.tum import read_tum
+from ros2_densematch.io.results.tum import read_tum
+from ros2_densematch.io.sources.opening import open_source
+from ros2_densematch.io.sources.options import SourceOptions
 
 _SAME_NS = 100_000  # a TUM file holds microseconds
 _MOTION_FRAMES, _MOTION_M = 15, 0.05

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.evaluation.pose import pose_auc, pose_errors_deg
+from ros2_densematch.files.atomic import write_text
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding, Matcher
 from ros2_densematch.matchers.registry import load_matcher
@@ -208,9 +208,7 @@ def corner_error(h: Floats, x0: Floats, x1: Floats, size: tuple[int, int]) -> fl
 
 def write_results(path: Path, results: dict[str, Any] | list[dict[str, Any]]) -> None:
     """JSON, whole or not at all: a run that is stopped leaves the rows that it finished."""
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(results, indent=1), "utf-8")
-    os.replace(partial, path)
+    write_text(path, json.dumps(results, indent=1))
 
 
 def main() -> None:

@@ -131,7 +131,7 @@ def _read(reference: Path, query: Path, width: int, height: int) -> tuple[Pictur
     import cv2
     import numpy as np
 
-    from ros2_densematch.io.assemble import read_image
+    from ros2_densematch.io.sources.files import read_image
     from ros2_densematch.simulation.flight import demo_camera
 
     images = [np.asarray(cv2.resize(read_image(p), (width, height)), np.uint8) for p in (reference, query)]

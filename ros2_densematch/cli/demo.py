@@ -41,7 +41,7 @@ def command(
 ) -> int:
     """Simulate a camera flight with ground truth, replay it and say how far off the result is: no download, no ROS."""
     from ros2_densematch.cli.replay import replay
-    from ros2_densematch.io.source import SourceOptions
+    from ros2_densematch.io.sources.options import SourceOptions
     from ros2_densematch.simulation.bag import CAMERA_INFO_TOPIC, GROUND_TRUTH_TOPIC, IMAGE_TOPIC
 
     configuration = configured(None, matcher, preset, device, None)
@@ -92,7 +92,7 @@ def _contact_sheet(jpegs: Sequence[bytes], path: Path) -> None:
     import cv2
     import numpy as np
 
-    from ros2_densematch.evaluation.summary import write_bytes
+    from ros2_densematch.files.atomic import write_bytes
 
     images = [np.asarray(cv2.imdecode(np.frombuffer(j, np.uint8), cv2.IMREAD_REDUCED_COLOR_2)) for j in jpegs]
     half = (len(images) + 1) // 2

@@ -152,7 +152,7 @@ class _Job:
         return row
 
     def _encode(self, path: Path, reference: bool, timings: dict[str, float]) -> tuple[Encoding, Picture]:
-        from ros2_densematch.io.assemble import read_image
+        from ros2_densematch.io.sources.files import read_image
 
         key = (path, reference)
         if key not in self._encodings:
@@ -253,7 +253,7 @@ def _cameras(reference: Path | None, query: Path | None) -> tuple[Camera, Camera
 def _write_picture(path: Path, picture: Picture) -> None:
     import cv2
 
-    from ros2_densematch.evaluation.summary import write_bytes
+    from ros2_densematch.files.atomic import write_bytes
 
     ok, data = cv2.imencode(".png", picture[..., ::-1])
     if not ok:
@@ -267,7 +267,7 @@ def _write_npz(path: Path, matches: Correspondences, pose: RelativePose | None) 
 
     import numpy as np
 
-    from ros2_densematch.evaluation.summary import write_bytes
+    from ros2_densematch.files.atomic import write_bytes
 
     arrays: dict[str, Any] = {
         "reference_xy": matches.reference_xy,

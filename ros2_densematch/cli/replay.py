@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from ros2_densematch.configuration import Configuration
     from ros2_densematch.evaluation.accuracy import Assessment
     from ros2_densematch.evaluation.summary import FrameRecord
-    from ros2_densematch.io.source import FrameSource, SourceOptions
+    from ros2_densematch.io.sources.base import FrameSource
+    from ros2_densematch.io.sources.options import SourceOptions
     from ros2_densematch.matchers.base import Matcher
 
 
@@ -77,7 +78,7 @@ def command(
     max_frames: Annotated[int | None, typer.Option("--max-frames", min=1, help="Stop after so many frames.")] = None,
 ) -> int:
     """Replay a recording: correspondences and relative poses against keyframes, a trajectory and a report."""
-    from ros2_densematch.io.source import SourceOptions
+    from ros2_densematch.io.sources.options import SourceOptions
 
     configuration = configured(config, matcher, preset, device, weights)
     options = SourceOptions(
@@ -128,7 +129,7 @@ def replay(
     Raises:
         FileNotFoundError, ValueError: the input cannot be used at all; nothing was written then.
     """
-    from ros2_densematch.io.source import open_source
+    from ros2_densematch.io.sources.opening import open_source
 
     source = open_source(path, options)
     for note in source.notes:

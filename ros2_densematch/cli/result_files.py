@@ -43,8 +43,8 @@ class ResultFiles:
         self._poses.write(tracked)
 
     def _open(self, *, rectified: bool) -> None:
-        from ros2_densematch.io.relative_poses import RelativePosesCsv
-        from ros2_densematch.io.result_bag import ResultBag
+        from ros2_densematch.io.results.relative_poses import RelativePosesCsv
+        from ros2_densematch.io.results.result_bag import ResultBag
 
         self._bag = self._stack.enter_context(
             ResultBag(
@@ -73,7 +73,7 @@ def write_trajectories(folder: Path, records: list[FrameRecord], main_segment: i
     for segments that this run does not have are removed.
     """
     from ros2_densematch.geometry.trajectory import Trajectory
-    from ros2_densematch.io.tum import write_tum
+    from ros2_densematch.io.results.tum import write_tum
 
     for old in (folder / TRAJECTORY, *folder.glob("trajectory_segment_*.tum")):
         old.unlink(missing_ok=True)

@@ -14,7 +14,8 @@ import cv2
 from ros2_densematch.evaluation import plots
 from ros2_densematch.evaluation.page import PAGE, STYLE
 from ros2_densematch.evaluation.pictures import Picture
-from ros2_densematch.evaluation.summary import STAGES, FrameRecord, write_text
+from ros2_densematch.evaluation.summary import STAGES, FrameRecord
+from ros2_densematch.files.atomic import write_text
 
 JPEG_QUALITY = 86
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import re
 from collections import Counter
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch import __version__
+from ros2_densematch.files.atomic import write_text
 
 if TYPE_CHECKING:
     from ros2_densematch.tracking.tracked_frame import TrackedFrame
@@ -161,21 +161,6 @@ def versions() -> dict[str, str]:
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Writes JSON in one step (a reader never sees half a file); NaN and infinity become null."""
     write_text(path, json.dumps(_plain(data), indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file (UTF-8) in one step, as `write_bytes` does."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file in one step: a temporary file beside it, then a rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

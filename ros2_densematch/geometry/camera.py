@@ -1,7 +1,7 @@
 """Calibrated cameras: projection, normalisation and undistortion for the distortion models of ROS.
 
 Pixel convention: (0, 0) is the centre of the top-left pixel. Camera frame: optical, x right, y down, z forward.
-Reading CameraInfo messages and camera YAML files lies in `camera_info`.
+What CameraInfo messages and camera YAML files say is taken apart in `camera_info`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ros2_densematch.geometry import distortion
+from ros2_densematch.files.camera_yaml import read_camera_yaml, write_camera_yaml
+from ros2_densematch.geometry import camera_info, distortion
+from ros2_densematch.geometry.camera_info import CameraInfo
 from ros2_densematch.geometry.distortion import DistortionModel
 
 Float64 = NDArray[np.float64]
@@ -82,23 +84,52 @@ class Camera:
 
     @staticmethod
     def from_yaml(path: str | Path, rectified: Rectified = "auto") -> Camera:
-        """A camera from a YAML file in ROS' camera_info format; see `camera_info.read_yaml`."""
-        from ros2_densematch.geometry import camera_info
+        """A camera from a YAML file in ROS' camera_info format, whose keys `camera_info.from_mapping` lists.
 
-        return camera_info.read_yaml(path, rectified)
+        Args:
+            path: the file.
+            rectified: as in `from_camera_info`; "auto" means raw, because a file names no topic.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            UncalibratedCameraError: K[0] is 0.
+            ValueError: the file is not such a YAML file; the message names the file and the key.
+        """
+        path = Path(path)
+        content = read_camera_yaml(path)
+        try:
+            return Camera._from_info(camera_info.from_mapping(content), rectified is True)
+        except UncalibratedCameraError as error:
+            raise UncalibratedCameraError(f"{path}: {error}") from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: {error}") from None
 
     @staticmethod
     def from_camera_info(msg: Any, rectified: Rectified = "auto", image_topic: str = "") -> Camera:
-        """A camera from a sensor_msgs/CameraInfo message; see `camera_info.read_message`."""
-        from ros2_densematch.geometry import camera_info
+        """A camera from a CameraInfo message of ROS 1 (K, D, P), ROS 2 (k, d, p) or the rosbags library.
 
-        return camera_info.read_message(msg, rectified, image_topic)
+        Args:
+            msg: the message; binning and region of interest are applied, so that the camera is that of the image as
+                sent.
+            rectified: True: the image is rectified, use P and no distortion. False: it is raw, use K and D. "auto":
+                rectified where the image topic's name says so (image_rect, image_rect_color), raw otherwise.
+            image_topic: name of the image topic, for "auto".
+
+        Raises:
+            UncalibratedCameraError: K[0] is 0 (or P[0] where the image is rectified).
+            ValueError: a field is missing, out of range or of another size.
+        """
+        by_name = camera_info.is_rectified_topic(image_topic)
+        return Camera._from_info(camera_info.from_message(msg), by_name if rectified == "auto" else bool(rectified))
 
     def to_yaml(self, path: str | Path) -> None:
         """Writes the camera as a YAML file in ROS' camera_info format, atomically."""
-        from ros2_densematch.geometry import camera_info
-
-        camera_info.write_yaml(self, path)
+        P = self.P if self.P is not None else np.concatenate([self.K, np.zeros((3, 1))], 1)
+        # ROS has no model named "none": zero coefficients of plumb_bob say the same to every reader.
+        plain = self.distortion_model == "none"
+        model, D = ("plumb_bob", np.zeros(5)) if plain else (self.distortion_model, self.D)
+        info = CameraInfo(self.frame_id, self.size, self.K, D, P, model)
+        write_camera_yaml(Path(path), camera_info.to_mapping(info))
 
     @property
     def focal(self) -> float:
@@ -203,6 +234,48 @@ class Camera:
                 "the aspect ratios differ: give the calibration of this image size"
             )
         return self.resized(width, height)
+
+    @staticmethod
+    def _from_info(info: CameraInfo, rectified: bool) -> Camera:
+        if info.K.size != 9:
+            raise ValueError(f"K must have 9 entries, got {info.K.size}")
+        K, name = info.K.reshape(3, 3), info.frame_id
+        projection = info.P.reshape(3, 4) if info.P.size == 12 and info.P.reshape(3, 4)[0, 0] != 0 else None
+        if rectified:
+            if projection is None and K[0, 0] != 0:
+                raise UncalibratedCameraError(
+                    f"camera {name!r}: the image is said to be rectified, but P is missing or P[0] = 0: "
+                    "give the calibration with P, or say rectified=false"
+                )
+            camera = Camera(*info.size, K if projection is None else projection[:, :3], frame_id=name, P=projection)
+        else:
+            model: Any = info.distortion_model  # checked by Camera
+            camera = Camera(*info.size, K, model, info.D, frame_id=name, P=projection)
+        return camera._window(info.binning, info.roi)
+
+    def _window(self, binning: tuple[int, int], roi: tuple[int, int, int, int]) -> Camera:
+        """Region of interest (in unbinned pixels), then binning, in the order that CameraInfo defines."""
+        x, y, width, height = roi
+        if any(value < 0 for value in (*roi, *binning)):
+            raise ValueError(f"camera {self.frame_id!r}: negative region of interest {roi} or binning {binning}")
+        # A region of zero size means the whole image.
+        width, height = width or self.width - x, height or self.height - y
+        if x + width > self.width or y + height > self.height or width < 1 or height < 1:
+            raise ValueError(
+                f"camera {self.frame_id!r}: the region of interest {width} x {height} at ({x}, {y}) leaves the image "
+                f"of {self.width} x {self.height}"
+            )
+        camera = self if (x, y, width, height) == (0, 0, *self.size) else self.cropped(x, y, width, height)
+        bin_x, bin_y = max(binning[0], 1), max(binning[1], 1)
+        if (bin_x, bin_y) == (1, 1):
+            return camera
+        if width < bin_x or height < bin_y:
+            raise ValueError(
+                f"camera {self.frame_id!r}: binning {bin_x} x {bin_y} leaves nothing of {width} x {height}"
+            )
+        # Rows and columns that do not fill a whole bin are dropped by the sensor.
+        camera = camera.cropped(0, 0, width // bin_x * bin_x, height // bin_y * bin_y)
+        return camera.resized(width // bin_x, height // bin_y)
 
     def _affine(self, width: int, height: int, sx: float, sy: float, dx: float, dy: float) -> Camera:
         A = np.array([[sx, 0.0, dx], [0.0, sy, dy], [0.0, 0.0, 1.0]])

@@ -1,1 +1,1 @@
-"""Frames in (bags, videos, image folders), results out (bag, TUM trajectory, CSV, NumPy files)."""
+"""Frames in (`sources`: bags, videos, image folders), results out (`results`: bag, TUM trajectory, CSV)."""

@@ -15,9 +15,11 @@ from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera, Rectified
 from ros2_densematch.geometry.trajectory import Trajectory
 from ros2_densematch.geometry.transform_tree import TransformTree
-from ros2_densematch.io.assemble import FrameAssembler, SourceLog, load_mask
-from ros2_densematch.io.pose_topics import pose_at
-from ros2_densematch.io.source import SourceOptions
+from ros2_densematch.io.sources.assemble import FrameAssembler
+from ros2_densematch.io.sources.files import load_mask
+from ros2_densematch.io.sources.log import SourceLog
+from ros2_densematch.io.sources.options import SourceOptions
+from ros2_densematch.io.sources.pose_topics import pose_at
 from ros2_densematch.live.synchroniser import Bundle
 from ros2_densematch.live.topics import CAMERA_INFO, DEPTH, DEPTH_INFO, ODOMETRY, RIGHT, RIGHT_INFO
 from ros2_densematch.messages.conversions import pose_matrix

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.relative_pose import UNKNOWN_LENGTH_VARIANCE, Scale
-from ros2_densematch.io.odometry import MetricState, OdometryChain
+from ros2_densematch.io.results.odometry import MetricState, OdometryChain
 from ros2_densematch.messages.tracked import odometry_reason
 from ros2_densematch.tracking.tracked_frame import TrackedFrame
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ros2_densematch.configuration import Configuration
-from ros2_densematch.io.assemble import stamp_of
+from ros2_densematch.io.sources.stamps import stamp_of
 from ros2_densematch.live.core import Job, MatcherCore
 from ros2_densematch.live.counters import Drop, SequenceGaps
 from ros2_densematch.live.inputs import Inputs

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from ros2_densematch.files.atomic import write_text
 from ros2_densematch.live.parameters import Parameter, declared
 from ros2_densematch.live.topics import PUBLISHED, SERVICES, SUBSCRIBED, Topic
 
@@ -83,4 +84,4 @@ if __name__ == "__main__":
         print(tables())
     else:
         path = Path(sys.argv[1])
-        path.write_text(updated(path.read_text("utf-8")), "utf-8")
+        write_text(path, updated(path.read_text("utf-8")))

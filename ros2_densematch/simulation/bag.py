@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +11,7 @@ import cv2
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 
+from ros2_densematch.files.atomic import AtomicFolder
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.poses import quaternion_from_matrix
 from ros2_densematch.messages.typestore import ros2_typestore
@@ -61,15 +59,13 @@ def write_flight_bag(
     """
     if folder.exists() and not (folder / "metadata.yaml").is_file():
         raise FileExistsError(f"{folder} exists and is no bag: choose another output folder")
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    place = AtomicFolder(folder)
     try:
-        with Writer(temporary / folder.name, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        with Writer(place.filling, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
             _write(writer, scene, camera, flight, sensor, jpeg_quality, on_frame)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary / folder.name, folder)
+        place.close()
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        place.discard()
 
 
 def _write(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import threading
@@ -16,8 +15,8 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from ros2_densematch.files.atomic import replacing
 from ros2_densematch.training.processes import Processes
-from ros2_densematch.training.run_files import replace_file
 
 MAX_BAD_STEPS = 10
 
@@ -107,12 +106,13 @@ class Checkpoints(Callback):
                     "lower the learning rate and start again with --no-resume"
                 )
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        trainer.save_checkpoint(partial)
         self._saved_at = trainer.global_step
-        if trainer.is_global_zero:
-            replace_file(partial, self._path)
-            self._on_saved(module, trainer.global_step)
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self._path)  # takes part in gathering the state; only the first process writes
+            return
+        with replacing(self._path, durable=True) as temporary:
+            trainer.save_checkpoint(temporary)
+        self._on_saved(module, trainer.global_step)
 
 
 class NanGuard(Callback):

@@ -11,7 +11,6 @@ So some right matches are led astray: they keep the evidence of a good patch, an
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from ros2_densematch.files.atomic import replacing
 from ros2_densematch.matchers.gcm.candidates import Candidates
 from ros2_densematch.matchers.gcm.match_filter import (
     EDGE_FEATURES,
@@ -121,9 +121,8 @@ class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         path = self._folder / f"candidates_{self._network}_{self._seed}_{index % self._count:05d}.safetensors"
         if not path.exists():
-            partial = path.with_name(f".{path.name}.{os.getpid()}")  # other processes may make the same one
-            save_file(self._make(index % self._count), str(partial))
-            partial.replace(path)
+            with replacing(path) as temporary:  # other processes may make the same one
+                save_file(self._make(index % self._count), str(temporary))
         stored = load_file(str(path))
         verdict = stored.pop("verdict").numpy()
         candidates = Candidates(**{name: _array(values) for name, values in stored.items()})
@@ -271,7 +270,8 @@ class MatchFilterModule(lightning.LightningModule):
             raise ValueError("the match filter needs the descriptor stage before it: add that stage to the recipe")
         path = out / "checkpoints" / "match_filter_network.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in self._network_state.items()}, str(path))
+        with replacing(path) as temporary:
+            save_file({k: v.contiguous() for k, v in self._network_state.items()}, str(temporary))
         return path
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ros2_densematch.files.atomic import replacing
 from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.matchers.registry import load_matcher
 from ros2_densematch.training.recording import Recording
@@ -121,7 +121,5 @@ def _read(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
 
 def _write(path: Path, xy0: NDArray[np.float32], xy1: NDArray[np.float32]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as stream:
+    with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, xy0=xy0, xy1=xy1)
-    os.replace(partial, path)

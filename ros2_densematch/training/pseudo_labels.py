@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ros2_densematch.files.atomic import replacing
 from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.matchers.registry import load_matcher
 from ros2_densematch.training.photometric import PhotometricConfig
@@ -87,9 +87,8 @@ class PseudoLabels(torch.utils.data.Dataset[Sample]):
         stored = _read(path)
         if stored is None:
             stored = self._label(number)
-            partial = path.with_name(f".{path.name}.{os.getpid()}")
-            save_file(stored, str(partial))
-            os.replace(partial, path)
+            with replacing(path) as temporary:
+                save_file(stored, str(temporary))
         arrays = {name: tensor.numpy() for name, tensor in stored.items()}
         return Pair(arrays["image0"], arrays["image1"], arrays["points0"], arrays["points1"], None, number)
 

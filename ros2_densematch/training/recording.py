@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ros2_densematch.geometry.camera import Camera
-from ros2_densematch.io.records import is_bag, open_records
-from ros2_densematch.io.source import FrameSource, SourceOptions, open_source
-from ros2_densematch.io.topics import IMAGE_TYPES
+from ros2_densematch.io.sources.base import FrameSource
+from ros2_densematch.io.sources.opening import open_source
+from ros2_densematch.io.sources.options import SourceOptions
+from ros2_densematch.io.sources.storage import is_bag, open_records
+from ros2_densematch.io.sources.topics import IMAGE_TYPES
 from ros2_densematch.tracking.frame import Frame
 from ros2_densematch.training.photometric import Image
 from ros2_densematch.training.posed_views import undistorted

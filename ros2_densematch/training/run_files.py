@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections import Counter
 from collections.abc import Iterable
@@ -16,30 +15,16 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ros2_densematch import __version__
+from ros2_densematch.files.atomic import write_bytes, write_text
 from ros2_densematch.training.recipe import Recipe
 from ros2_densematch.training.sample import TrainingDataError
-
-
-def replace_file(partial: Path, path: Path) -> None:
-    """Puts a finished temporary file in its place, after its content has reached the disk."""
-    with partial.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    os.replace(partial, path)
-
-
-def write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    replace_file(partial, path)
 
 
 def write_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Tensors and metadata as a safetensors file."""
     from safetensors.torch import save
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(save(state, metadata=metadata))  # save_file would make a file that only its owner can read
-    replace_file(partial, path)
+    write_bytes(path, save(state, metadata=metadata), durable=True)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -118,7 +103,7 @@ def start_manifest(path: Path, recipe: Recipe, seed: int, files: dict[str, str],
                     f"{path.parent} holds a run with {what}{hint}: use another --out, or --no-resume to start again"
                 )
         return
-    write_text(path, json.dumps(manifest, indent=1))
+    write_text(path, json.dumps(manifest, indent=1), durable=True)
 
 
 def _completed(recipe: Any) -> Any:
@@ -140,4 +125,4 @@ def finish_manifest(path: Path, steps: dict[str, int], skipped: Counter[str]) ->
     manifest = json.loads(path.read_text(encoding="utf-8"))
     manifest["steps"] = steps
     manifest["skipped"] = dict(skipped.most_common())
-    write_text(path, json.dumps(manifest, indent=1))
+    write_text(path, json.dumps(manifest, indent=1), durable=True)

@@ -13,9 +13,7 @@ One file a group, `group_NNNNNN.npz`:
 
 from __future__ import annotations
 
-import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ros2_densematch.files.atomic import replacing, write_text
 from ros2_densematch.training.sample import TrainingDataError
 from ros2_densematch.training.scene_dressing import SceneLibrary, expose, random_lighting
 from ros2_densematch.training.scene_model import Floats
@@ -97,17 +96,12 @@ def _check_settings(folder: Path, config: SceneRenderConfig) -> None:
             changed = sorted(k for k in mine if mine[k] != there.get(k))
             raise ValueError(f"{folder} was rendered with other settings ({', '.join(changed)}): use another folder")
         return
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_text(json.dumps(mine, indent=1))
-    os.replace(partial, path)
+    write_text(path, json.dumps(mine, indent=1))
 
 
 def _write(path: Path, arrays: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_bytes(buffer.getvalue())
-    os.replace(partial, path)
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
 
 
 def render_group(library: SceneLibrary, config: SceneRenderConfig, index: int) -> dict[str, Any]:

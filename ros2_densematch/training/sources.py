@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ros2_densematch.io.folder import SUFFIXES as IMAGE_SUFFIXES
-from ros2_densematch.io.records import is_bag
-from ros2_densematch.io.video import SUFFIXES as VIDEO_SUFFIXES
+from ros2_densematch.io.sources.folder import SUFFIXES as IMAGE_SUFFIXES
+from ros2_densematch.io.sources.storage import is_bag
+from ros2_densematch.io.sources.video import SUFFIXES as VIDEO_SUFFIXES
 from ros2_densematch.training.csv_pairs import CsvPairs
 from ros2_densematch.training.homography_pairs import HomographyConfig, HomographyPairs
 from ros2_densematch.training.megadepth_pairs import MegaDepthPairs

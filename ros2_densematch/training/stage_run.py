@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from ros2_densematch import __version__
+from ros2_densematch.files.atomic import write_text
 from ros2_densematch.training.callbacks import (
     Checkpoints,
     NanGuard,
@@ -30,7 +31,7 @@ from ros2_densematch.training.dataset import PairDataset
 from ros2_densematch.training.loader import Batches, ResumableLoader, StepSampler
 from ros2_densematch.training.processes import Processes
 from ros2_densematch.training.recipe import Recipe, StageRecipe
-from ros2_densematch.training.run_files import fingerprint, read_checkpoint, write_text, write_weights
+from ros2_densematch.training.run_files import fingerprint, read_checkpoint, write_weights
 from ros2_densematch.training.sample import TrainingDataError
 from ros2_densematch.training.sources import Progress
 from ros2_densematch.training.stages import build_stage, exported_state
@@ -219,7 +220,7 @@ class StageRun:
         path = self._run.out / "validation.json"
         content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         content.setdefault(self._stage.stage, {})[str(step)] = {k: round(v, 4) for k, v in measured.values.items()}
-        write_text(path, json.dumps(content, indent=1))
+        write_text(path, json.dumps(content, indent=1), durable=True)
         figures = ", ".join(f"{k} {v:.3g}" for k, v in measured.values.items())
         self._run.note(f"{self._stage.stage} step {step}, {len(self._run.validation)} held-out pairs: {figures}")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ros2_densematch.files.atomic import write_bytes
 from ros2_densematch.weights.catalogue import digest
 from ros2_densematch.weights.loading import read_state
-from ros2_densematch.weights.store import replace_whole
 
 
 def average(files: Sequence[Path], out: Path) -> Path:
@@ -50,7 +50,7 @@ def average(files: Sequence[Path], out: Path) -> Path:
     metadata = {**kept[0], "averaged": " ".join(digest(file) for file in files)}
     out.parent.mkdir(parents=True, exist_ok=True)
     content = save(mean, metadata=metadata)  # save_file would make a file that only its owner can read
-    replace_whole(out, lambda temporary: temporary.write_bytes(content))
+    write_bytes(out, content)
     return out
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from ros2_densematch.files.atomic import replacing, write_text
 from ros2_densematch.weights.catalogue import digest
 from ros2_densematch.weights.checkpoint import read_official
 from ros2_densematch.weights.loading import read_state
@@ -141,10 +141,11 @@ def import_checkpoint(path: Path, name: str, *, source: str | None = None) -> Pa
     target = stored_file(name)
     target.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"matcher": entry.matcher, "checkpoint": name, "licence": entry.licence, "source_sha256": found}
-    replace_whole(target, lambda temporary: save_file(state, str(temporary), metadata))
+    with replacing(target) as temporary:
+        save_file(state, str(temporary), metadata)
     record = Record(found if published else "", path.stat().st_size, source or path.name, digest(target))
     text = json.dumps(asdict(record), indent=1) + "\n"
-    replace_whole(_record_file(name), lambda temporary: temporary.write_text(text, "utf-8"))
+    write_text(_record_file(name), text)
     return target
 
 
@@ -201,14 +202,3 @@ def stored_names() -> list[str]:
 
 def _record_file(name: str) -> Path:
     return store_folder() / f"{name}.json"
-
-
-def replace_whole(target: Path, write: Callable[[Path], object]) -> None:
-    """Puts what `write` makes of a path beside it in the place of a file: whole, or not at all."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, target)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()

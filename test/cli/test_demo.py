@@ -107,7 +107,7 @@ def test_the_bag_holds_the_flight_as_any_tool_reads_it(demo: tuple[Path, int, st
 def test_the_bag_replays_as_frames_with_calibration_and_ground_truth(demo: tuple[Path, int, str]) -> None:
     import numpy as np
 
-    from ros2_densematch.io.source import open_source
+    from ros2_densematch.io.sources.opening import open_source
     from ros2_densematch.simulation.flight import DEMO_SIZE, demo_camera
 
     source = open_source(demo[0] / "flight")

@@ -20,7 +20,6 @@ from ros2_densematch.evaluation.summary import (
     match_counts,
     stage_times,
     versions,
-    write_bytes,
     write_json,
 )
 from ros2_densematch.geometry.correspondences import Correspondences, DenseWarp
@@ -173,18 +172,6 @@ def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
         tmp_path / "s.json", {"a": math.nan, "b": [np.float32(np.inf), np.int64(3)], "c": np.array([1.0, np.nan])}
     )
     assert json.loads((tmp_path / "s.json").read_text("utf-8")) == {"a": None, "b": [None, 3], "c": [1.0, None]}
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_bytes(tmp_path / "f", b"old")
-
-    def fails(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("ros2_densematch.evaluation.summary.os.replace", fails)
-    with pytest.raises(OSError, match="No space left"):
-        write_bytes(tmp_path / "f", b"new")
-    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("f", b"old")]
 
 
 def matches_of(n: int, size: tuple[int, int]) -> Correspondences:

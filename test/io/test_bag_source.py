@@ -11,8 +11,9 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from ros2_densematch.geometry import poses
-from ros2_densematch.io.records import BagError
-from ros2_densematch.io.source import SourceOptions, open_source
+from ros2_densematch.io.sources.opening import open_source
+from ros2_densematch.io.sources.options import SourceOptions
+from ros2_densematch.io.sources.records import BagError
 from ros2_densematch.messages import conversions
 from ros2_densematch.messages.typestore import message_class
 
@@ -336,7 +337,7 @@ def test_a_mask_goes_with_every_frame_and_must_fit(make_bag, tmp_path: Path) -> 
 
 
 def test_a_stalled_companion_does_not_make_the_images_pile_up() -> None:
-    from ros2_densematch.io.synchronise import MAX_WAITING, Stamped, synchronise
+    from ros2_densematch.io.sources.synchronise import MAX_WAITING, Stamped, synchronise
 
     read = 0
 

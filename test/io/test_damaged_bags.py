@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat
 
-from ros2_densematch.io.records import BagError, open_records
-from ros2_densematch.io.source import open_source
+from ros2_densematch.io.sources.opening import open_source
+from ros2_densematch.io.sources.records import BagError
+from ros2_densematch.io.sources.storage import open_records
 from ros2_densematch.messages.typestore import ros1_typestore, ros2_typestore
 
 BAGS = {

@@ -14,7 +14,7 @@ from rosbags.rosbag2 import Reader
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.relative_pose import Geometry, RelativePose, Scale
-from ros2_densematch.io.result_bag import TOPICS, ResultBag
+from ros2_densematch.io.results.result_bag import TOPICS, ResultBag
 from ros2_densematch.messages.typestore import ros2_typestore
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
 

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ros2_densematch.io.source import SourceOptions, open_source
+from ros2_densematch.io.sources.opening import open_source
+from ros2_densematch.io.sources.options import SourceOptions
 
 
 def write_images(folder: Path, names: list[str]) -> None:

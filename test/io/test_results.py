@@ -16,11 +16,10 @@ from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.relative_pose import Geometry, RelativePose, Scale, no_pose
 from ros2_densematch.geometry.trajectory import Trajectory
-from ros2_densematch.io.atomic import AtomicFile
-from ros2_densematch.io.odometry import OdometryChain
-from ros2_densematch.io.relative_poses import COLUMNS, RelativePosesCsv
-from ros2_densematch.io.result_bag import TOPICS, ResultBag
-from ros2_densematch.io.tum import read_tum, write_tum
+from ros2_densematch.io.results.odometry import OdometryChain
+from ros2_densematch.io.results.relative_poses import COLUMNS, RelativePosesCsv
+from ros2_densematch.io.results.result_bag import TOPICS, ResultBag
+from ros2_densematch.io.results.tum import read_tum, write_tum
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
 
 SECOND = 10**9
@@ -178,7 +177,7 @@ def test_odometry_is_written_only_while_the_scale_is_metric(tmp_path: Path) -> N
 
 
 def test_the_bag_is_a_bag_for_our_own_reader_too(tmp_path: Path, bag: dict[str, list[Any]]) -> None:
-    from ros2_densematch.io.records import open_records
+    from ros2_densematch.io.sources.storage import open_records
     from ros2_densematch.messages.conversions import relative_pose_from_message
 
     records = open_records(tmp_path / "result")
@@ -238,15 +237,6 @@ def test_velocity_is_in_the_axes_of_the_camera() -> None:
     np.testing.assert_allclose(states[2].velocity, [0, 0, 10.0, 0, 0, 0], atol=1e-9)
 
 
-def test_files_appear_complete_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "a.csv"
-    with AtomicFile(target) as file:
-        file.stream.write("rows\n")
-        assert not target.exists()
-    assert target.read_text() == "rows\n"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.csv"]
-
-
 def test_two_writings_of_the_csv_are_identical(tmp_path: Path) -> None:
     for name in ("a.csv", "b.csv"):
         with RelativePosesCsv(tmp_path / name) as out:
@@ -278,7 +268,8 @@ def test_every_column_is_documented(repository: Path) -> None:
 def test_a_replayed_bag_numbers_its_keyframes_as_the_tracker_does_and_repeats_exactly(
     shared_data: Any, tmp_path: Path
 ) -> None:
-    from ros2_densematch.io.source import SourceOptions, open_source
+    from ros2_densematch.io.sources.opening import open_source
+    from ros2_densematch.io.sources.options import SourceOptions
     from ros2_densematch.matchers.registry import load_matcher
     from ros2_densematch.tracking.tracker import Tracker, TrackerConfig
 

@@ -13,7 +13,7 @@ import pytest
 from ros2_densematch.configuration import Configuration, configuration_from
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
-from ros2_densematch.io.odometry import MetricState
+from ros2_densematch.io.results.odometry import MetricState
 from ros2_densematch.live.core import Job, MatcherCore, Outcome
 from ros2_densematch.live.counters import Drop
 from ros2_densematch.live.diagnostics import Level, diagnostic_message, report

@@ -18,6 +18,7 @@ else:
 
 # From the bottom up: a module imports from its own layer's folder and from lower layers.
 LAYERS = [
+    {"files"},
     {"geometry"},
     {"nn", "weights"},
     {"matchers"},
@@ -74,6 +75,57 @@ def test_imports_run_one_way(repository: Path, modules: dict[Path, list[str]]) -
             if LEVEL[other] >= LEVEL[part]:
                 against.append(f"{path.relative_to(repository)} imports {name}")
     assert not against
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of nodes that lie on common circles (Tarjan's strongly connected components of more than one node)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in sorted(graph.get(node, ())):
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            at = stack.index(node)
+            group, stack[at:] = stack[at:], []
+            if len(group) > 1 or node in graph.get(node, ()):
+                found.append(sorted(group))
+
+    for node in sorted(graph):
+        if node not in index:
+            visit(node)
+    return found
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a", "d"}}) == [["b", "c"], ["d"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+def test_no_module_imports_itself_by_way_of_others(repository: Path, modules: dict[Path, list[str]]) -> None:
+    """Also not inside functions: a circle that is hidden there is one for every reader."""
+    known = {}
+    for path in modules:
+        parts = path.relative_to(repository).with_suffix("").parts
+        known[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    graph: dict[str, set[str]] = {}
+    for module, path in known.items():
+        graph[module] = set()
+        for name in modules[path]:
+            home = name if name in known else name.rpartition(".")[0]
+            if home in known and home != module:
+                graph[module].add(home)
+    # The package's front door names what it shows; inside, it is imported for the version alone.
+    graph.pop("ros2_densematch", None)
+    assert circles(graph) == []
 
 
 def test_only_the_ros_files_of_the_node_import_rclpy(modules: dict[Path, list[str]]) -> None:

@@ -136,7 +136,7 @@ def test_extrinsics_come_from_tf_static(start_node: Any, peer: Any, camera: Any,
     from rclpy.qos import DurabilityPolicy, QoSProfile
 
     from ros2_densematch.configuration import pose_of_text
-    from ros2_densematch.io.odometry import MetricState
+    from ros2_densematch.io.results.odometry import MetricState
     from ros2_densematch.live.products import transform_message
     from ros2_densematch.live.ros_graph import ros_type
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.trajectory import Trajectory
 from ros2_densematch.geometry.transform_tree import TransformTree
-from ros2_densematch.io.assemble import SourceLog, stamp_of
-from ros2_densematch.io.records import BagError, Records
+from ros2_densematch.io.sources.log import SourceLog
+from ros2_densematch.io.sources.records import BagError, Records
+from ros2_densematch.io.sources.stamps import stamp_of
 
 Float64 = NDArray[np.float64]
 TF_TYPES = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ros2_densematch.files.atomic import AtomicFile
 from ros2_densematch.geometry import poses
-from ros2_densematch.io.atomic import AtomicFile
 from ros2_densematch.tracking.tracked_frame import TrackedFrame
 
 _COVARIANCE = [f"cov_{i}{j}" for i in range(6) for j in range(i, 6)]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ros2_densematch.files.atomic import AtomicFile
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.trajectory import Trajectory
-from ros2_densematch.io.atomic import AtomicFile
 
 
 def write_tum(path: str | Path, trajectory: Trajectory) -> None:

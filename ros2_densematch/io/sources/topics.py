@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 from ros2_densematch.geometry.camera import Camera, UncalibratedCameraError
-from ros2_densematch.io.assemble import SourceLog
-from ros2_densematch.io.records import BagError, Records
-from ros2_densematch.io.source import SourceOptions
+from ros2_densematch.io.sources.log import SourceLog
+from ros2_densematch.io.sources.options import SourceOptions
+from ros2_densematch.io.sources.records import BagError, Records
 from ros2_densematch.messages.image import is_depth
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")

@@ -1,60 +1,16 @@
-"""From decoded pictures to frames: what all sources have in common."""
+"""From decoded pictures to frames: what must hold from one frame to the next, and what goes with an image."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.geometry.camera import Camera
-from ros2_densematch.io.source import SourceOptions
-from ros2_densematch.messages.image import ImageDecodeError, decode_image_bytes
+from ros2_densematch.io.sources.files import load_mask
+from ros2_densematch.io.sources.log import SourceLog
+from ros2_densematch.io.sources.options import SourceOptions
 from ros2_densematch.tracking.frame import Frame
-
-# Message stamps hold seconds in 32 bits with a sign.
-MAX_STAMP_NS = 2**31 * 10**9
-
-
-class SourceLog:
-    """Warnings and notes of a source. Events that repeat are counted and their first case is named."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.frames_dropped = 0
-        self._warnings: list[str] = []
-        self._events: dict[str, tuple[int, str]] = {}
-        self._at_opening: dict[str, tuple[int, str]] | None = None
-
-    def note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        if text not in self._warnings:
-            self._warnings.append(text)
-
-    def count(self, kind: str, detail: str) -> None:
-        """One more event of this kind (a sentence's end, as "frames could not be decoded")."""
-        number, first = self._events.get(kind, (0, detail))
-        self._events[kind] = (number + 1, first)
-
-    def drop_frame(self, kind: str, detail: str) -> None:
-        self.frames_dropped += 1
-        self.count(kind, detail)
-
-    def restart(self) -> None:
-        """The frames are read (again) from their start: forget what was counted while reading, not while opening."""
-        if self._at_opening is None:
-            self._at_opening = dict(self._events)
-        self.frames_dropped = 0
-        self._events = dict(self._at_opening)
-
-    @property
-    def warnings(self) -> list[str]:
-        return self._warnings + [f"{n} {kind}; the first: {first}" for kind, (n, first) in self._events.items()]
 
 
 class FrameAssembler:
@@ -176,39 +132,3 @@ class FrameAssembler:
                 "make a mask of the images' size"
             )
         return self._mask
-
-
-def load_mask(path: Path) -> NDArray[np.bool_]:
-    """Bool (H, W), True where the image file is brighter than 127 of 255.
-
-    Raises:
-        ValueError: the file is no image.
-    """
-    image = read_image(path)
-    return np.asarray(image.max(axis=2) > 127 if image.ndim == 3 else image > 127)
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image file as uint8 RGB (H, W, 3) or grey (H, W), decoded as messages are.
-
-    Raises:
-        ImageDecodeError: the file cannot be read or is no image.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageDecodeError(path.suffix, f"{path} cannot be read ({error.strerror})", "check the path") from None
-    return decode_image_bytes(data, path.name)
-
-
-def load_camera(path: Path | None, options: SourceOptions) -> Camera | None:
-    """The camera of a YAML file that the user named, or None."""
-    return None if path is None else Camera.from_yaml(path, rectified=options.rectified)
-
-
-def stamp_of(msg: Any, fallback_ns: int) -> int:
-    """Time in the header in nanoseconds; the time of recording where there is none."""
-    stamp = msg.header.stamp
-    seconds = stamp.sec if hasattr(stamp, "sec") else stamp.secs
-    nanoseconds = stamp.nanosec if hasattr(stamp, "nanosec") else stamp.nsecs
-    return (int(seconds) * 10**9 + int(nanoseconds)) or fallback_ns

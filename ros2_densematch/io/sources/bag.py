@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.trajectory import Trajectory
-from ros2_densematch.io import topics
-from ros2_densematch.io.assemble import FrameAssembler, SourceLog, load_camera, stamp_of
-from ros2_densematch.io.pose_topics import POSE_TYPES, StaticTransforms, pose_at, read_trajectory
-from ros2_densematch.io.records import BagError, open_records
-from ros2_densematch.io.source import SourceOptions
-from ros2_densematch.io.synchronise import Stamped, synchronise
+from ros2_densematch.io.sources import topics
+from ros2_densematch.io.sources.base import Companions, Picture, Source
+from ros2_densematch.io.sources.files import load_camera
+from ros2_densematch.io.sources.options import SourceOptions
+from ros2_densematch.io.sources.pose_topics import POSE_TYPES, StaticTransforms, pose_at, read_trajectory
+from ros2_densematch.io.sources.records import BagError
+from ros2_densematch.io.sources.stamps import stamp_of
+from ros2_densematch.io.sources.storage import open_records
+from ros2_densematch.io.sources.synchronise import Stamped, synchronise
 from ros2_densematch.messages.image import ImageDecodeError, decode_depth, decode_image, is_depth
-from ros2_densematch.tracking.frame import Frame
 
 # Depth from an unsynchronised camera at 30 Hz is at most half a period away; a stereo pair is exposed at once.
 _DEPTH_TOLERANCE_NS = 20_000_000
@@ -24,7 +28,7 @@ _STEREO_TOLERANCE_NS = 5_000_000
 _LOG_MARGIN_NS = 2_000_000_000
 
 
-class BagSource:
+class BagSource(Source):
     """The frames of one image topic of a bag; see `FrameSource`.
 
     Raises:
@@ -32,9 +36,7 @@ class BagSource:
     """
 
     def __init__(self, path: Path, options: SourceOptions):
-        self.name = path.resolve().name
-        self._options = options
-        self._log = SourceLog()
+        super().__init__(path.resolve().name, options)
         self._records = open_records(path)
         self._image = topics.image_topic(self._records, options, self._log)
         first = self._records.first(self._image)
@@ -53,66 +55,37 @@ class BagSource:
         camera = load_camera(options.camera_yaml, options) or topics.camera(
             self._records, self._image, header_frame, options.camera_info_topic, options, self._log
         )
-        self.frame_id = header_frame or (camera.frame_id if camera is not None else "") or "camera"
-        self._assembler = FrameAssembler(options, self._log, camera, self._load_right_camera())
+        self._calibrate(camera, self._load_right_camera())
+        self.frame_id = header_frame or self.frame_id
+        self._count = self._records.topics[self._image].count
         static = StaticTransforms(self._records, self._log)
         self._odometry = self._load_odometry(header_frame, static)
         self.ground_truth = self._load_truth(header_frame, static)
 
     @property
-    def length(self) -> int | None:
-        if self._options.start_s is not None or self._options.stop_s is not None:
-            return None
-        return self._records.topics[self._image].count
-
-    @property
     def warnings(self) -> list[str]:
         return self._records.warnings + self._log.warnings
 
-    @property
-    def notes(self) -> list[str]:
-        return self._log.notes
-
-    @property
-    def dropped(self) -> int:
-        return self._log.frames_dropped
-
-    def __iter__(self) -> Iterator[Frame]:
-        self._assembler.restart()
+    def _pictures(self) -> Iterator[Picture]:
         tolerances = {}
         if self._depth is not None:
             tolerances[self._depth] = _DEPTH_TOLERANCE_NS
         if self._right is not None:
             tolerances[self._right] = _STEREO_TOLERANCE_NS
-        with_depth = with_right = count = 0
-        for item, companions in synchronise(self._stream(), self._image, tolerances):
-            index = item.index
-            try:
-                image = decode_image(item.message)
-            except ImageDecodeError as error:
-                self._log.drop_frame("frames could not be decoded and are left out", f"frame {index}, {error}")
-                continue
-            count += 1
-            depth = self._companion(companions, self._depth, decode_depth)
-            right = self._companion(companions, self._right, decode_image)
-            with_depth += depth is not None
-            with_right += right is not None
-            frame = self._assembler.frame(
-                image,
-                item.stamp_ns,
-                index,
-                self._image,
-                depth=depth,
-                right_image=right,
-                odometry=None if self._odometry is None else pose_at(self._odometry, item.stamp_ns),
-            )
-            if frame is not None:
-                yield frame
-        for topic, number, tolerance in (
-            (self._depth, with_depth, _DEPTH_TOLERANCE_NS),
-            (self._right, with_right, _STEREO_TOLERANCE_NS),
-        ):
-            if topic is not None and count and number == 0:
+        found: Counter[str] = Counter()  # images with a companion, by its topic
+
+        def companions(item: Stamped, messages: dict[str, Any]) -> Companions:
+            depth = self._companion(messages, self._depth, decode_depth)
+            right = self._companion(messages, self._right, decode_image)
+            found.update({self._image: 1, self._depth or "": depth is not None, self._right or "": right is not None})
+            odometry = None if self._odometry is None else pose_at(self._odometry, item.stamp_ns)
+            return Companions(depth, right, odometry)
+
+        for item, messages in synchronise(self._stream(), self._image, tolerances):
+            decode = partial(decode_image, item.message)
+            yield Picture(item.stamp_ns, item.index, self._image, decode, partial(companions, item, messages))
+        for topic, tolerance in tolerances.items():
+            if found[self._image] and not found[topic]:
                 self._log.warn(f"no message on {topic} lies within {tolerance / 1e6:.0f} ms of an image: not used")
 
     def _stream(self) -> Iterator[Stamped]:
@@ -131,16 +104,15 @@ class BagSource:
                 message = self._records.decode(record)
             except BagError as error:
                 if record.topic == self._image:
-                    index = self._assembler.number()
-                    self._log.drop_frame("frames could not be decoded and are left out", f"frame {index}, {error}")
+                    self._drop_undecodable(self._assembler.number(), error)
                 else:
                     self._log.count(f"messages on {record.topic} could not be read", str(error))
                 continue
             stamp_ns = stamp_of(message, record.log_time_ns)
             if record.topic != self._image:
                 yield Stamped(record.topic, stamp_ns, message)
-            elif self._assembler.wanted(stamp_ns):
-                yield Stamped(record.topic, stamp_ns, message, self._assembler.number())
+            elif (index := self._number(stamp_ns)) is not None:
+                yield Stamped(record.topic, stamp_ns, message, index)
 
     def _companion(self, found: dict[str, Any], topic: str | None, decode: Any) -> Any:
         if topic is None or topic not in found:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from ros2_densematch.io.odometry import OdometryChain
+from ros2_densematch.files.atomic import AtomicFolder
+from ros2_densematch.io.results.odometry import OdometryChain
 from ros2_densematch.messages.conversions import odometry_message, to_cdr
 from ros2_densematch.messages.tracked import (
     frame_correspondences,
@@ -66,11 +64,9 @@ class ResultBag:
         self._matcher, self._preset, self._device, self._rectified = matcher, preset, device, rectified
         self._odometry = OdometryChain()
         self._frames = self._keyframes = 0
-        self._temporary = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=f".{self.folder.name}."))
+        self._place = AtomicFolder(self.folder)
         # Version 8 of the metadata is read from Humble on; 9 names its QoS values in a way that only Jazzy knows.
-        self._writer: Writer | None = Writer(
-            self._temporary / self.folder.name, version=8, storage_plugin=StoragePlugin.MCAP
-        )
+        self._writer: Writer | None = Writer(self._place.filling, version=8, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         store = ros2_typestore()
         self._connections = {
@@ -131,10 +127,7 @@ class ResultBag:
             return
         self._writer.close()
         self._writer = None
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-        os.replace(self._temporary / self.folder.name, self.folder)
-        self._temporary.rmdir()
+        self._place.close()
 
     def __enter__(self) -> ResultBag:
         return self

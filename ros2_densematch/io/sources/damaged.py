@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ros2_densematch.io.records import BagError, Record, Topic
+from ros2_densematch.io.sources.records import BagError, Record, Topic
 
 
 class _Rescue:

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from numpy.typing import NDArray
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.trajectory import Trajectory
-from ros2_densematch.io.assemble import MAX_STAMP_NS, FrameAssembler, SourceLog, load_camera, read_image
-from ros2_densematch.io.folder import refuse_topics
-from ros2_densematch.io.source import SourceOptions
+from ros2_densematch.io.sources.base import Companions, Picture, Source
+from ros2_densematch.io.sources.files import load_camera, read_image
+from ros2_densematch.io.sources.log import SourceLog
+from ros2_densematch.io.sources.options import SourceOptions, refuse_topics
+from ros2_densematch.io.sources.stamps import MAX_STAMP_NS
 from ros2_densematch.messages.compressed import decode_file
 from ros2_densematch.messages.image import ImageDecodeError
-from ros2_densematch.tracking.frame import Frame
 
 _POSE_COLUMNS = ("tx", "ty", "tz", "qx", "qy", "qz", "qw")
 
@@ -32,7 +34,7 @@ class _Row:
     T_world_from_camera: NDArray[np.float64] | None
 
 
-class SequenceSource:
+class SequenceSource(Source):
     """A folder with `frames.csv` (index,timestamp_ns,image,depth,tx,ty,tz,qx,qy,qz,qw; pose camera to world, depth and
     pose columns optional) and `camera.json` (width, height, K, distortion_model, D, depth_scale); see `FrameSource`.
 
@@ -40,53 +42,30 @@ class SequenceSource:
         ValueError: one of the two files is damaged; the message names the line or the key.
     """
 
-    frame_id = "camera"
-
     def __init__(self, path: Path, options: SourceOptions):
-        self.name = path.resolve().name
+        super().__init__(path.resolve().name, options)
         self._folder = path
-        self._log = SourceLog()
         refuse_topics(options, path)
         self._rows = _read_rows(path / "frames.csv", self._log)
         if not self._rows:
             raise ValueError(f"{path / 'frames.csv'} lists no frame that can be read: {'; '.join(self._log.warnings)}")
+        self._count = len(self._rows)
         camera, self._depth_scale = self._read_camera(options)
-        if camera is not None and camera.frame_id:
-            self.frame_id = camera.frame_id
-        self._assembler = FrameAssembler(options, self._log, camera)
+        self._calibrate(camera)
         self.ground_truth = _trajectory(self._rows)
-        self._cut = options.start_s is not None or options.stop_s is not None
 
-    @property
-    def length(self) -> int | None:
-        return None if self._cut else len(self._rows)
-
-    @property
-    def warnings(self) -> list[str]:
-        return self._log.warnings
-
-    @property
-    def notes(self) -> list[str]:
-        return self._log.notes
-
-    @property
-    def dropped(self) -> int:
-        return self._log.frames_dropped
-
-    def __iter__(self) -> Iterator[Frame]:
-        self._assembler.restart()
+    def _pictures(self) -> Iterator[Picture]:
         for row in self._rows:
-            if not self._assembler.wanted(row.stamp_ns):
-                continue
-            index = self._assembler.number()
-            try:
-                image = read_image(self._inside(row.image))
-            except ImageDecodeError as error:
-                self._log.drop_frame("frames could not be decoded and are left out", f"frame {index}, {error}")
-                continue
-            frame = self._assembler.frame(image, row.stamp_ns, index, row.image, depth=self._read_depth(row))
-            if frame is not None:
-                yield frame
+            index = self._number(row.stamp_ns)
+            if index is not None:
+                decode, companions = partial(self._read_image, row), partial(self._read_companions, row)
+                yield Picture(row.stamp_ns, index, row.image, decode, companions)
+
+    def _read_image(self, row: _Row) -> NDArray[np.uint8]:
+        return read_image(self._inside(row.image))
+
+    def _read_companions(self, row: _Row) -> Companions:
+        return Companions(depth=self._read_depth(row))
 
     def _read_depth(self, row: _Row) -> NDArray[np.float32] | None:
         if not row.depth:

@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from ros2_densematch.geometry.trajectory import Trajectory
-from ros2_densematch.io.assemble import FrameAssembler, SourceLog, load_camera
-from ros2_densematch.io.folder import refuse_topics
-from ros2_densematch.io.source import SourceOptions
-from ros2_densematch.tracking.frame import Frame
+from ros2_densematch.io.sources.base import Picture, Source
+from ros2_densematch.io.sources.files import load_camera
+from ros2_densematch.io.sources.options import SourceOptions, refuse_topics
 
 # Containers that FFmpeg reads without following references to other files or addresses (no playlists).
 SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ogv", ".wmv")
 
 
-class VideoSource:
+class VideoSource(Source):
     """A video file; time begins at 0; see `FrameSource`.
 
     Raises:
         ValueError: OpenCV cannot open or decode the file.
     """
 
-    ground_truth: Trajectory | None = None
-    frame_id = "camera"
-
     def __init__(self, path: Path, options: SourceOptions):
-        self.name = path.stem
+        super().__init__(path.stem, options)
         self._path = path
-        self._log = SourceLog()
         refuse_topics(options, path)
         capture = self._open()
         self._rate = float(capture.get(cv2.CAP_PROP_FPS))
-        self._count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self._count = count if count > 0 else None
         readable, _ = capture.read()
         capture.release()
         if not readable:
@@ -46,29 +44,9 @@ class VideoSource:
         camera = load_camera(options.camera_yaml, options)
         if camera is None:
             self._log.warn(f"{path.name} has no calibration: correspondences only, no poses; give a calibration file")
-        elif camera.frame_id:
-            self.frame_id = camera.frame_id
-        self._assembler = FrameAssembler(options, self._log, camera)
-        self._cut = options.start_s is not None or options.stop_s is not None
+        self._calibrate(camera)
 
-    @property
-    def length(self) -> int | None:
-        return self._count if self._count > 0 and not self._cut else None
-
-    @property
-    def warnings(self) -> list[str]:
-        return self._log.warnings
-
-    @property
-    def notes(self) -> list[str]:
-        return self._log.notes
-
-    @property
-    def dropped(self) -> int:
-        return self._log.frames_dropped
-
-    def __iter__(self) -> Iterator[Frame]:
-        self._assembler.restart()
+    def _pictures(self) -> Iterator[Picture]:
         capture = self._open()
         number = 0
         last_ns = -1
@@ -85,17 +63,12 @@ class VideoSource:
                 number += 1
                 if self._assembler.past_end(stamp_ns):
                     return
-                if not self._assembler.wanted(stamp_ns):
-                    continue
-                picture = image if image.ndim == 2 else image[:, :, 2::-1]
-                frame = self._assembler.frame(
-                    np.ascontiguousarray(picture, np.uint8), stamp_ns, self._assembler.number(), self._path.name
-                )
-                if frame is not None:
-                    yield frame
+                index = self._number(stamp_ns)
+                if index is not None:
+                    yield Picture(stamp_ns, index, self._path.name, partial(_rgb, image))
         finally:
             capture.release()
-        if self._count > 0 and number < self._count:
+        if self._count is not None and number < self._count:
             self._log.warn(f"{self._path.name} ends after {number} of {self._count} frames: it is cut or damaged")
 
     def _open(self) -> cv2.VideoCapture:
@@ -103,3 +76,8 @@ class VideoSource:
         if not capture.isOpened():
             raise ValueError(f"{self._path}: OpenCV cannot open this video: convert it to H.264 in mp4")
         return capture
+
+
+def _rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """OpenCV gives blue, green, red, in some formats with a fourth channel, or grey."""
+    return np.ascontiguousarray(image if image.ndim == 2 else image[:, :, 2::-1], np.uint8)

@@ -1,0 +1,1 @@
+"""Files as such: written whole or not at all. Knows nothing of the rest; every other part may use it."""

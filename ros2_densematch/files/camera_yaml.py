@@ -1,0 +1,46 @@
+"""Camera files in the YAML format of ROS' camera calibrator, as plain mappings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ros2_densematch.files.atomic import write_text
+
+
+def read_camera_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a camera file; OpenCV's `%YAML:1.0` header and `!!opencv-matrix` tags are read as well.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no YAML file or holds no keys.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no camera file {path}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines() if not line.startswith("%YAML")]
+        content = yaml.load("\n".join(lines), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a YAML file: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a camera file: expected keys such as image_width and camera_matrix")
+    return content
+
+
+def write_camera_yaml(path: Path, content: dict[str, Any]) -> None:
+    """Writes such a file; a partly written one is never left behind."""
+    write_text(path, yaml.safe_dump(content, sort_keys=False, default_flow_style=None))
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that also takes the matrices that OpenCV's FileStorage writes."""
+
+
+def _opencv_matrix(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", _opencv_matrix)

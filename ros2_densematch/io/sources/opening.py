@@ -1,0 +1,36 @@
+"""One entry point for everything that frames can be read from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ros2_densematch.io.sources import folder, storage, video
+from ros2_densematch.io.sources.bag import BagSource
+from ros2_densematch.io.sources.base import FrameSource
+from ros2_densematch.io.sources.options import SourceOptions
+from ros2_densematch.io.sources.sequence import SequenceSource
+
+
+def open_source(path: str | Path, options: SourceOptions | None = None) -> FrameSource:
+    """Open a bag (folder, .mcap, .db3, .bag), a video file, a folder of images, or a folder with frames.csv.
+
+    Raises:
+        FileNotFoundError: there is no such path.
+        ValueError: the path is nothing of these, or lacks what the options ask for; the message names the remedy.
+    """
+    path = Path(path)
+    options = options or SourceOptions()
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: give a bag, a video file or a folder of images")
+    if path.is_dir() and (path / "frames.csv").is_file():
+        return SequenceSource(path, options)
+    if storage.is_bag(path):
+        return BagSource(path, options)
+    if path.is_dir():
+        return folder.FolderSource(path, options)
+    if path.suffix.lower() in video.SUFFIXES:
+        return video.VideoSource(path, options)
+    raise ValueError(
+        f"{path} is no source of frames: give a bag ({', '.join(storage.SUFFIXES)} or its folder), a video "
+        f"({', '.join(video.SUFFIXES)}), a folder of images, or a folder with frames.csv"
+    )

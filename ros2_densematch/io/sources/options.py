@@ -1,0 +1,63 @@
+"""What the user says about a source of frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What the user says about a source; what is None is found by itself where possible.
+
+    Attributes:
+        image_topic: topic of the images (bags).
+        camera_info_topic: topic of their CameraInfo (bags).
+        camera_yaml: calibration file in ROS camera_info format; goes before everything else.
+        depth_topic: topic of depth images registered to the images (bags). Without it no depth is read from a bag.
+        right_image_topic: topic of the right images of a rectified stereo pair (bags).
+        right_camera_yaml: their calibration, with projection_matrix; otherwise their CameraInfo is used.
+        odometry_topic: topic of a metric prior (bags): Odometry, PoseStamped, PoseWithCovarianceStamped,
+            TransformStamped or tf.
+        ground_truth_topic: topic of the true poses, of the same types; without it a topic whose name says so.
+        start_s, stop_s: part of the source to read, seconds after its first image.
+        mask: image file of the images' size; frames are matched only where it is bright (above 127 of 255).
+        rectified: whether the images are rectified ("auto": by the topic's name).
+        rate_hz: frame rate given to image folders whose file names are no time stamps.
+    """
+
+    image_topic: str | None = None
+    camera_info_topic: str | None = None
+    camera_yaml: Path | None = None
+    depth_topic: str | None = None
+    right_image_topic: str | None = None
+    right_camera_yaml: Path | None = None
+    odometry_topic: str | None = None
+    ground_truth_topic: str | None = None
+    start_s: float | None = None
+    stop_s: float | None = None
+    mask: Path | None = None
+    rectified: Literal["auto"] | bool = "auto"
+    rate_hz: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("start_s", self.start_s), ("stop_s", self.stop_s)):
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} must be at least 0 seconds, got {value}")
+        if self.start_s is not None and self.stop_s is not None and self.stop_s <= self.start_s:
+            raise ValueError(f"stop_s must lie behind start_s, got {self.stop_s} and {self.start_s}")
+        if not 0 < self.rate_hz <= 10_000:
+            raise ValueError(f"rate_hz must lie in (0, 10000], got {self.rate_hz}")
+
+
+def refuse_topics(options: SourceOptions, path: Path) -> None:
+    """Topics are named for bags only.
+
+    Raises:
+        ValueError: the options name a topic.
+    """
+    for field in ("image", "camera_info", "depth", "right_image", "odometry", "ground_truth"):
+        name = getattr(options, f"{field}_topic")
+        if name is not None:
+            raise ValueError(f"{path} is no bag and has no topic {name}: leave --{field.replace('_', '-')}-topic out")

@@ -1,0 +1,113 @@
+"""Files and folders appear complete or not at all, as readable as the user's other files, and leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ros2_densematch.files.atomic import AtomicFile, AtomicFolder, replacing, write_bytes, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_file_is_replaced_in_one_step(tmp_path: Path, durable: bool) -> None:
+    write_text(tmp_path / "f", "old")
+    with replacing(tmp_path / "f", durable=durable) as temporary:
+        temporary.write_text("new")
+        assert (tmp_path / "f").read_text() == "old"
+        assert temporary.parent == tmp_path
+    assert (tmp_path / "f").read_text() == "new"
+    assert names(tmp_path) == ["f"]
+
+
+def test_text_is_written_as_it_is(tmp_path: Path) -> None:
+    write_text(tmp_path / "f", "ä\r\nb\n")
+    assert (tmp_path / "f").read_bytes() == "ä\r\nb\n".encode()
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bytes(tmp_path / "f", b"old")
+
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ros2_densematch.files.atomic.os.replace", fails)
+    with pytest.raises(OSError, match="No space left"):
+        write_bytes(tmp_path / "f", b"new")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("f", b"old")]
+
+
+def test_two_writings_at_once_do_not_meet(tmp_path: Path) -> None:
+    with replacing(tmp_path / "f") as first, replacing(tmp_path / "f") as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "f").read_text() == "first"  # the inner one was put in its place before
+    assert names(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_permissions_are_those_of_the_users_other_files(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        (tmp_path / "plain").write_text("x")
+        write_text(tmp_path / "text", "x")
+        with replacing(tmp_path / "tensors") as temporary:
+            save_file({"a": torch.ones(2)}, str(temporary))
+        with AtomicFile(tmp_path / "rows") as file:
+            file.stream.write("x")
+    finally:
+        os.umask(before)
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("plain", "text", "tensors", "rows"), 0o666 & ~umask)
+    assert load_file(tmp_path / "tensors")["a"].sum() == 2
+
+
+def test_rows_written_before_an_error_are_kept(tmp_path: Path) -> None:
+    target = tmp_path / "a.csv"
+
+    def write() -> None:
+        with AtomicFile(target) as file:
+            file.stream.write("rows\n")
+            assert not target.exists()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write()
+    assert target.read_text() == "rows\n"
+    assert names(tmp_path) == ["a.csv"]
+
+
+def test_a_folder_replaces_an_older_one_whole(tmp_path: Path) -> None:
+    target = tmp_path / "bag"
+    target.mkdir()
+    (target / "old").write_text("x")
+    place = AtomicFolder(target)
+    assert not place.filling.exists()
+    place.filling.mkdir()
+    (place.filling / "new").write_text("y")
+    assert names(target) == ["old"]
+    place.close()
+    place.discard()
+    assert names(target) == ["new"]
+    assert names(tmp_path) == ["bag"]
+
+
+def test_a_discarded_folder_leaves_nothing(tmp_path: Path) -> None:
+    place = AtomicFolder(tmp_path / "bag")
+    place.filling.mkdir()
+    place.discard()
+    assert names(tmp_path) == []
+
+
+def test_a_missing_parent_is_an_error_at_once(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "none" / "f"):
+        pass
