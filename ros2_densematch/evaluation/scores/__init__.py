@@ -1,0 +1,1 @@
+"""Stage 2 of an evaluation: figures from stored predictions and the truth. No matcher runs here."""
