@@ -1,0 +1,1 @@
+"""What is evaluated on: one module a folder layout, each giving pairs of images with their truth."""
