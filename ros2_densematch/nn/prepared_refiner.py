@@ -1,10 +1,10 @@
-"""The refiner of DKM and RoMa for inference: the same function with less work, and with one image's share apart.
+"""The refiner of DKM, RoMa and RoMa v2 for inference: the same function with less work, one image's share apart.
 
 Three things that change the outputs by rounding only:
 
 - The first block's depthwise convolution acts on every channel alone and the convolution after it is linear, so what
   the query image's features contribute does not depend on the other image: `share` computes it, once for a keyframe.
-- Between the last hidden block and the output lies no non-linearity: its convolution and `out_conv` are one with three
+- Between the last hidden block and the output lies no non-linearity: its convolution and the last one are one with few
   outputs.
 - On a CPU a block is computed in strips of rows, so that what lies between its two convolutions stays in the cache.
 """
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ros2_densematch.nn.refiner import Refiner, RefinerInterface
+from ros2_densematch.nn.refiner import RefinerInterface
 
 # of the depthwise convolutions
 _REACH = 2
@@ -37,12 +37,15 @@ class _Block(nn.Module):
 
 
 class PreparedRefiner(RefinerInterface):
-    """A `Refiner` without batch norms, prepared for inference."""
+    """A refiner without batch norms, prepared for inference.
 
-    def __init__(self, refiner: Refiner) -> None:
+    The features may have another type than the blocks' weights: they are converted before the blocks.
+    """
+
+    def __init__(self, refiner: RefinerInterface) -> None:
         """
         Args:
-            refiner: batch norms folded; it keeps its own weights.
+            refiner: with `block1` and `hidden_blocks`, batch norms folded; it keeps its own weights.
 
         Raises:
             ValueError: the batch norms are not folded.
@@ -55,7 +58,7 @@ class PreparedRefiner(RefinerInterface):
         self._certainty_first = refiner._certainty_first
         self._displacement_gain = refiner._displacement_gain
         self._detach_sampled = refiner._detach_sampled
-        depthwise, pointwise = _convolutions(refiner.block1)
+        depthwise, pointwise = _convolutions(refiner.get_submodule("block1"))
         channels = self.spec.channels
         own = channels * depthwise.out_channels // depthwise.in_channels
         inputs, middle = depthwise.in_channels, depthwise.out_channels
@@ -63,10 +66,10 @@ class PreparedRefiner(RefinerInterface):
         self.pair = _Block(
             _slice(depthwise, inputs - channels, own, middle), _columns(pointwise, own, middle, bias=False)
         )
-        hidden = list(refiner.hidden_blocks.children())
+        hidden = list(refiner.get_submodule("hidden_blocks").children())
         self.blocks = nn.ModuleList([_Block(*_convolutions(block)) for block in hidden[:-1]])
         self.last, pointwise = _convolutions(hidden[-1])
-        self.out_conv = _composed(pointwise, refiner.out_conv)
+        self.out_conv = _composed(pointwise, refiner.output_layer())
 
     def compilable(self) -> list[nn.Module]:
         return [self.own, self.pair, *self.blocks, self.last]
@@ -81,11 +84,11 @@ class PreparedRefiner(RefinerInterface):
             (B, hidden, H, W), for `forward` with any support and flow.
         """
         if query.device.type not in _strip_devices:
-            return torch.as_tensor(self.own(query))
+            return torch.as_tensor(self.own(query.to(self.own.depthwise.weight.dtype)))
         return torch.stack([self._share_in_strips(features) for features in query]).permute(0, 3, 1, 2)
 
     def forward(
-        self, query: Tensor, support: Tensor, flow: Tensor, gain: float = 1.0, share: Tensor | None = None
+        self, query: Tensor, support: Tensor, flow: Tensor, gain: float | Tensor = 1.0, share: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """As of `Refiner.forward`; `share` is that of `query`, computed here where it is not given."""
         parts = self.pair_inputs(query, support, flow, gain)
@@ -94,8 +97,8 @@ class PreparedRefiner(RefinerInterface):
                 share = self.share(query)
             items = [self._in_strips([part[b] for part in parts], share[b]) for b in range(len(query))]
             return self.displacement_and_certainty(torch.cat(items))
-        hidden = self.pair(torch.cat(parts, 1))
-        hidden = hidden + (self.own(query) if share is None else share)
+        hidden = self.pair(torch.cat(parts, 1).to(self.pair.depthwise.weight.dtype))
+        hidden = hidden + (self.share(query) if share is None else share)
         for block in self.blocks:
             hidden = block(hidden)
         hidden = functional.relu(self.last(hidden)).float()
@@ -106,21 +109,24 @@ class PreparedRefiner(RefinerInterface):
     def _share_in_strips(self, query: Tensor) -> Tensor:
         """(C, H, W) -> (H, W, hidden)."""
         pointwise = self.own.pointwise
-        target = query.new_empty((query.shape[1], query.shape[2], pointwise.out_channels))
-        _run(self.own.depthwise, pointwise, _padded([query]), target, _bias(pointwise))
+        kind = pointwise.weight.dtype
+        target = query.new_empty((query.shape[1], query.shape[2], pointwise.out_channels), dtype=kind)
+        _run(self.own.depthwise, pointwise, _padded([query], kind), target, _bias(pointwise))
         return target
 
     def _in_strips(self, parts: list[Tensor], share: Tensor) -> Tensor:
-        """Other inputs and share (hidden, H, W) of one image -> (1, 3, H, W)."""
+        """Other inputs and share (hidden, H, W) of one image -> (1, outputs, H, W)."""
         hidden, height, width = share.shape
         # rows of zeros above and below, which the blocks leave alone
         here, there = (share.new_zeros((height + 2 * _REACH, width, hidden)) for _ in range(2))
-        _run(self.pair.depthwise, self.pair.pointwise, _padded(parts), _inside(here), share.permute(1, 2, 0))
+        _run(
+            self.pair.depthwise, self.pair.pointwise, _padded(parts, share.dtype), _inside(here), share.permute(1, 2, 0)
+        )
         for module in self.blocks:
             block = cast(_Block, module)
             _run(block.depthwise, block.pointwise, here, _inside(there), _bias(block.pointwise))
             here, there = there, here
-        out = torch.empty((height, width, 3))
+        out = torch.empty((height, width, self.out_conv.out_channels))
         _run(self.last, self.out_conv, here, out, _bias(self.out_conv))
         return out.permute(2, 0, 1)[None]
 
@@ -154,10 +160,10 @@ def _inside(padded: Tensor) -> Tensor:
     return padded[_REACH:-_REACH]
 
 
-def _padded(parts: list[Tensor]) -> Tensor:
+def _padded(parts: list[Tensor], kind: torch.dtype) -> Tensor:
     """(C, H, W) each -> (H + 4, W, sum of C), channels last, with two rows of zeros above and below."""
     _, height, width = parts[0].shape
-    padded = parts[0].new_empty((height + 2 * _REACH, width, sum(len(part) for part in parts)))
+    padded = parts[0].new_empty((height + 2 * _REACH, width, sum(len(part) for part in parts)), dtype=kind)
     padded[:_REACH] = 0
     padded[-_REACH:] = 0
     start = 0

@@ -51,7 +51,11 @@ class RefinerInterface(nn.Module):
     _displacement_gain: float
     _detach_sampled: bool
 
-    def pair_inputs(self, query: Tensor, support: Tensor, flow: Tensor, gain: float) -> list[Tensor]:
+    def output_layer(self) -> nn.Conv2d:
+        """The last convolution, as one."""
+        raise NotImplementedError
+
+    def pair_inputs(self, query: Tensor, support: Tensor, flow: Tensor, gain: float | Tensor) -> list[Tensor]:
         """All inputs but the query features: warped support features, displacement embedding, local correlation.
 
         Arguments as of `Refiner.forward`.
@@ -68,7 +72,7 @@ class RefinerInterface(nn.Module):
         return parts
 
     def displacement_and_certainty(self, out: Tensor) -> tuple[Tensor, Tensor]:
-        """The three output channels in one order, whatever the model's."""
+        """The output channels in one order, whatever the model's."""
         if self._certainty_first:
             return out[:, 1:], out[:, :1]
         return out[:, :2], out[:, 2:]
@@ -115,18 +119,22 @@ class Refiner(RefinerInterface):
         self.hidden_blocks = nn.Sequential(*[_block(hidden, hidden, momentum) for _ in range(_HIDDEN_BLOCKS)])
         self.out_conv = nn.Conv2d(hidden, 3, 1)
 
+    def output_layer(self) -> nn.Conv2d:
+        return self.out_conv
+
     def compilable(self) -> list[nn.Module]:
         return [self.block1, self.hidden_blocks]
 
     def forward(
-        self, query: Tensor, support: Tensor, flow: Tensor, gain: float = 1.0, share: Tensor | None = None
+        self, query: Tensor, support: Tensor, flow: Tensor, gain: float | Tensor = 1.0, share: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """
         Args:
             query: (B, C, H, W) features.
             support: (B, C, H, W) features of the other image.
             flow: float32 (B, 2, H, W), normalised (x, y) in the other image.
-            gain: further factor on the displacement before its embedding (RoMa: size of the image against 560).
+            gain: further factor on the displacement before its embedding (RoMa: size of the image against 560), one
+                number or one per axis (1, 2, 1, 1).
             share: of a `PreparedRefiner`; not used here.
 
         Returns:

@@ -6,6 +6,8 @@ numbered as in the published PyTorch weights (`features.<i>`), so that their sta
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
 # convolutions per block; the blocks have 64, 128, 256, 512 and 512 channels and end in a max-pooling
@@ -58,15 +60,17 @@ class VggPyramid(nn.Module):
         Returns:
             stride 1, 2, 4, ... -> (B, C, H // stride, W // stride), each halving rounded down on its own.
         """
-        pyramid: dict[int, Tensor] = {}
+        return dict(self.levels(image))
+
+    def levels(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """As `forward`, one stride after the other: who needs none of them for long keeps none in memory."""
         x, stride = image, 1
         # a pooling at the very end of the list only marks where its input is taken
         for i, layer in enumerate(self.layers):
             if isinstance(layer, nn.MaxPool2d):
-                pyramid[stride] = x
+                yield stride, x
                 stride *= 2
                 if i == len(self.layers) - 1:
-                    return pyramid
+                    return
             x = layer(x)
-        pyramid[stride] = x
-        return pyramid
+        yield stride, x

@@ -37,8 +37,9 @@ class GoldenSet:
 
     @cached_property
     def checkpoint(self) -> dict[str, Any]:
-        """`checkpoint.json` of the model."""
-        return dict(json.loads((self._folder / "checkpoint.json").read_text()))
+        """`checkpoint.json` of the model, or `key_table.json`, which has the same form."""
+        names = [name for name in ("checkpoint.json", "key_table.json") if (self._folder / name).is_file()]
+        return dict(json.loads((self._folder / names[0]).read_text()))
 
     def table(self, name: str | None = None) -> list[list[Any]]:
         """A key table of the checkpoint: rows [key, shape, dtype]; None takes the only one."""

@@ -23,6 +23,11 @@ def fill(key: str, shape: tuple[int, ...], dtype: str, prefix: str = "") -> Tens
     """The test value of one entry of a state dictionary."""
     if "int" in dtype:
         return torch.zeros(shape, dtype=getattr(torch, dtype))
+    return torch.from_numpy(np.asarray(unrounded(key, shape, prefix), np.float32))
+
+
+def unrounded(key: str, shape: tuple[int, ...], prefix: str = "") -> NDArray[np.float64]:
+    """The same before it is rounded to float32, for a floating-point entry."""
     x = draw(key, shape, prefix)
     last = key.rsplit(".", 1)[-1]
     if last == "running_var":
@@ -43,7 +48,7 @@ def fill(key: str, shape: tuple[int, ...], dtype: str, prefix: str = "") -> Tens
         value = x * np.sqrt(gain / np.prod(shape[1:]))
         if key.endswith("out_conv.weight"):
             value = value * 0.3
-    return torch.from_numpy(np.asarray(value, np.float32))
+    return value
 
 
 def fill_table(table: KeyTable, prefix: str = "") -> dict[str, Tensor]:
