@@ -1,0 +1,73 @@
+"""`colcon build --symlink-install` leaves executables that start.
+
+colcon passes `-DAMENT_CMAKE_SYMLINK_INSTALL=1` to CMake for --symlink-install; the tests call
+CMake the same way.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("densematch.msg", reason="the messages are not built: make messages")
+pytest.importorskip("ament_package", reason="ament_cmake is not installed")
+if shutil.which("cmake") is None:
+    pytest.skip("cmake is not installed", allow_module_level=True)
+
+PREFIX = Path(sys.prefix)
+EXECUTABLES = ("densematch", "matcher", "vins_features")
+
+
+def cmake(*arguments: object) -> None:
+    environment = os.environ | {
+        "PATH": f"{PREFIX / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "AMENT_PREFIX_PATH": os.environ.get("AMENT_PREFIX_PATH", str(PREFIX)),
+    }
+    done = subprocess.run(["cmake", *map(str, arguments)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+@pytest.fixture
+def package(repository: Path, tmp_path: Path) -> Path:
+    """A copy of the package's sources: CMake refuses an environment that lies inside the source folder."""
+    folder = tmp_path / "src/densematch"
+    folder.mkdir(parents=True)
+    for name in ("CMakeLists.txt", "package.xml"):
+        shutil.copy(repository / name, folder)
+    for name in ("msg", "srv", "config", "launch", "scripts", "ros2_densematch"):
+        shutil.copytree(repository / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def configure(package: Path, build: Path, install: Path, *, symlinks: bool) -> None:
+    cmake(
+        "-S", package, "-B", build, "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF",
+        f"-DAMENT_CMAKE_SYMLINK_INSTALL={int(symlinks)}", f"-DCMAKE_PREFIX_PATH={PREFIX}",
+        f"-DCMAKE_INSTALL_PREFIX={install}", f"-DPython3_EXECUTABLE={sys.executable}",
+    )  # fmt: skip
+
+
+def test_the_files_that_a_symlink_install_links_to_are_executable(package: Path, tmp_path: Path) -> None:
+    configure(package, tmp_path / "build", tmp_path / "install", symlinks=True)
+    for name in EXECUTABLES:
+        assert os.access(tmp_path / "build/scripts" / name, os.X_OK), name
+
+
+@pytest.mark.slow
+def test_the_matcher_of_a_symlink_install_starts(package: Path, tmp_path: Path) -> None:
+    build, install = tmp_path / "build", tmp_path / "install"
+    configure(package, build, install, symlinks=True)
+    cmake("--build", build, "--parallel", "2")
+    cmake("--install", build)
+    for name in EXECUTABLES:
+        path = install / "lib/densematch" / name
+        assert path.is_symlink()
+        assert os.access(path, os.X_OK)
+    done = subprocess.run([install / "lib/densematch/matcher", "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert "matcher" in done.stdout
