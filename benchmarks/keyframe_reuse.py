@@ -31,9 +31,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.matchers.dense import matcher as dense_matcher
-from ros2_densematch.matchers.dense.matcher import DenseEncoding, DenseMatcher
-from ros2_densematch.matchers.dense.network import DenseNetwork
+from ros2_densematch.matchers.common.dense import matcher as dense_matcher
+from ros2_densematch.matchers.common.dense.matcher import DenseEncoding, DenseMatcher
+from ros2_densematch.matchers.common.dense.network import DenseNetwork
 from ros2_densematch.matchers.dkm.matcher import DkmMatcher
 from ros2_densematch.matchers.roma.matcher import RomaMatcher
 from ros2_densematch.matchers.tiny_roma.matcher import TinyEncoding, TinyRomaMatcher

@@ -41,7 +41,8 @@ def peak_mebibytes() -> float:
 
 def one_row(kind: str, columns: int, rows: int, k: int) -> None:
     """Times one match from features, in a process of its own so that the peak is its own."""
-    from ros2_densematch.matchers.ncnet.extraction import best_matches, both_directions, relocalise
+    from ros2_densematch.matchers.common.consensus.cells import both_directions
+    from ros2_densematch.matchers.ncnet.extraction import best_matches, relocalise
     from ros2_densematch.matchers.ncnet.network import NcnetNetwork
     from ros2_densematch.matchers.sparse_ncnet.extraction import best_entries
     from ros2_densematch.matchers.sparse_ncnet.network import SparseNcnetNetwork

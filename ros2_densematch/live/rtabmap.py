@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ros2_densematch.matchers.gcm.local_affine import VOTERS, estimate_local_affine
+from ros2_densematch.matchers.common.local_affine import VOTERS, estimate_local_affine
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-# A match that half of its neighbours support, and that lies where they expect it, needs no distinctive descriptor.
+# A match that most of its neighbours support, and that lies where they expect it, needs no distinctive descriptor.
 _SUPPORT = 0.5
 # Distance to where the neighbours expect the match, as a share of the image's longer side.
 _EXPECTED = 0.01
@@ -66,7 +66,7 @@ def match_descriptors(
     keep = distinct >= threshold
     if len(mutual) > VOTERS:
         local = estimate_local_affine(a_xy[mutual], b_xy[to])
-        keep |= (local.support >= _SUPPORT) & (local.residual <= _EXPECTED * max(size))
+        keep |= local.confirmed(residual=_EXPECTED * max(size), support=_SUPPORT)
     return np.column_stack([mutual[keep], to[keep]]).astype(np.int64)
 
 

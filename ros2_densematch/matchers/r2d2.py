@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
-from ros2_densematch.matchers.nearest_neighbours import mutual_nearest_neighbours
+from ros2_densematch.matchers.common.nearest_neighbours import mutual_nearest_neighbours
 from ros2_densematch.nn.batch_norm import fold_batch_norms
 from ros2_densematch.nn.device import choose_device
 from ros2_densematch.nn.r2d2 import R2d2Network, Variant, local_maxima

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from ros2_densematch.matchers.cnngeometric.network import INPUT_SIZE, AlignmentNetwork
+from ros2_densematch.matchers.common.parametric.network import INPUT_SIZE, AlignmentNetwork
 from ros2_densematch.nn.correlation import correlation_3d
 from ros2_densematch.nn.resnet import imagenet_normalise
 from ros2_densematch.nn.soft_inliers import weak_alignment_loss

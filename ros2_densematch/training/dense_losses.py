@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.matchers.dense.network import ScaleOutput
+from ros2_densematch.matchers.common.dense.network import ScaleOutput
 from ros2_densematch.nn.match_decoder import ANCHORS
 
 # corners of a cell whose partners lie farther apart than this (pixels) straddle the rim of an object

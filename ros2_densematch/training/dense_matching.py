@@ -12,8 +12,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from ros2_densematch.matchers.dense.network import DenseNetwork
-from ros2_densematch.matchers.dense.weights import load_part
+from ros2_densematch.matchers.common.dense.network import DenseNetwork
+from ros2_densematch.matchers.common.dense.weights import load_part
 from ros2_densematch.matchers.dkm.network import DkmNetwork
 from ros2_densematch.matchers.roma.network import RomaNetwork
 from ros2_densematch.nn.dinov2 import Dinov2

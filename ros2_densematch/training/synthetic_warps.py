@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.matchers.cnngeometric.network import INPUT_SIZE
+from ros2_densematch.matchers.common.parametric.network import INPUT_SIZE
 from ros2_densematch.nn.transformations import identity, regular_grid, sample, transform_points
 from ros2_densematch.training.photometric import Image, PhotometricConfig, augment
 from ros2_densematch.training.sample import ImageStore, TrainingDataError

@@ -10,9 +10,9 @@ import torch
 from golden_set import GoldenSet
 from torch import Tensor, nn
 
-from ros2_densematch.matchers.dense.matcher import DenseMatcher
-from ros2_densematch.matchers.dense.network import FINE_SCALES, ScaleOutput
-from ros2_densematch.matchers.dense.result import DenseResult, cell_positions
+from ros2_densematch.matchers.common.dense.matcher import DenseMatcher
+from ros2_densematch.matchers.common.dense.network import FINE_SCALES, ScaleOutput
+from ros2_densematch.matchers.common.dense.result import DenseResult, cell_positions
 
 
 class DenseTrace:

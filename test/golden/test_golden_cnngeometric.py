@@ -7,7 +7,7 @@ import torch
 from golden_set import Golden, GoldenSet
 from torch import Tensor
 
-from ros2_densematch.matchers.cnngeometric.network import AlignmentNetwork
+from ros2_densematch.matchers.common.parametric.network import AlignmentNetwork
 from ros2_densematch.nn import soft_inliers
 from ros2_densematch.nn.correlation import correlation_3d
 from ros2_densematch.nn.resnet import imagenet_normalise

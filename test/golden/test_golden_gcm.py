@@ -9,11 +9,11 @@ import torch
 from golden_set import Golden, GoldenSet
 from test_golden_r2d2 import image_tensor, official_state, sets_of
 
+from ros2_densematch.matchers.common.pyramid.cells import CellMatches
+from ros2_densematch.matchers.common.pyramid.homography import fit_homography, inside
+from ros2_densematch.matchers.common.pyramid.matcher import FIRST, WorkingMatches
 from ros2_densematch.matchers.gcm_paper.backbones import VGG_TAPS
 from ros2_densematch.matchers.gcm_paper.matcher import GcmPaperMatcher
-from ros2_densematch.matchers.pyramid.cells import CellMatches
-from ros2_densematch.matchers.pyramid.homography import fit_homography, inside
-from ros2_densematch.matchers.pyramid.matcher import FIRST, WorkingMatches
 from ros2_densematch.nn.r2d2 import R2d2Network
 from ros2_densematch.nn.vgg_maps import VggMaps
 from ros2_densematch.weights.store import MissingCheckpoint

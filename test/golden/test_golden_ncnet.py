@@ -8,11 +8,9 @@ import torch
 from golden_set import Golden, GoldenSet
 from torch import Tensor
 
-from ros2_densematch.matchers.ncnet.cells import edge_based
+from ros2_densematch.matchers.common.consensus.cells import CellMatches, both_directions, edge_based
 from ros2_densematch.matchers.ncnet.extraction import (
-    CellMatches,
     best_matches,
-    both_directions,
     centred,
     relocalise,
 )

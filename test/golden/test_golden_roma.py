@@ -9,7 +9,7 @@ import pytest
 from dense_trace import DenseTrace, check_refiners, check_scales, kde_rows
 from golden_set import Golden
 
-from ros2_densematch.matchers.dense.sampling import kernel_density
+from ros2_densematch.matchers.common.dense.sampling import kernel_density
 from ros2_densematch.matchers.roma.matcher import RomaMatcher
 
 # of the README: (channels, rows and columns) per scale

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.matchers.gcm.coarse import mutual_nearest_neighbours
+from ros2_densematch.matchers.common.nearest_neighbours import mutual_with_margin
 
 
 def descriptors(count: int, seed: int, size: int = 16) -> Tensor:
@@ -27,7 +27,7 @@ def from_the_whole_matrix(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor,
 @pytest.mark.parametrize(("first", "second"), [(2, 2), (7, 300), (1024, 500), (1025, 900), (2600, 3100)])
 def test_blocks_change_nothing(first: int, second: int) -> None:
     a, b = descriptors(first, 1), descriptors(second, 2)
-    found = mutual_nearest_neighbours(a, b)
+    found = mutual_with_margin(a, b)
     expected = from_the_whole_matrix(a, b)
     assert len(found.first) > 0
     assert torch.equal(found.first, expected[0])
@@ -38,7 +38,7 @@ def test_blocks_change_nothing(first: int, second: int) -> None:
 
 
 def test_no_descriptor_is_matched_twice() -> None:
-    found = mutual_nearest_neighbours(descriptors(1500, 3, size=3), descriptors(1400, 4, size=3))
+    found = mutual_with_margin(descriptors(1500, 3, size=3), descriptors(1400, 4, size=3))
     assert len(found.first.unique()) == len(found.first)
     assert len(found.second.unique()) == len(found.second)
     assert (found.margin >= 0).all()
@@ -47,20 +47,20 @@ def test_no_descriptor_is_matched_twice() -> None:
 def test_a_permutation_is_found_whole() -> None:
     a = descriptors(3000, 5, size=64)
     order = torch.randperm(3000, generator=torch.Generator().manual_seed(6))
-    found = mutual_nearest_neighbours(a, a[order])
+    found = mutual_with_margin(a, a[order])
     assert torch.equal(order[found.second], found.first)
     assert len(found.first) == 3000
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (0, 5), (5, 0), (1, 5), (5, 1), (1, 1)])
 def test_too_few_to_compare_give_nothing(first: int, second: int) -> None:
-    found = mutual_nearest_neighbours(descriptors(first, 1), descriptors(second, 2))
+    found = mutual_with_margin(descriptors(first, 1), descriptors(second, 2))
     assert [len(part) for part in found] == [0, 0, 0, 0]
 
 
 def test_the_inputs_stay_as_they_are() -> None:
     a, b = descriptors(50, 1), descriptors(60, 2)
     before = a.clone(), b.clone()
-    mutual_nearest_neighbours(a, b)
+    mutual_with_margin(a, b)
     assert torch.equal(a, before[0])
     assert torch.equal(b, before[1])

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from ros2_densematch.matchers.base import Encoding
-from ros2_densematch.matchers.dense import matcher as dense_matcher
-from ros2_densematch.matchers.dense.matcher import DenseMatcher, SampledMatcher
-from ros2_densematch.matchers.dense.result import DenseResult
+from ros2_densematch.matchers.common.dense import matcher as dense_matcher
+from ros2_densematch.matchers.common.dense.matcher import DenseMatcher, SampledMatcher
+from ros2_densematch.matchers.common.dense.result import DenseResult
 from ros2_densematch.matchers.dkm.matcher import DkmMatcher
 from ros2_densematch.matchers.dkm.network import DkmNetwork
 from ros2_densematch.matchers.registry import load_matcher

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ros2_densematch.matchers.dense.keypoints import match_keypoints
-from ros2_densematch.matchers.dense.precision import carried_precision, warp_precision
-from ros2_densematch.matchers.dense.result import DenseResult, to_normalised, to_pixels
+from ros2_densematch.matchers.common.dense.keypoints import match_keypoints
+from ros2_densematch.matchers.common.dense.precision import carried_precision, warp_precision
+from ros2_densematch.matchers.common.dense.result import DenseResult, to_normalised, to_pixels
 from ros2_densematch.nn.grid import cell_centres
 
 HEIGHT, WIDTH = 40, 60

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ros2_densematch.matchers.dense.sampling import Sampling, draw, kernel_density, sample_matches
+from ros2_densematch.matchers.common.dense.sampling import Sampling, draw, kernel_density, sample_matches
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ros2_densematch.matchers.base import Image, Matcher
-from ros2_densematch.matchers.pyramid import matcher as pyramid
+from ros2_densematch.matchers.common.pyramid import matcher as pyramid
 from ros2_densematch.matchers.registry import list_matchers
 from ros2_densematch.nn.condl import STRIDE
 
@@ -44,7 +44,7 @@ def identity_flow(rows: int, columns: int) -> Tensor:
 
 
 def dense(matcher: Any, patch: pytest.MonkeyPatch) -> None:
-    from ros2_densematch.matchers.dense.network import ScaleOutput
+    from ros2_densematch.matchers.common.dense.network import ScaleOutput
 
     rows, columns = matcher.settings.coarse_size
     flow, sure = identity_flow(rows, columns), torch.full((1, 1, rows, columns), 5.0)
@@ -55,7 +55,7 @@ def dense(matcher: Any, patch: pytest.MonkeyPatch) -> None:
 
 
 def tiny(matcher: Any, patch: pytest.MonkeyPatch) -> None:
-    from ros2_densematch.matchers.dense.network import ScaleOutput
+    from ros2_densematch.matchers.common.dense.network import ScaleOutput
 
     # as large as the reference image: the enlargement of a coarser flow flattens its rim, as released
     flow = identity_flow(REFERENCE[1], REFERENCE[0])

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from ros2_densematch.matchers.base import Image
-from ros2_densematch.matchers.gcm.hypotheses import common_frame, common_hypothesis
+from ros2_densematch.matchers.gcm.hypotheses import common_frame, common_hypothesis, warped
 from ros2_densematch.matchers.gcm.matcher import GcmMatcher, _carried
-from ros2_densematch.matchers.gcm.warped_image import warped
 
 Photo = Callable[..., Image]
 WIDTH, HEIGHT = 480, 360

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ros2_densematch.matchers.gcm.keypoints import CELL, cell_anchors, detect
+from ros2_densematch.matchers.gcm.encoding import CELL, cell_anchors, detect
 
 BORDER = 4
 

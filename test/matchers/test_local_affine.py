@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ros2_densematch.matchers.common.local_affine import estimate_local_affine
 from ros2_densematch.matchers.gcm.growth import predict
-from ros2_densematch.matchers.gcm.local_affine import estimate_local_affine
 
 LINEAR = np.array([[1.15, -0.2], [0.25, 0.9]])
 SHIFT = np.array([31.0, -12.0])

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ros2_densematch.matchers import nearest_neighbours as nn
-from ros2_densematch.matchers.nearest_neighbours import (
+from ros2_densematch.matchers.common import nearest_neighbours as nn
+from ros2_densematch.matchers.common.nearest_neighbours import (
     memory_bound,
     mutual_nearest_neighbours,
     nearest_neighbours,
@@ -68,7 +68,7 @@ def test_nothing_has_no_neighbours() -> None:
 _TWENTY_THOUSAND = """
 import ctypes, pathlib, torch
 from torch.nn import functional
-from ros2_densematch.matchers.nearest_neighbours import memory_bound, mutual_nearest_neighbours
+from ros2_densematch.matchers.common.nearest_neighbours import memory_bound, mutual_nearest_neighbours
 
 def resident(field):
     return int(pathlib.Path("/proc/self/status").read_text().split(field + ":")[1].split()[0]) * 1024

@@ -13,10 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ros2_densematch.matchers.base import Image
+from ros2_densematch.matchers.common.consensus.cells import CellMatches, both_directions
 from ros2_densematch.matchers.ncnet.extraction import (
-    CellMatches,
     best_matches,
-    both_directions,
     mutual_share,
     weak_loss,
     weak_score,

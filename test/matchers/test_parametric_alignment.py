@@ -16,8 +16,8 @@ from torch.nn import functional
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Image
 from ros2_densematch.matchers.cnngeometric.matcher import TRANSFORMATIONS, CnnGeometricMatcher
-from ros2_densematch.matchers.cnngeometric.network import Alignment, AlignmentNetwork
-from ros2_densematch.matchers.cnngeometric.parametric import ParametricMatcher
+from ros2_densematch.matchers.common.parametric.matcher import ParametricMatcher
+from ros2_densematch.matchers.common.parametric.network import Alignment, AlignmentNetwork
 from ros2_densematch.matchers.weakalign.matcher import WeakAlignMatcher
 from ros2_densematch.nn.soft_inliers import feature_grid, inlier_mask
 from ros2_densematch.nn.transformations import identity

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ros2_densematch.matchers.common.pyramid.cells import ACCEPT_ALL, CellMatches, match_cells, refine_cells
+from ros2_densematch.matchers.common.pyramid.homography import carried_back, initial_homography, inside, warped
 from ros2_densematch.matchers.dfm.matcher import DfmMatcher
-from ros2_densematch.matchers.pyramid.cells import ACCEPT_ALL, CellMatches, match_cells, refine_cells
-from ros2_densematch.matchers.pyramid.homography import carried_back, initial_homography, inside, warped
 from ros2_densematch.nn.vgg_maps import VggMaps
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ros2_densematch.matchers.gcm.refinement import Refined, refine, sample
+from ros2_densematch.matchers.common.patch_alignment import Refined, refine, sample
 
 SHIFTED = np.array([[1, 0, 3.37], [0, 1, -2.21]])
 AFFINE = np.array([[1.05, -0.14, 12.3], [0.11, 0.97, 6.8]])

@@ -128,6 +128,29 @@ def test_no_module_imports_itself_by_way_of_others(repository: Path, modules: di
     assert circles(graph) == []
 
 
+def module_name(path: Path, repository: Path) -> str:
+    """`ros2_densematch.geometry.camera` of ros2_densematch/geometry/camera.py, a package's name of its __init__.py."""
+    parts = path.relative_to(repository).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_matchers_do_not_borrow_from_each_other(repository: Path, modules: dict[Path, list[str]]) -> None:
+    """A matcher's folder or file is its own; what several need is in matchers/common or nn."""
+    prefix = "ros2_densematch.matchers."
+    contract = {"base", "encoding", "network", "prior", "identity", "registry", "common"}
+    borrowing = []
+    for path, imported in modules.items():
+        own = module_name(path, repository)
+        if not own.startswith(prefix):
+            continue
+        matcher = own.removeprefix(prefix).partition(".")[0]
+        for name in imported:
+            other = name.removeprefix(prefix).partition(".")[0]
+            if name.startswith(prefix) and other != matcher and other not in contract:
+                borrowing.append(f"{path.relative_to(repository)} imports {name}")
+    assert not borrowing
+
+
 def test_only_the_ros_files_of_the_node_import_rclpy(modules: dict[Path, list[str]]) -> None:
     using = {path for path, names in modules.items() if ROS & {n.partition(".")[0] for n in names}}
     assert using == {path for path in modules if path.parent.name == "live" and path.name.startswith("ros_")}

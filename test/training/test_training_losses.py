@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ros2_densematch.matchers.dense.network import ScaleOutput
+from ros2_densematch.matchers.common.dense.network import ScaleOutput
 from ros2_densematch.nn.gaussian_process import GaussianProcess
 from ros2_densematch.nn.grid import cell_centres
 from ros2_densematch.training.contrastive import contrastive_loss, even_grid, retrieval, sample_map

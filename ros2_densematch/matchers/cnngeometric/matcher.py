@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from ros2_densematch.matchers.cnngeometric.network import AlignmentNetwork
-from ros2_densematch.matchers.cnngeometric.parametric import ParametricMatcher
+from ros2_densematch.matchers.common.parametric.matcher import PRESETS, ParametricMatcher
+from ros2_densematch.matchers.common.parametric.network import HEADS, AlignmentNetwork, network_of
 from ros2_densematch.nn.feature_extraction import BACKBONES
 from ros2_densematch.nn.transformations import kind_of
 from ros2_densematch.weights.store import read_checkpoint
-
-# preset -> passes of the first stage
-PRESETS = {"base": 1, "refined": 5}
 
 # stages by name, as numbers of parameters; a file may hold the homography with nine instead of eight
 TRANSFORMATIONS: dict[str, tuple[int, ...]] = {
@@ -25,7 +20,6 @@ TRANSFORMATIONS: dict[str, tuple[int, ...]] = {
     "homography+tps": (8, 18),
 }
 _DEFAULT = "homography"
-_HEADS = ("FeatureRegression", "FeatureRegression2")
 
 
 class CnnGeometricMatcher(ParametricMatcher):
@@ -75,27 +69,6 @@ class CnnGeometricMatcher(ParametricMatcher):
         super().__init__(network, device=device, iterations=PRESETS[preset])
 
 
-def network_of(state: Mapping[str, Tensor]) -> AlignmentNetwork:
-    """The network that a state dictionary describes, with its weights.
-
-    Raises:
-        ValueError: no regression head in it, or keys that do not fit.
-    """
-    sizes = [len(state[f"{head}.linear.bias"]) for head in _HEADS if f"{head}.linear.bias" in state]
-    if not sizes:
-        raise ValueError("not weights of an alignment network: there is no FeatureRegression.linear.bias")
-    # VGG's first layer has a bias, ResNet's has not
-    backbone = "vgg16" if "FeatureExtraction.model.0.bias" in state else "resnet101"
-    network = AlignmentNetwork(backbone, sizes)
-    own = network.state_dict()
-    wrong = sorted(key for key in own.keys() ^ state.keys())
-    wrong += sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
-    if wrong:
-        raise ValueError(f"weights do not fit a {backbone} alignment network: {', '.join(wrong[:5])}")
-    network.load_state_dict(dict(state))
-    return network
-
-
 def _state(
     weights: str | None, second_weights: str | None, transformation: str | None, backbone: str | None
 ) -> dict[str, Tensor]:
@@ -109,8 +82,8 @@ def _state(
     for key, value in state.items():
         if key.startswith("FeatureExtraction.") and (key not in second or not torch.equal(second[key], value)):
             raise ValueError(f"the two stages were trained on different features (at {key}): they do not combine")
-    head = f"{_HEADS[0]}."
-    return {**state, **{f"{_HEADS[1]}.{k.removeprefix(head)}": v for k, v in second.items() if k.startswith(head)}}
+    head = f"{HEADS[0]}."
+    return {**state, **{f"{HEADS[1]}.{k.removeprefix(head)}": v for k, v in second.items() if k.startswith(head)}}
 
 
 def _check(network: AlignmentNetwork, transformation: str | None, backbone: str | None) -> None:

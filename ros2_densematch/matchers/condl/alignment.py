@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.matchers.gcm.local_affine import estimate_local_affine
-from ros2_densematch.matchers.gcm.refinement import inverse_2x2, refine
+from ros2_densematch.matchers.common.local_affine import estimate_local_affine
+from ros2_densematch.matchers.common.patch_alignment import inverse_2x2, refine
+from ros2_densematch.matchers.common.precision import patch_information
 from ros2_densematch.nn.condl import STRIDE
 
 _ROWS = 65_536  # descriptors in memory at once: 32 MiB
@@ -25,7 +26,6 @@ _LEAST_CORRELATION = 0.7  # of patches that are believed
 _VOTING = 250
 _NEIGHBOURS = 16
 _PULL = 5.0
-_INDEPENDENT = 20.0  # samples of a patch, as in `gcm`
 _SPAN = 1.0  # derivatives are differences over twice so many pixels: half a cell
 
 
@@ -85,10 +85,8 @@ def align_grey(reference: Tensor, query: Tensor, reference_xy: Tensor, aligned: 
     ]
     correlation = torch.cat([f.correlation for f in found])
     agrees = correlation > _LEAST_CORRELATION
-    xx, xy, yy = torch.cat([f.information for f in found]).T
-    # two patches of unit variance differ by a variance of 2 (1 - correlation)
-    weight = _INDEPENDENT / (2 * (1 - correlation).clamp_min(0.005))
-    information = torch.stack([torch.stack([xx, xy], -1), torch.stack([xy, yy], -1)], -2) * weight[:, None, None]
+    xx, xy, yy = patch_information(torch.cat([f.information for f in found]), correlation).T
+    information = torch.stack([torch.stack([xx, xy], -1), torch.stack([xy, yy], -1)], -2)
     information = information + 1e-2 * torch.eye(2, dtype=xx.dtype, device=xx.device)
     return Aligned(
         torch.where(agrees[:, None], torch.cat([f.query_xy for f in found]), aligned.xy),

@@ -15,9 +15,10 @@ from torch.nn import functional
 
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
+from ros2_densematch.matchers.common.nearest_neighbours import mutual_nearest_neighbours
+from ros2_densematch.matchers.common.precision import original_precision
+from ros2_densematch.matchers.common.working_image import to_original, working_image
 from ros2_densematch.matchers.condl.alignment import align, align_grey, interpolate
-from ros2_densematch.matchers.gcm.encoding import working_image
-from ros2_densematch.matchers.nearest_neighbours import mutual_nearest_neighbours
 from ros2_densematch.nn.batch_norm import fold_batch_norms
 from ros2_densematch.nn.condl import MULTIPLE, CondlNetwork
 from ros2_densematch.nn.device import choose_device
@@ -38,7 +39,6 @@ _KEYPOINTS = 4096
 _NEIGHBOURHOOD = 16
 _LEAST_CONTRAST = 6
 _AVERAGED = 5
-_LEAST_STD_PX = 0.05  # no match is said to be more exact
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class CondlEncoding:
 
     def to_original(self, xy: Tensor) -> NDArray[np.float64]:
         """Original pixels (M, 2) of working pixels."""
-        return np.asarray((xy.double().cpu().numpy() + 0.5) / self.scale - 0.5)
+        return to_original(xy.double().cpu().numpy(), self.scale)
 
 
 class CondlMatcher(Matcher):
@@ -187,13 +187,11 @@ class CondlMatcher(Matcher):
         aligned = align(b.drawn, a.descriptors[first], b.xy[second], b.step / 2)
         aligned = align_grey(a.grey, b.grey, a.xy[first], aligned)
         moved = b.to_original(aligned.xy)
-        covariance = np.linalg.inv(aligned.information.double().cpu().numpy())
-        covariance = covariance + _LEAST_STD_PX**2 * np.eye(2)
-        inverse = np.linalg.inv(covariance / b.scale[:, None] / b.scale)
+        upper = aligned.information.flatten(1)[:, [0, 1, 3]].double().cpu().numpy()
         width, height = query.size
         inside = ((moved >= -0.5) & (moved <= np.array([width, height]) - 0.5)).all(1) & query.allows(moved)
         xy[inside] = moved[inside]
-        precision[inside] = np.stack([inverse[:, 0, 0], inverse[:, 0, 1], inverse[:, 1, 1]], 1)[inside]
+        precision[inside] = original_precision(upper, b.scale)[inside]
         return xy, precision
 
 

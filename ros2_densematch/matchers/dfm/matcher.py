@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ros2_densematch.matchers.pyramid.matcher import FIRST, PyramidMatcher
+from ros2_densematch.matchers.common.pyramid.matcher import FIRST, PyramidMatcher
 from ros2_densematch.nn.device import choose_device
 from ros2_densematch.nn.vgg_maps import VggMaps
 from ros2_densematch.weights.loading import load_exactly

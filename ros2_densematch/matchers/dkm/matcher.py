@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ros2_densematch.matchers.dense.matcher import DenseMatcher, DensePreset, State, chosen_settings, torch_type
-from ros2_densematch.matchers.dense.sampling import Sampling
-from ros2_densematch.matchers.dense.weights import load_part
+from ros2_densematch.matchers.common.dense.matcher import DenseMatcher, DensePreset, State, chosen_settings, torch_type
+from ros2_densematch.matchers.common.dense.sampling import Sampling
+from ros2_densematch.matchers.common.dense.weights import load_part
 from ros2_densematch.matchers.dkm.network import DkmNetwork
 from ros2_densematch.nn.device import choose_device
 

@@ -9,7 +9,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from ros2_densematch.matchers.dense.network import Decoder, DenseNetwork, GlobalMatch, Pyramid
+from ros2_densematch.matchers.common.dense.network import Decoder, DenseNetwork, GlobalMatch, Pyramid
 from ros2_densematch.nn.dfn import DfnDecoder
 from ros2_densematch.nn.gaussian_process import Conditioned, GaussianProcess
 from ros2_densematch.nn.refiner import Refiner, RefinerSpec

@@ -1,4 +1,4 @@
-"""What `gcm` keeps of one image."""
+"""What `gcm` keeps of one image: descriptors, key points of the saliency map, and one anchor in every cell."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.matchers.gcm.keypoints import CELL, cell_anchors, detect
+from ros2_densematch.matchers.common.working_image import to_original
 from ros2_densematch.matchers.gcm.network import GcmNetwork, pad_to_multiple, sample_descriptors
 
+CELL = 8
+_BORDER = 4
 _MULTIPLE = 16
 
 
@@ -53,7 +55,7 @@ class GcmEncoding:
 
     def to_original(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
         """Working pixels to pixels of the original image (pixel centres stay centres)."""
-        return (xy + 0.5) / self.scale - 0.5
+        return to_original(xy, self.scale)
 
 
 class Thumbnail(NamedTuple):
@@ -68,23 +70,6 @@ class Thumbnail(NamedTuple):
     keypoints: NDArray[np.float32]
     descriptors: Tensor
     back: NDArray[np.float64]
-
-
-def working_image(
-    image: NDArray[np.uint8], mask: NDArray[np.bool_] | None, max_pixels: int
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None, NDArray[np.float64]]:
-    """The image in RGB and at most `max_pixels` large, its mask, and the scale (x, y) that was applied."""
-    rgb = image if image.ndim == 3 else np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
-    height, width = rgb.shape[:2]
-    factor = min(1.0, (max_pixels / (height * width)) ** 0.5)
-    if factor == 1.0:
-        # a copy, because hypotheses read it later, when the caller may have reused the memory
-        return np.array(rgb, order="C") if rgb is image else rgb, mask, np.ones(2)
-    size = max(16, round(width * factor)), max(16, round(height * factor))
-    smaller = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
-    if mask is not None:
-        mask = np.asarray(cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)) > 0
-    return smaller, mask, np.array([size[0] / width, size[1] / height], np.float64)
 
 
 @torch.inference_mode()
@@ -134,4 +119,60 @@ def encode_working_image(
     )
 
 
-__all__ = ["CELL", "GcmEncoding", "encode_working_image", "working_image"]
+def detect(saliency: Tensor, allowed: Tensor | None, *, count: int, threshold: float, radius: int = 2) -> Tensor:
+    """Local maxima of a saliency map.
+
+    Args:
+        saliency: (H, W) logits.
+        allowed: bool (H, W), or None for everywhere.
+        count: at most this many, the most salient ones.
+        threshold: least logit.
+        radius: a maximum must be the largest in a (2 radius + 1)^2 window.
+
+    Returns:
+        (N, 2) float pixels, most salient first.
+    """
+    chosen = (saliency == _largest_around(saliency, radius)) & (saliency > threshold)
+    if allowed is not None:
+        chosen &= allowed
+    chosen[:_BORDER] = False
+    chosen[-_BORDER:] = False
+    chosen[:, :_BORDER] = False
+    chosen[:, -_BORDER:] = False
+    y, x = torch.nonzero(chosen, as_tuple=True)
+    order = saliency[y, x].argsort(descending=True, stable=True)[:count]
+    return torch.stack([x[order], y[order]], 1).to(saliency.dtype)
+
+
+def _largest_around(saliency: Tensor, radius: int) -> Tensor:
+    """(H, W): the largest value of the (2 radius + 1)^2 window around every pixel."""
+    if saliency.device.type == "cpu":
+        # the same maximum as the pooling below, at a hundredth of its time
+        window = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+        return torch.from_numpy(np.asarray(cv2.dilate(saliency.contiguous().numpy(), window), np.float32))
+    return functional.max_pool2d(saliency[None, None], 2 * radius + 1, 1, radius)[0, 0]
+
+
+def cell_anchors(grey: NDArray[np.float32], allowed: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    """The pixel of every 8 x 8 cell that can be aligned best: the largest least eigenvalue of the structure tensor.
+
+    Args:
+        grey: float32 (H, W).
+        allowed: bool (H, W), or None for everywhere.
+
+    Returns:
+        (rows, columns, 2) pixels; NaN where the mask leaves no pixel of the cell. Cells at the right and lower rim that
+        the image fills in part are among them.
+    """
+    height, width = grey.shape
+    rows, columns = -(-height // CELL), -(-width // CELL)
+    strength = np.full((rows * CELL, columns * CELL), -1.0, np.float32)
+    strength[:height, :width] = cv2.cornerMinEigenVal(grey, 5)
+    if allowed is not None:
+        strength[:height, :width][~allowed] = -1.0
+    cells = strength.reshape(rows, CELL, columns, CELL).swapaxes(1, 2).reshape(rows, columns, CELL * CELL)
+    best = cells.argmax(2)
+    y, x = np.divmod(best, CELL)
+    anchors = np.stack([x + CELL * np.arange(columns), y + CELL * np.arange(rows)[:, None]], 2).astype(np.float32)
+    anchors[np.take_along_axis(cells, best[..., None], 2)[..., 0] < 0] = np.nan
+    return anchors

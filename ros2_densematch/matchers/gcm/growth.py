@@ -12,10 +12,70 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ros2_densematch.matchers.gcm.local_affine import LocalAffine, estimate_local_affine
+from ros2_densematch.matchers.common.local_affine import LocalAffine, estimate_local_affine
+from ros2_densematch.matchers.common.patch_alignment import refine
+from ros2_densematch.matchers.gcm.candidates import LEAST_SEEDS, Candidates, array, confirmed, inside, tensors_like
+from ros2_densematch.matchers.gcm.encoding import CELL, GcmEncoding
 from ros2_densematch.matchers.gcm.network import DESCRIPTOR_STRIDE
 
 FloatArray = NDArray[np.float64]
+
+# a grown match whose patches correlate less than this is dropped, and nothing grows from it
+_GROWN_CORRELATION = 0.6
+
+
+def grow(
+    reference: GcmEncoding, query: GcmEncoding, seeds: Candidates, *, radius: int, iterations: int, rounds: int
+) -> Candidates:
+    """Seeds and what grows from them into free cells of the reference image."""
+    everything = seeds
+    free = ~np.isnan(reference.anchors[..., 0])
+    rows, columns = free.shape
+    tensor = tensors_like(reference)
+    for _ in range(rounds):
+        if len(everything) < LEAST_SEEDS:
+            break
+        local = estimate_local_affine(everything.reference_xy, everything.query_xy)
+        trusted = everything.select(confirmed(local))
+        if len(trusted) < LEAST_SEEDS:
+            break
+        cell = (trusted.reference_xy // CELL).astype(int)
+        cell = cell[(cell[:, 0] < columns) & (cell[:, 1] < rows)]
+        open_cells = free.copy()
+        open_cells[cell[:, 1], cell[:, 0]] = False
+        index = np.flatnonzero(open_cells)
+        at = reference.anchors.reshape(-1, 2)[index].astype(np.float64)
+        local, within = predict(trusted.reference_xy, trusted.query_xy, at, query.size)
+        if not within.any():
+            break
+        index, at, linear = index[within], at[within], local.linear[within]
+        start, similarity = search_descriptors(
+            reference.anchor_descriptors[torch.from_numpy(index).to(reference.grey.device)],
+            query.descriptors,
+            tensor(local.predicted[within]),
+        )
+        refined = refine(
+            reference.grey, query.grey, tensor(at), start, tensor(linear), radius=radius, iterations=iterations
+        )
+        correlation = array(refined.correlation)
+        grown = Candidates(
+            at,
+            array(refined.query_xy),
+            linear,
+            array(similarity),
+            np.zeros(len(at)),
+            correlation,
+            array(refined.information),
+            np.linalg.norm(array(refined.query_xy) - local.predicted[within], axis=1),
+            np.ones(len(at), np.bool_),
+        ).select((correlation > _GROWN_CORRELATION) & inside(array(refined.query_xy), query.size))
+        if query.allowed is not None and len(grown):
+            place = np.round(grown.query_xy).astype(int)
+            grown = grown.select(query.allowed[place[:, 1], place[:, 0]])
+        everything = everything.joined(grown)
+        if len(grown) == 0:
+            break
+    return everything
 
 
 def predict(
@@ -30,9 +90,7 @@ def predict(
         query_size: (width, height) in pixels.
     """
     local = estimate_local_affine(reference_xy, query_xy, at=at)
-    width, height = query_size
-    x, y = local.predicted[:, 0], local.predicted[:, 1]
-    return local, (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
+    return local, inside(local.predicted, query_size)
 
 
 def search_descriptors(

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ros2_densematch.matchers.common.local_affine import VOTERS, estimate_local_affine, nearest_matches
 from ros2_densematch.matchers.gcm.candidates import Candidates
-from ros2_densematch.matchers.gcm.local_affine import VOTERS, estimate_local_affine, nearest_matches
 
 NODE_FEATURES = 14
 EDGE_FEATURES = 4

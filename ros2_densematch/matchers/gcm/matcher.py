@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
-from ros2_densematch.matchers.gcm.candidates import Candidates, Coarse, coarse_matches, grow, refine_coarse
-from ros2_densematch.matchers.gcm.encoding import GcmEncoding, encode_working_image, working_image
+from ros2_densematch.matchers.common.precision import original_precision, patch_information
+from ros2_densematch.matchers.common.working_image import working_image
+from ros2_densematch.matchers.gcm.candidates import Candidates, Coarse, coarse_matches, refine_coarse
+from ros2_densematch.matchers.gcm.encoding import GcmEncoding, encode_working_image
+from ros2_densematch.matchers.gcm.growth import grow
 from ros2_densematch.matchers.gcm.hypotheses import (
     best_hypotheses,
     common_frame,
@@ -273,18 +276,6 @@ def _carried(information: NDArray[np.float64], linear: NDArray[np.float64]) -> N
 
 
 def _precision(candidates: Candidates, query_scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Inverse covariance of the aligned position (Gauss-Newton: normal matrix over the residual variance).
-
-    Two unit-variance patches of correlation r leave a residual of variance 2 (1 - r); about twenty samples of the
-    weighted window are independent.
-    """
-    independent = 20.0
-    floor = 0.05  # pixels: what interpolation and the patch model leave, even where the patches agree perfectly
-    residual = 2.0 * np.clip(1.0 - candidates.correlation, 0.005, 1.0)
-    a, b, c = (candidates.information * (independent / residual)[:, None]).T
-    # covariance + floor^2, then its inverse, in closed form
-    determinant = np.maximum(a * c - b * b, 1e-9)
-    xx, xy, yy = c / determinant + floor**2, -b / determinant, a / determinant + floor**2
-    inverse = 1.0 / np.maximum(xx * yy - xy * xy, 1e-12)
-    sx, sy = query_scale
-    return np.stack([yy * inverse * sx * sx, -xy * inverse * sx * sy, xx * inverse * sy * sy], axis=1)
+    """Inverse covariance (N, 3) of the aligned positions, in px^-2 of the original query image."""
+    normal, correlation = torch.from_numpy(candidates.information), torch.from_numpy(candidates.correlation)
+    return original_precision(patch_information(normal, correlation).numpy(), query_scale)

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from ros2_densematch.geometry.correspondences import DenseWarp
 from ros2_densematch.matchers.base import Mask
-from ros2_densematch.matchers.gcm.keypoints import CELL
-from ros2_densematch.matchers.gcm.local_affine import estimate_local_affine, nearest_matches
+from ros2_densematch.matchers.common.local_affine import estimate_local_affine, nearest_matches
+from ros2_densematch.matchers.gcm.encoding import CELL
 
 FloatArray = NDArray[np.float64]
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ros2_densematch.matchers.common.pyramid.matcher import COARSEST, FIRST, PyramidMatcher
 from ros2_densematch.matchers.gcm_paper.adapters import FeatureFunction
 from ros2_densematch.matchers.gcm_paper.backbones import build_backbone, complete, official_backbone
 from ros2_densematch.matchers.gcm_paper.descriptors import DescriptorFunction, build_descriptor, official_descriptor
-from ros2_densematch.matchers.pyramid.matcher import COARSEST, FIRST, PyramidMatcher
 from ros2_densematch.nn.device import choose_device
 from ros2_densematch.weights.store import require
 

@@ -5,24 +5,10 @@ Thesis of Rocco, sections 5.3.4 to 5.3.7. Cells are (row, column); A is the sour
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-
-class CellMatches(NamedTuple):
-    """N pairs of cells.
-
-    Attributes:
-        a: int64 (N, 2), row and column in A.
-        b: int64 (N, 2), row and column in B.
-        score: (N,).
-    """
-
-    a: Tensor
-    b: Tensor
-    score: Tensor
+from ros2_densematch.matchers.common.consensus.cells import CellMatches
 
 
 def best_matches(correlation: Tensor, *, per: str = "B", softmax: bool = True) -> CellMatches:
@@ -63,22 +49,6 @@ def relocalise(matches: CellMatches, places: Tensor, k: int) -> CellMatches:
     a = matches.a * k + torch.stack(offsets[:2], 1)
     b = matches.b * k + torch.stack(offsets[2:], 1)
     return CellMatches(a, b, matches.score)
-
-
-def both_directions(first: CellMatches, second: CellMatches) -> CellMatches:
-    """The union of two lists; of equal pairs the better-scored stays.
-
-    Sorted by (A column, A row, B column, B row), as published.
-    """
-    a, b = torch.cat([first.a, second.a]), torch.cat([first.b, second.b])
-    score = torch.cat([first.score, second.score])
-    order = torch.argsort(score, descending=True, stable=True)
-    columns = torch.stack([a[:, 1], a[:, 0], b[:, 1], b[:, 0]], 1)[order]
-    unique, inverse = torch.unique(columns, dim=0, return_inverse=True)
-    # the first occurrence in order of score: written last to first, so that it is what remains
-    position = torch.arange(len(order), device=order.device)
-    kept = position.new_full((len(unique),), len(order)).scatter_reduce(0, inverse, position, "amin")
-    return CellMatches(unique[:, [1, 0]], unique[:, [3, 2]], score[order][kept])
 
 
 def centred(cell: Tensor, count: int) -> Tensor:

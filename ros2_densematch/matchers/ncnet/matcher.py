@@ -10,22 +10,20 @@ from torch.nn import functional
 
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
-from ros2_densematch.matchers.ncnet.cells import (
+from ros2_densematch.matchers.common.consensus.cells import (
     CellEncoding,
     FloatArray,
-    allowed_cells,
+    both_directions,
     corner_pixels,
     correspondences,
     edge_based,
     edge_to_pixels,
-    is_blank,
     rounded_size,
-    to_tensor,
     working_image,
 )
+from ros2_densematch.matchers.common.working_image import allowed_cells, is_blank, to_tensor
 from ros2_densematch.matchers.ncnet.extraction import (
     best_matches,
-    both_directions,
     mutual_share,
     relocalise,
 )

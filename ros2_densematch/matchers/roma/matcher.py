@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ros2_densematch.matchers.dense.matcher import DenseMatcher, DensePreset, State, chosen_settings, torch_type
-from ros2_densematch.matchers.dense.sampling import Sampling
-from ros2_densematch.matchers.dense.weights import load_part, require
+from ros2_densematch.matchers.common.dense.matcher import DenseMatcher, DensePreset, State, chosen_settings, torch_type
+from ros2_densematch.matchers.common.dense.sampling import Sampling
+from ros2_densematch.matchers.common.dense.weights import load_part, require
 from ros2_densematch.matchers.roma.network import RomaNetwork
 from ros2_densematch.nn.device import choose_device
 from ros2_densematch.nn.dinov2 import Dinov2

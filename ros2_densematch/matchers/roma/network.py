@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ros2_densematch.matchers.dense.network import Decoder, DenseNetwork, GlobalMatch, Pyramid
+from ros2_densematch.matchers.common.dense.network import Decoder, DenseNetwork, GlobalMatch, Pyramid
 from ros2_densematch.nn.dinov2 import Dinov2
 from ros2_densematch.nn.gaussian_process import Conditioned, GaussianProcess
 from ros2_densematch.nn.match_decoder import TransformerMatchDecoder, anchors_to_coordinates

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ros2_densematch.matchers.ncnet.extraction import CellMatches, both_directions
+from ros2_densematch.matchers.common.consensus.cells import CellMatches, both_directions
 from ros2_densematch.nn.sparse_conv4d import SparseCorrelation
 
 

@@ -9,16 +9,15 @@ import torch
 
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
-from ros2_densematch.matchers.ncnet.cells import (
+from ros2_densematch.matchers.common.consensus.cells import (
     CellEncoding,
-    allowed_cells,
     correspondences,
     edge_based,
     edge_to_pixels,
-    is_blank,
     rounded_size,
     working_image,
 )
+from ros2_densematch.matchers.common.working_image import allowed_cells, is_blank
 from ros2_densematch.matchers.sparse_ncnet.extraction import best_entries, mutual_share
 from ros2_densematch.matchers.sparse_ncnet.network import NEIGHBOURS, SparseNcnetNetwork, channels_of
 from ros2_densematch.matchers.sparse_ncnet.relocalisation import relocalise_hard, relocalise_soft

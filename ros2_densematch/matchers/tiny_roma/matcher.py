@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from ros2_densematch.matchers.base import Encoding, Image, Mask
-from ros2_densematch.matchers.dense.matcher import SampledMatcher, State, torch_type
-from ros2_densematch.matchers.dense.result import DenseResult
-from ros2_densematch.matchers.dense.sampling import Sampling
-from ros2_densematch.matchers.dense.weights import load_part
+from ros2_densematch.matchers.common.dense.matcher import SampledMatcher, State, torch_type
+from ros2_densematch.matchers.common.dense.result import DenseResult
+from ros2_densematch.matchers.common.dense.sampling import Sampling
+from ros2_densematch.matchers.common.dense.weights import load_part
 from ros2_densematch.matchers.tiny_roma.network import TinyFeatures, TinyRomaNetwork
 from ros2_densematch.nn.batch_norm import fold_batch_norms
 from ros2_densematch.nn.device import choose_device, to_channels_last

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ros2_densematch.matchers.cnngeometric.matcher import PRESETS, network_of
-from ros2_densematch.matchers.cnngeometric.network import AlignmentNetwork
-from ros2_densematch.matchers.cnngeometric.parametric import ParametricMatcher
+from ros2_densematch.matchers.common.parametric.matcher import PRESETS, ParametricMatcher
+from ros2_densematch.matchers.common.parametric.network import AlignmentNetwork, network_of
 from ros2_densematch.weights.store import read_checkpoint
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.matchers.base import Image
-from ros2_densematch.matchers.pyramid.cells import CellMatches
+from ros2_densematch.matchers.common.pyramid.cells import CellMatches
 
 FloatArray = NDArray[np.float64]
 

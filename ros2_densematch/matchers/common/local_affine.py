@@ -36,6 +36,15 @@ class LocalAffine(NamedTuple):
     residual: FloatArray
     support: FloatArray
 
+    def confirmed(self, *, residual: float, support: float) -> NDArray[np.bool_]:
+        """Which matches their neighbours confirm, bool (N,): the one rule for all that ask.
+
+        Args:
+            residual: the match must lie nearer than so many pixels to where they expect it.
+            support: more than this share of them must agree with the map.
+        """
+        return np.asarray((self.residual < residual) & (self.support > support), np.bool_)
+
 
 @dataclass(frozen=True)
 class Neighbours:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from ros2_densematch.matchers.dense.matcher import State
+from ros2_densematch.matchers.common.dense.matcher import State
 from ros2_densematch.weights.loading import load_exactly
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ros2_densematch.geometry.correspondences import Correspondences, DenseWarp
 from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
-from ros2_densematch.matchers.dense.keypoints import KeypointMatches, match_keypoints
-from ros2_densematch.matchers.dense.network import DenseNetwork, Pyramid
-from ros2_densematch.matchers.dense.precision import carried_precision, upper_triangle, warp_precision
-from ros2_densematch.matchers.dense.result import (
+from ros2_densematch.matchers.common.dense.keypoints import KeypointMatches, match_keypoints
+from ros2_densematch.matchers.common.dense.network import DenseNetwork, Pyramid
+from ros2_densematch.matchers.common.dense.precision import carried_precision, upper_triangle, warp_precision
+from ros2_densematch.matchers.common.dense.result import (
     DenseResult,
     attenuate,
     bounded,
@@ -28,7 +28,7 @@ from ros2_densematch.matchers.dense.result import (
     mean_certainty,
     to_pixels,
 )
-from ros2_densematch.matchers.dense.sampling import Sampling, sample_matches
+from ros2_densematch.matchers.common.dense.sampling import Sampling, sample_matches
 from ros2_densematch.nn.batch_norm import fold_batch_norms
 from ros2_densematch.nn.device import choose_device, to_channels_last
 from ros2_densematch.nn.gaussian_process import Conditioned

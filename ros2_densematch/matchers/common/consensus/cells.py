@@ -1,10 +1,10 @@
-"""What NCNet and Sparse-NCNet share: the working image, cells and pixels, and the final list of matches."""
+"""Cells of feature maps: their images, where they lie in pixels, matches between them, and the final list."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.matchers.base import Encoding, Image, Mask
+from ros2_densematch.matchers.base import Encoding, Image
+from ros2_densematch.matchers.common.working_image import to_tensor
 from ros2_densematch.nn.resnet import imagenet_normalise
 
 FloatArray = NDArray[np.float64]
@@ -35,6 +36,20 @@ class CellEncoding:
     blank: bool
 
 
+class CellMatches(NamedTuple):
+    """N pairs of cells.
+
+    Attributes:
+        a: int64 (N, 2), row and column in A.
+        b: int64 (N, 2), row and column in B.
+        score: (N,).
+    """
+
+    a: Tensor
+    b: Tensor
+    score: Tensor
+
+
 def rounded_size(size: tuple[int, int], longer_side: int, multiple: int) -> tuple[int, int]:
     """(height, width) of the working image: aspect kept, the longer side scaled up or down, sides rounded down.
 
@@ -48,35 +63,25 @@ def rounded_size(size: tuple[int, int], longer_side: int, multiple: int) -> tupl
     return height, width
 
 
-def to_tensor(image: Image, device: torch.device) -> Tensor:
-    """(1, 3, H, W) in [0, 1] from RGB or grey."""
-    rgb = image if image.ndim == 3 else np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
-    # a copy: the caller may reuse the memory, and read-only arrays make PyTorch warn
-    tensor = torch.from_numpy(np.array(rgb, order="C")).to(device).permute(2, 0, 1)[None]
-    return tensor.to(memory_format=torch.contiguous_format).float() / 255
-
-
 def working_image(image: Image, size: tuple[int, int], device: torch.device) -> Tensor:
     """(1, 3, height, width), ImageNet-normalised; bilinear without antialiasing, edges of the image kept in place."""
     return imagenet_normalise(functional.interpolate(to_tensor(image, device), size, mode="bilinear"))
 
 
-def is_blank(image: Image, mask: Mask | None) -> bool:
-    """Whether all pixels that may be matched have one colour."""
-    pixels = image.reshape(image.shape[0] * image.shape[1], -1)
-    if mask is not None:
-        pixels = pixels[mask.ravel()]
-    return len(pixels) == 0 or bool((pixels == pixels[0]).all())
+def both_directions(first: CellMatches, second: CellMatches) -> CellMatches:
+    """The union of two lists; of equal pairs the better-scored stays.
 
-
-def allowed_cells(mask: Mask | None, rows: int, columns: int, device: torch.device) -> Tensor | None:
-    """Whether the pixel at the centre of every cell may be matched, bool (rows, columns), or None for everywhere."""
-    if mask is None or mask.all():
-        return None
-    height, width = mask.shape
-    y = np.floor((np.arange(rows) + 0.5) * height / rows).astype(np.intp)
-    x = np.floor((np.arange(columns) + 0.5) * width / columns).astype(np.intp)
-    return torch.from_numpy(mask[y[:, None], x[None]]).to(device)
+    Sorted by (A column, A row, B column, B row), as published.
+    """
+    a, b = torch.cat([first.a, second.a]), torch.cat([first.b, second.b])
+    score = torch.cat([first.score, second.score])
+    order = torch.argsort(score, descending=True, stable=True)
+    columns = torch.stack([a[:, 1], a[:, 0], b[:, 1], b[:, 0]], 1)[order]
+    unique, inverse = torch.unique(columns, dim=0, return_inverse=True)
+    # the first occurrence in order of score: written last to first, so that it is what remains
+    position = torch.arange(len(order), device=order.device)
+    kept = position.new_full((len(unique),), len(order)).scatter_reduce(0, inverse, position, "amin")
+    return CellMatches(unique[:, [1, 0]], unique[:, [3, 2]], score[order][kept])
 
 
 def edge_based(cells: Tensor, counts: tuple[int, int] | list[int]) -> Tensor:

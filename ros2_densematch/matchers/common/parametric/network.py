@@ -6,7 +6,7 @@ the published ones: `FeatureExtraction.model.*`, `FeatureRegression.*` and, with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from ros2_densematch.nn.geometric_regression import CELLS, FeatureRegression
 from ros2_densematch.nn.transformations import chain_points, regular_grid, sample
 
 INPUT_SIZE = 16 * CELLS  # pixels, both sides
+# names of the regressions of the stages in a state dictionary
+HEADS = ("FeatureRegression", "FeatureRegression2")
 
 
 class Alignment(NamedTuple):
@@ -89,3 +91,24 @@ class AlignmentNetwork(nn.Module):
             correlation = correlation_3d(self.features(sample(source, grid)), target_features)
             thetas.append(self.regress(correlation, stage))
         return Alignment(thetas, first, correlation)
+
+
+def network_of(state: Mapping[str, Tensor]) -> AlignmentNetwork:
+    """The network that a state dictionary describes, with its weights.
+
+    Raises:
+        ValueError: no regression head in it, or keys that do not fit.
+    """
+    sizes = [len(state[f"{head}.linear.bias"]) for head in HEADS if f"{head}.linear.bias" in state]
+    if not sizes:
+        raise ValueError("not weights of an alignment network: there is no FeatureRegression.linear.bias")
+    # VGG's first layer has a bias, ResNet's has not
+    backbone = "vgg16" if "FeatureExtraction.model.0.bias" in state else "resnet101"
+    network = AlignmentNetwork(backbone, sizes)
+    own = network.state_dict()
+    wrong = sorted(key for key in own.keys() ^ state.keys())
+    wrong += sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
+    if wrong:
+        raise ValueError(f"weights do not fit a {backbone} alignment network: {', '.join(wrong[:5])}")
+    network.load_state_dict(dict(state))
+    return network

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ros2_densematch.matchers.dense.result import DenseResult, to_normalised
+from ros2_densematch.matchers.common.dense.result import DenseResult, to_normalised
 from ros2_densematch.nn.grid import sample
 
 

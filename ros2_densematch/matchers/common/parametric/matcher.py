@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from ros2_densematch.geometry.correspondences import Correspondences, DenseWarp
 from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
-from ros2_densematch.matchers.cnngeometric.network import INPUT_SIZE, Alignment, AlignmentNetwork
-from ros2_densematch.matchers.ncnet.cells import allowed_cells, is_blank, to_tensor
+from ros2_densematch.matchers.common.parametric.network import INPUT_SIZE, Alignment, AlignmentNetwork
+from ros2_densematch.matchers.common.working_image import allowed_cells, is_blank, to_tensor
 from ros2_densematch.nn.batch_norm import fold_batch_norms
 from ros2_densematch.nn.device import choose_device, to_channels_last
 from ros2_densematch.nn.geometric_regression import CELLS
@@ -28,6 +28,8 @@ from ros2_densematch.nn.transformations import chain_points, kind_of, regular_gr
 
 FloatArray = NDArray[np.float64]
 
+# preset -> passes of the first stage
+PRESETS = {"base": 1, "refined": 5}
 WARP_STEP = 4  # pixels between the entries of the dense warp
 MATCH_STEP = 8  # pixels between matches
 # far outside, where a homography's denominator vanishes

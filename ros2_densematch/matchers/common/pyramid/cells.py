@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.matchers.nearest_neighbours import mutual_of, nearest_neighbours
+from ros2_densematch.matchers.common.nearest_neighbours import mutual_of, nearest_neighbours
 
 # x, y of the children of a cell, in the order of the released code
 _CHILDREN = ((0, 0), (0, 1), (1, 0), (1, 1))

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
-from ros2_densematch.matchers.gcm.encoding import working_image
-from ros2_densematch.matchers.pyramid.cells import CellMatches, match_cells, refine_cells
-from ros2_densematch.matchers.pyramid.homography import carried_back, initial_homography, inside, warped
+from ros2_densematch.matchers.common.pyramid.cells import CellMatches, match_cells, refine_cells
+from ros2_densematch.matchers.common.pyramid.homography import carried_back, initial_homography, inside, warped
+from ros2_densematch.matchers.common.working_image import to_original, working_image
 from ros2_densematch.nn.resnet import imagenet_normalise
 
 # The map for the first homography has no stride of its own: it is one more map of the coarsest stride.
@@ -50,7 +50,7 @@ class PyramidEncoding:
 
     def to_original(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
         """Working pixels to pixels of the original image."""
-        return (xy + 0.5) / self.scale - 0.5
+        return to_original(xy, self.scale)
 
 
 class WorkingMatches(NamedTuple):

@@ -30,6 +30,22 @@ class MutualMatches(NamedTuple):
     similarity: Tensor
 
 
+class DistinctMatches(NamedTuple):
+    """Mutual matches with their lead over the next best.
+
+    Attributes:
+        first: (N,) index into the first set.
+        second: (N,) index into the second set.
+        similarity: (N,) dot product.
+        margin: (N,) how much better the match is than the next best in its row and its column, the smaller of the two.
+    """
+
+    first: Tensor
+    second: Tensor
+    similarity: Tensor
+    margin: Tensor
+
+
 class Nearest(NamedTuple):
     """Nearest neighbours of both sets by dot product; equal ones are decided by the lower index.
 
@@ -66,6 +82,24 @@ def mutual_nearest_neighbours(a: Tensor, b: Tensor) -> MutualMatches:
         none = torch.zeros(0, dtype=torch.long, device=a.device)
         return MutualMatches(none, none, a.new_zeros(0))
     return mutual_of(nearest_neighbours(a, b, second_best=False))
+
+
+def mutual_with_margin(a: Tensor, b: Tensor) -> DistinctMatches:
+    """As `mutual_nearest_neighbours`, with the lead over the next best; nothing where a set has fewer than two members.
+
+    Args:
+        a: (N0, C) float descriptors.
+        b: (N1, C).
+    """
+    if len(a) < 2 or len(b) < 2:
+        none = torch.zeros(0, dtype=torch.long, device=a.device)
+        return DistinctMatches(none, none, a.new_zeros(0), a.new_zeros(0))
+    nearest = nearest_neighbours(a, b)
+    first, second, similarity = mutual_of(nearest)
+    margin = torch.minimum(
+        similarity - nearest.row_second[first], nearest.column_best[second] - nearest.column_second[second]
+    )
+    return DistinctMatches(first, second, similarity, margin)
 
 
 def mutual_of(nearest: Nearest) -> MutualMatches:

@@ -1,0 +1,1 @@
+"""What CNNGeometric and weak alignment share: the network, and the matcher around it."""
