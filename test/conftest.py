@@ -33,3 +33,12 @@ def shared_data() -> DataFolder:
     if not (root / "data").is_dir():
         pytest.skip(f"no development data at {root} (set DENSEMATCH_DATA)")
     return DataFolder(root / "data")
+
+
+@pytest.fixture(scope="session")
+def shared_cases() -> DataFolder:
+    """`cases/` beside the development data: small inputs that once went wrong; skips where there is no such folder."""
+    root = Path(os.environ.get("DENSEMATCH_DATA", REPOSITORY.parent / "shared"))
+    if not (root / "cases").is_dir():
+        pytest.skip(f"no cases at {root} (set DENSEMATCH_DATA)")
+    return DataFolder(root / "cases")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import traceback
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from ros2_densematch.io.sources.base import FrameSource
     from ros2_densematch.io.sources.options import SourceOptions
     from ros2_densematch.matchers.base import Matcher
+    from ros2_densematch.tracking.frame import Frame
+    from ros2_densematch.tracking.tracked_frame import TrackedFrame
+    from ros2_densematch.tracking.tracker import Tracker
 
 
 def command(
@@ -70,11 +74,25 @@ def command(
     ground_truth_topic: Annotated[
         str | None, typer.Option("--ground-truth-topic", help="True poses, for ATE and RPE in the report.")
     ] = None,
+    depth_time_offset: Annotated[
+        float | None, typer.Option("--depth-time-offset", help="Seconds to add to the depth's stamps (another clock).")
+    ] = None,
+    right_image_time_offset: Annotated[
+        float | None, typer.Option("--right-image-time-offset", help="Seconds to add to the right images' stamps.")
+    ] = None,
+    odometry_time_offset: Annotated[
+        float | None, typer.Option("--odometry-time-offset", help="Seconds to add to the odometry's stamps.")
+    ] = None,
+    ground_truth_time_offset: Annotated[
+        float | None, typer.Option("--ground-truth-time-offset", help="Seconds to add to the ground truth's stamps.")
+    ] = None,
     mask: Annotated[
         Path | None, typer.Option("--mask", help="Image of the frames' size; black pixels are not matched.")
     ] = None,
-    start: Annotated[float | None, typer.Option("--from", min=0.0, help="Seconds after the first image.")] = None,
-    stop: Annotated[float | None, typer.Option("--to", min=0.0, help="Seconds after the first image.")] = None,
+    start: Annotated[
+        float | None, typer.Option("--from", min=0.0, help="Seconds after the first image, by its stamp.")
+    ] = None,
+    stop: Annotated[float | None, typer.Option("--to", min=0.0, help="The same, exclusive.")] = None,
     max_frames: Annotated[int | None, typer.Option("--max-frames", min=1, help="Stop after so many frames.")] = None,
 ) -> int:
     """Replay a recording: correspondences and relative poses against keyframes, a trajectory and a report."""
@@ -89,6 +107,10 @@ def command(
         right_image_topic=right_image_topic,
         odometry_topic=odometry_topic,
         ground_truth_topic=ground_truth_topic,
+        depth_time_offset_s=depth_time_offset,
+        right_image_time_offset_s=right_image_time_offset,
+        odometry_time_offset_s=odometry_time_offset,
+        ground_truth_time_offset_s=ground_truth_time_offset,
         start_s=start,
         stop_s=stop,
         mask=mask,
@@ -132,6 +154,7 @@ def replay(
     from ros2_densematch.io.sources.opening import open_source
 
     source = open_source(path, options)
+    said = len(source.notes)
     for note in source.notes:
         say(f"note: {note}")
     matcher = matcher_of(configuration)
@@ -145,6 +168,8 @@ def replay(
             raise InputError(
                 f"{path} gave no frame: {'; '.join(source.warnings) or 'check --from, --to and the topic'}"
             )
+        for note in source.notes[said:]:
+            say(f"note: {note}")
         return job.finish(stop)
 
 
@@ -168,6 +193,7 @@ class _Replay:
         self._configuration, self._folder, self._max_frames = configuration, folder, max_frames
         self._gallery = Gallery()
         self._image = ""
+        self._first_segment = 0
         self._elapsed_s = 0.0
         self._readout_s = 0.0
 
@@ -186,7 +212,7 @@ class _Replay:
             counter = stack.enter_context(progress_counter(f"replay {self._source.name}", length))
             try:
                 for frame in self._source:
-                    tracked = tracker.process(frame)
+                    tracked = self._track(tracker, frame)
                     files.write(frame, tracked, frames_dropped=self._source.dropped)
                     self.records.append(FrameRecord.of(tracked))
                     self._gallery.add(frame, tracked)
@@ -199,6 +225,14 @@ class _Replay:
                 self.error = error
         self._elapsed_s = time.perf_counter() - begin
         self._readout_s = tracker.readout_s
+
+    def _track(self, tracker: Tracker, frame: Frame) -> TrackedFrame:
+        """The tracker's answer; where the source's clock was set back, it begins anew in a segment of its own."""
+        if self.records and frame.stamp_ns <= self.records[-1].stamp_ns:
+            tracker.reset()
+            self._first_segment = 1 + max(record.segment for record in self.records)
+        tracked = tracker.process(frame)
+        return replace(tracked, segment=tracked.segment + self._first_segment) if self._first_segment else tracked
 
     def _files(self) -> ResultFiles:
         from ros2_densematch.cli.result_files import ResultFiles
@@ -259,7 +293,7 @@ class _Replay:
                 "path": str(self._path),
                 "name": self._source.name,
                 "image": self._image,
-                "duration_s": (records[-1].stamp_ns - records[0].stamp_ns) * 1e-9,
+                "duration_s": _duration_s(records),
                 "dropped_frames": self._source.dropped,
             },
             "matcher": matcher_facts(self._configuration, self._matcher),
@@ -274,10 +308,17 @@ class _Replay:
             "no_pose_reason": None if assessment.trajectory is not None else _no_pose_reason(records),
             "accuracy": assessment.accuracy,
             "stopped_early": stopped,
+            "inputs": self._source.inputs,
             "notes": list(self._source.notes),
             "warnings": [*self._source.warnings, *assessment.warnings],
             "files": [BAG, POSES, *trajectories, "summary.json", "report.html"],
         }
+
+
+def _duration_s(records: list[FrameRecord]) -> float:
+    """Time from the first frame to the last, without the steps of a clock that was set back."""
+    steps = (after.stamp_ns - before.stamp_ns for before, after in pairwise(records))
+    return sum(step for step in steps if step > 0) * 1e-9
 
 
 def _no_pose_reason(records: list[FrameRecord]) -> str:

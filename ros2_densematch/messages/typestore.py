@@ -28,8 +28,9 @@ def ros2_typestore() -> Typestore:
 def ros1_typestore() -> Typestore:
     """The common ROS 1 types."""
     store = get_typestore(Stores.ROS1_NOETIC)
-    if "tf/msg/tfMessage" not in store.types:
-        store.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms\n", "tf/msg/tfMessage"))
+    for name in ("tf/msg/tfMessage", "tf2_msgs/msg/TFMessage"):
+        if name not in store.types:
+            store.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms\n", name))
     return store
 
 

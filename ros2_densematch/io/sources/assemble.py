@@ -45,9 +45,19 @@ class FrameAssembler:
         offset = stamp_ns - self._first_ns
         return offset >= self._start_ns and (self._stop_ns is None or offset < self._stop_ns)
 
-    def past_end(self, stamp_ns: int) -> bool:
-        """Whether this time lies behind the part to be read."""
-        return self._stop_ns is not None and self._first_ns is not None and stamp_ns - self._first_ns >= self._stop_ns
+    def begin_at(self, stamp_ns: int) -> None:
+        """Sets the origin of time for `wanted`: the stamp of the first image of the source."""
+        self._first_ns = stamp_ns
+
+    def past_end(self, stamp_ns: int, margin_ns: int = 0) -> bool:
+        """Whether this time lies behind the part to be read, by more than the margin."""
+        if self._stop_ns is None or self._first_ns is None:
+            return False
+        return stamp_ns - self._first_ns - margin_ns >= self._stop_ns
+
+    def follow_clock(self) -> None:
+        """The clock was set back: the next frame may lie before the last one."""
+        self._last_ns = None
 
     def number(self) -> int:
         """The index of the next image of the source, also when it is dropped."""
@@ -64,8 +74,9 @@ class FrameAssembler:
         depth: NDArray[np.float32] | None = None,
         right_image: NDArray[np.uint8] | None = None,
         odometry: NDArray[np.float64] | None = None,
+        camera: Camera | None = None,
     ) -> Frame | None:
-        """The frame, or None when it cannot follow the one before it."""
+        """The frame, or None when it cannot follow the one before it; `camera`: its own calibration, if any."""
         if self._last_ns is not None and stamp_ns <= self._last_ns:
             self._log.drop_frame(
                 "frames do not come later than the frame before them and are left out",
@@ -84,7 +95,7 @@ class FrameAssembler:
             image=image,
             stamp_ns=stamp_ns,
             index=index,
-            camera=self._fit(self._camera, size, "calibration"),
+            camera=self._fit(self._camera if camera is None else camera, size, "calibration"),
             depth=self._fit_depth(depth, size, index),
             right_image=right_image,
             right_camera=None

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ros2_densematch.geometry.camera import Camera
-from ros2_densematch.geometry.trajectory import Trajectory
-from ros2_densematch.io.sources import topics
+from ros2_densematch.io.sources import depth_view, topics
+from ros2_densematch.io.sources.account import Account
 from ros2_densematch.io.sources.base import Companions, Picture, Source
+from ros2_densematch.io.sources.camera_infos import CameraInfos
+from ros2_densematch.io.sources.clocks import SAMPLE, other_clock
+from ros2_densematch.io.sources.depth_view import DepthView
 from ros2_densematch.io.sources.files import load_camera
 from ros2_densematch.io.sources.options import SourceOptions
-from ros2_densematch.io.sources.pose_topics import POSE_TYPES, StaticTransforms, pose_at, read_trajectory
-from ros2_densematch.io.sources.records import BagError
+from ros2_densematch.io.sources.pose_topics import POSE_TYPES, PoseRequest, PoseTrack, StaticTransforms, read_poses
+from ros2_densematch.io.sources.records import BagError, Record
 from ros2_densematch.io.sources.stamps import stamp_of
 from ros2_densematch.io.sources.storage import open_records
 from ros2_densematch.io.sources.synchronise import Stamped, synchronise
+from ros2_densematch.io.sources.timeline import TimeLine, Verdict
 from ros2_densematch.messages.image import ImageDecodeError, decode_depth, decode_image, is_depth
 
 # Depth from an unsynchronised camera at 30 Hz is at most half a period away; a stereo pair is exposed at once.
@@ -26,6 +35,35 @@ _DEPTH_TOLERANCE_NS = 20_000_000
 _STEREO_TOLERANCE_NS = 5_000_000
 # Recording times run behind the stamps in the headers; the storage is searched with this margin.
 _LOG_MARGIN_NS = 2_000_000_000
+# The clock of the recording finds a place in it where it agrees this well with the images' clock.
+_CLOCKS_AGREE_NS = 1_000_000_000
+_UNREADABLE = "not readable"
+
+
+@dataclass
+class _Companion:
+    """A topic whose messages go with the images: depth or right images."""
+
+    topic: str
+    tolerance_ns: int
+    offset_ns: int
+    decode: Callable[[Any], Any]
+    account: Account
+    matched: set[tuple[int, int]] = field(default_factory=set)  # stamp and recording time of those near an image
+    undecodable: int = 0
+
+    def settle(self) -> None:
+        """The reading has ended: says in the account why messages were not used."""
+        unused, account = self.account.unused, self.account
+        far = account.messages - len(self.matched) - unused[_UNREADABLE]
+        if far > 0:
+            unused[f"farther than {self.tolerance_ns / 1e6:.0f} ms from every image"] = far
+        aside = len(self.matched) - account.used - self.undecodable
+        if aside > 0:
+            unused["with images that are left out or outside of the wanted part"] = aside
+        if self.undecodable:
+            unused["not decodable"] = self.undecodable
+        unused += Counter()  # drops what is 0
 
 
 class BagSource(Source):
@@ -39,120 +77,273 @@ class BagSource(Source):
         super().__init__(path.resolve().name, options)
         self._records = open_records(path)
         self._image = topics.image_topic(self._records, options, self._log)
-        first = self._records.first(self._image)
-        if first is None:
-            raise BagError(f"{path}: {self._image} holds no message; topics: {self._records.describe_topics()}")
-        self._first_log_ns = first.log_time_ns
+        self._images.name = self._image
         message = topics.first_message(self._records, self._image)
+        if message is None and self._records.first(self._image) is None:
+            raise BagError(f"{path}: {self._image} holds no message; topics: {self._records.describe_topics()}")
         if message is not None and is_depth(message):
             raise BagError(
                 f"{self._image} holds depth images: name it with --depth-topic and a topic of pictures with "
                 f"--image-topic; topics: {self._records.describe_topics()}"
             )
         header_frame = str(message.header.frame_id) if message is not None else ""
-        self._depth = self._named(options.depth_topic, topics.IMAGE_TYPES, "--depth-topic")
-        self._right = self._named(options.right_image_topic, topics.IMAGE_TYPES, "--right-image-topic")
-        camera = load_camera(options.camera_yaml, options) or topics.camera(
-            self._records, self._image, header_frame, options.camera_info_topic, options, self._log
-        )
+        self._times = self._sample(self._image)
+        self._origin_ns = self._first_stamp()
+        static = StaticTransforms(self._records, self._log)
+        self._infos = self._camera_infos(header_frame)
+        camera = load_camera(options.camera_yaml, options) or (None if self._infos is None else self._infos.first)
+        self._companions: list[_Companion] = []
+        self._depth = self._companion(options.depth_topic, "depth", _DEPTH_TOLERANCE_NS, decode_depth)
+        self._right = self._companion(options.right_image_topic, "right images", _STEREO_TOLERANCE_NS, decode_image)
+        self._depth_view = self._view_of_depth(camera, header_frame, static)
         self._calibrate(camera, self._load_right_camera())
         self.frame_id = header_frame or self.frame_id
         self._count = self._records.topics[self._image].count
-        static = StaticTransforms(self._records, self._log)
         self._odometry = self._load_odometry(header_frame, static)
-        self.ground_truth = self._load_truth(header_frame, static)
+        self._truth = self._load_truth(header_frame, static)
+        self.ground_truth = None if self._truth is None else self._truth[0].longest
 
     @property
     def warnings(self) -> list[str]:
-        return self._records.warnings + self._log.warnings
+        return self._records.warnings + super().warnings
+
+    # --- reading -----------------------------------------------------------------------------------------------------
 
     def _pictures(self) -> Iterator[Picture]:
-        tolerances = {}
-        if self._depth is not None:
-            tolerances[self._depth] = _DEPTH_TOLERANCE_NS
-        if self._right is not None:
-            tolerances[self._right] = _STEREO_TOLERANCE_NS
-        found: Counter[str] = Counter()  # images with a companion, by its topic
+        if self._infos is not None:
+            self._infos.restart()
+        for companion in self._companions:
+            companion.matched.clear()
+            companion.undecodable = 0
+        reading = {c.topic: c for c in self._companions if not c.account.refused}
+        tolerances = {topic: companion.tolerance_ns for topic, companion in reading.items()}
+        try:
+            for image, found in synchronise(self._stream(), self._image, tolerances):
+                for topic, item in found.items():
+                    reading[topic].matched.add((item.stamp_ns, item.recorded_ns))
+                yield Picture(
+                    image.stamp_ns,
+                    self._image,
+                    partial(_decode, image.message),
+                    partial(self._belonging, image, found),
+                    image.recorded_ns,
+                )
+        finally:
+            for companion in reading.values():
+                companion.settle()
 
-        def companions(item: Stamped, messages: dict[str, Any]) -> Companions:
-            depth = self._companion(messages, self._depth, decode_depth)
-            right = self._companion(messages, self._right, decode_image)
-            found.update({self._image: 1, self._depth or "": depth is not None, self._right or "": right is not None})
-            odometry = None if self._odometry is None else pose_at(self._odometry, item.stamp_ns)
-            return Companions(depth, right, odometry)
+    def _belonging(self, image: Stamped, found: dict[str, Stamped], stamp_ns: int) -> Companions:
+        """What goes with an image."""
+        camera = None if self._infos is None else self._infos.at(image.stamp_ns)
+        depth = self._decoded(self._depth, found)
+        if depth is not None and self._depth_view is not None:
+            seen_by = camera or self._depth_view.image_camera
+            depth = self._depth_view.view.registered(depth, seen_by)
+        return Companions(depth, self._decoded(self._right, found), self._pose(stamp_ns, image.recorded_ns), camera)
 
-        for item, messages in synchronise(self._stream(), self._image, tolerances):
-            decode = partial(decode_image, item.message)
-            yield Picture(item.stamp_ns, item.index, self._image, decode, partial(companions, item, messages))
-        for topic, tolerance in tolerances.items():
-            if found[self._image] and not found[topic]:
-                self._log.warn(f"no message on {topic} lies within {tolerance / 1e6:.0f} ms of an image: not used")
+    def _pose(self, stamp_ns: int, recorded_ns: int) -> NDArray[np.float64] | None:
+        """The odometry at a time; the ground truth is only counted."""
+        if self._truth is not None:
+            track, account = self._truth
+            account.used += track.at(stamp_ns, recorded_ns) is not None
+        if self._odometry is None:
+            return None
+        track, account = self._odometry
+        pose = track.at(stamp_ns, recorded_ns)
+        account.used += pose is not None
+        return pose
 
     def _stream(self) -> Iterator[Stamped]:
         """Messages of the image topic and its companions, in the part that was asked for."""
-        options, chosen = self._options, [t for t in (self._image, self._depth, self._right) if t is not None]
-        start_ns = stop_ns = None
-        if options.start_s is not None:
-            start_ns = self._first_log_ns + round(options.start_s * 1e9) - _LOG_MARGIN_NS
-            first = topics.first_message(self._records, self._image)
-            if first is not None:
-                self._assembler.wanted(stamp_of(first, self._first_log_ns))  # sets the origin of time
-        if options.stop_s is not None:
-            stop_ns = self._first_log_ns + round(options.stop_s * 1e9) + _LOG_MARGIN_NS
-        for record in self._records.read(chosen, start_ns, stop_ns):
+        companions = {c.topic: c for c in self._companions if not c.account.refused}
+        chosen = [self._image, *companions]
+        if self._infos is not None:
+            chosen.append(self._infos.topic)
+        for record in self._records.read(chosen, self._start_of_reading(), None):
+            stamp_ns, message = record.log_time_ns, None
             try:
                 message = self._records.decode(record)
+                stamp_ns = stamp_of(message, record.log_time_ns)
             except BagError as error:
                 if record.topic == self._image:
-                    self._drop_undecodable(self._assembler.number(), error)
-                else:
+                    message = error
+                elif record.topic in companions:
+                    companions[record.topic].account.messages += 1
+                    companions[record.topic].account.unused[_UNREADABLE] += 1
                     self._log.count(f"messages on {record.topic} could not be read", str(error))
-                continue
-            stamp_ns = stamp_of(message, record.log_time_ns)
-            if record.topic != self._image:
-                yield Stamped(record.topic, stamp_ns, message)
-            elif (index := self._number(stamp_ns)) is not None:
-                yield Stamped(record.topic, stamp_ns, message, index)
+                    continue
+            if record.topic == self._image:
+                yield Stamped(record.topic, stamp_ns, message, record.log_time_ns)
+            elif record.topic in companions:
+                companion = companions[record.topic]
+                companion.account.seen(stamp_ns + companion.offset_ns)
+                yield Stamped(record.topic, stamp_ns + companion.offset_ns, message, record.log_time_ns)
+            elif message is not None and self._infos is not None:
+                self._infos.add(message, stamp_ns)
 
-    def _companion(self, found: dict[str, Any], topic: str | None, decode: Any) -> Any:
-        if topic is None or topic not in found:
+    def _start_of_reading(self) -> int | None:
+        """The time of recording from which on to read; None = from the start.
+
+        The part is asked for by the images' clock. The recording's clock only saves reading what lies before it, where
+        the two run alike.
+        """
+        if not self._options.start_s or self._origin_ns is None or not self._times:
             return None
+        start = round(self._options.start_s * 1e9) - _LOG_MARGIN_NS
+        if start <= 0:
+            return None
+        first_recorded = self._times[0][1]
+        record = next(self._records.read([self._image], first_recorded + start), None)
+        if record is None:
+            return None
+        ahead = self._stamp(record) - self._origin_ns - (record.log_time_ns - first_recorded)
+        return first_recorded + start if abs(ahead) < _CLOCKS_AGREE_NS else None
+
+    def _stamp(self, record: Record) -> int:
         try:
-            return decode(found[topic])
-        except ImageDecodeError as error:
-            self._log.count(f"images on {topic} could not be decoded and are not used", str(error))
+            return stamp_of(self._records.decode(record), record.log_time_ns)
+        except BagError:
+            return record.log_time_ns
+
+    def _sample(self, topic: str) -> list[tuple[int, int]]:
+        """(stamp, time of recording) of the first messages of a topic."""
+        return [(self._stamp(r), r.log_time_ns) for r in islice(self._records.read([topic]), SAMPLE)]
+
+    def _first_stamp(self) -> int | None:
+        """The stamp of the first image that can be believed."""
+        line: TimeLine[None] = TimeLine()
+        judged = [j for stamp, recorded in self._times for j in line.push(stamp, recorded, None)] + line.finish()
+        return next((j.stamp_ns for j in judged if j.verdict is Verdict.USED), None)
+
+    def _decoded(self, companion: _Companion | None, found: dict[str, Stamped]) -> Any:
+        if companion is None or companion.topic not in found:
             return None
+        item = found[companion.topic]
+        try:
+            image = companion.decode(item.message)
+        except ImageDecodeError as error:
+            self._log.count(f"images on {companion.topic} could not be decoded and are not used", str(error))
+            companion.undecodable += 1
+            return None
+        companion.account.used += 1
+        return image
+
+    # --- opening -----------------------------------------------------------------------------------------------------
+
+    def _account(self, role: str, topic: str, remedy: str = "") -> Account:
+        account = Account(role, topic, remedy=remedy)
+        self._accounts.append(account)
+        return account
 
     def _named(self, name: str | None, types: tuple[str, ...], option: str) -> str | None:
         return None if name is None else topics.named_topic(self._records, name, types, option, self._log)
 
+    def _companion(
+        self, name: str | None, role: str, tolerance_ns: int, decode: Callable[[Any], Any]
+    ) -> _Companion | None:
+        option = {"depth": "--depth", "right images": "--right-image"}[role]
+        topic = self._named(name, topics.IMAGE_TYPES, f"{option}-topic")
+        if topic is None:
+            return None
+        given = getattr(self._options, f"{option[2:].replace('-', '_')}_time_offset_s")
+        account = self._account(role, topic)
+        times = self._sample(topic)
+        if given is None:
+            account.refused = other_clock(role, topic, f"{option}-time-offset", self._times, times)
+        companion = _Companion(topic, tolerance_ns, round((given or 0.0) * 1e9), decode, account)
+        self._companions.append(companion)
+        return companion
+
+    def _camera_infos(self, header_frame: str) -> CameraInfos | None:
+        """The calibrations of the images, unless the user gave a file."""
+        if self._options.camera_yaml is not None:
+            return None
+        found = topics.camera_infos(
+            self._records, self._image, header_frame, self._options.camera_info_topic, self._options, self._log
+        )
+        if isinstance(found, str):
+            self._log.warn(f"{found}: correspondences only, no poses; give a calibration file or --camera-info-topic")
+            return None
+        return found
+
     def _load_right_camera(self) -> Camera | None:
         if self._right is None:
             return None
-        message = topics.first_message(self._records, self._right)
+        if self._options.right_camera_yaml is not None:
+            return load_camera(self._options.right_camera_yaml, self._options)
+        message = topics.first_message(self._records, self._right.topic)
         frame_id = "" if message is None else str(message.header.frame_id)
-        return load_camera(self._options.right_camera_yaml, self._options) or topics.camera(
-            self._records,
-            self._right,
-            frame_id,
-            None,
-            self._options,
-            self._log,
-            without="no scale from the stereo pair",
-        )
+        found = topics.camera_infos(self._records, self._right.topic, frame_id, None, self._options, self._log)
+        if isinstance(found, str):
+            self._log.warn(f"{found}: no scale from the stereo pair; give a calibration file")
+            return None
+        return found.first
 
-    def _load_odometry(self, camera_frame: str, static: StaticTransforms) -> Trajectory | None:
+    def _view_of_depth(self, camera: Camera | None, image_frame: str, static: StaticTransforms) -> _View | None:
+        """How to register the depth images; None where they are registered, or nothing is known against it."""
+        if self._depth is None or camera is None:
+            return None
+        message = topics.first_message(self._records, self._depth.topic)
+        depth_frame = "" if message is None else str(message.header.frame_id)
+        info = topics.camera_info_topic(self._records, self._depth.topic)
+        if info is None:
+            return None
+        found = topics.camera_infos(self._records, self._depth.topic, depth_frame, info, self._options, self._log)
+        if isinstance(found, str) or found.first is None:
+            return None
+        same_frame = not depth_frame or not image_frame or depth_frame.lstrip("/") == image_frame.lstrip("/")
+        extrinsics = np.eye(4) if same_frame else static.find(image_frame, depth_frame)
+        why = depth_view.difference(found.first, camera, extrinsics)
+        if not why:
+            if extrinsics is None:
+                self._log.note(
+                    f"the depth on {self._depth.topic} is of {depth_frame}, the images are of {image_frame}: with the "
+                    "same camera matrix it is taken as registered"
+                )
+            return None
+        if extrinsics is None:
+            self._depth.account.refused = (
+                f"{self._depth.topic} is not registered to the images: {why}, and no transform joins {depth_frame} to "
+                f"{image_frame}: not used; name the registered depth (aligned_depth_to_color, depth_registered) or "
+                "record /tf_static"
+            )
+            return None
+        self._log.note(
+            f"the depth on {self._depth.topic} is not registered to the images ({why}): it is reprojected into them"
+        )
+        return _View(DepthView(found.first, extrinsics), camera)
+
+    def _load_odometry(self, camera_frame: str, static: StaticTransforms) -> tuple[PoseTrack, Account] | None:
         topic = self._named(self._options.odometry_topic, POSE_TYPES, "--odometry-topic")
         if topic is None:
             return None
-        return read_trajectory(self._records, topic, camera_frame, static, self._log, "odometry")
+        account = self._account("odometry", topic, "see --odometry-time-offset where another clock made its stamps")
+        request = PoseRequest("odometry", camera_frame, self._times, self._options.odometry_time_offset_s)
+        track = read_poses(self._records, account, request, static, self._log)
+        return None if track is None else (track, account)
 
-    def _load_truth(self, camera_frame: str, static: StaticTransforms) -> Trajectory | None:
+    def _load_truth(self, camera_frame: str, static: StaticTransforms) -> tuple[PoseTrack, Account] | None:
         named = self._named(self._options.ground_truth_topic, POSE_TYPES, "--ground-truth-topic")
         found = [named] if named is not None else topics.ground_truth_topics(self._records, POSE_TYPES)
         for topic in found:
-            truth = read_trajectory(self._records, topic, camera_frame, static, self._log, "ground truth")
-            if truth is not None:
+            account = self._account("ground truth", topic)
+            request = PoseRequest("ground truth", camera_frame, self._times, self._options.ground_truth_time_offset_s)
+            track = read_poses(self._records, account, request, static, self._log)
+            if track is not None:
                 self._log.note(f"ground truth is read from {topic}")
-                return truth
+                return track, account
         return None
+
+
+@dataclass(frozen=True)
+class _View:
+    """A depth camera, and the camera of the images where no CameraInfo comes with them."""
+
+    view: DepthView
+    image_camera: Camera
+
+
+def _decode(message: Any) -> Any:
+    if isinstance(message, BagError):
+        raise ImageDecodeError("", str(message), "check the recording")
+    return decode_image(message)

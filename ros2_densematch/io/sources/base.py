@@ -5,16 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.trajectory import Trajectory
+from ros2_densematch.io.sources.account import Account
 from ros2_densematch.io.sources.assemble import FrameAssembler
 from ros2_densematch.io.sources.log import SourceLog
 from ros2_densematch.io.sources.options import SourceOptions
+from ros2_densematch.io.sources.timeline import Judged, TimeLine, Verdict
 from ros2_densematch.messages.image import ImageDecodeError
 from ros2_densematch.tracking.frame import Frame
 
@@ -30,6 +32,7 @@ class FrameSource(Protocol):
         notes: what was chosen on the user's behalf (topics, time stamps), one sentence each.
         dropped: frames left out so far (not decodable, time going back).
         ground_truth: true camera poses, or None.
+        inputs: what became of every named or found input so far, for summary.json.
     """
 
     @property
@@ -46,16 +49,24 @@ class FrameSource(Protocol):
     def dropped(self) -> int: ...
     @property
     def ground_truth(self) -> Trajectory | None: ...
+    @property
+    def inputs(self) -> list[dict[str, Any]]: ...
     def __iter__(self) -> Iterator[Frame]: ...
 
 
 @dataclass(frozen=True)
 class Companions:
-    """What goes with an image: depth (H, W) in metres, the right image of a stereo pair, T_world_from_camera (4, 4)."""
+    """What goes with an image: depth (H, W) in metres, the right image of a stereo pair, T_world_from_camera (4, 4) of
+    the odometry, and its own calibration where that may differ from image to image."""
 
     depth: NDArray[np.float32] | None = None
     right_image: NDArray[np.uint8] | None = None
     odometry: NDArray[np.float64] | None = None
+    camera: Camera | None = None
+
+
+def _nothing(stamp_ns: int) -> Companions:
+    return Companions()
 
 
 @dataclass(frozen=True)
@@ -63,18 +74,27 @@ class Picture:
     """An image of a source, not decoded yet.
 
     Attributes:
-        stamp_ns: its time in nanoseconds.
-        index: its number in the source, from 0.
+        stamp_ns: its time in nanoseconds, as it says itself.
         origin: the topic or file that it comes from.
         decode: gives uint8 RGB (H, W, 3) or grey (H, W), or raises `ImageDecodeError`.
-        companions: called once the image could be decoded.
+        companions: called with its time, as it was judged, once the image could be decoded.
+        recorded_ns: when it was recorded; 0 where the source has no such clock.
     """
 
     stamp_ns: int
-    index: int
     origin: str
     decode: Callable[[], NDArray[np.uint8]]
-    companions: Callable[[], Companions] = Companions
+    companions: Callable[[int], Companions] = _nothing
+    recorded_ns: int = 0
+
+
+_LEFT_OUT = {
+    Verdict.OUTLIER: "frames have a stamp far from that of their neighbours and are left out",
+    Verdict.REPEATED: "frames repeat the stamp of the frame before them and are left out",
+    Verdict.LATE: "frames come after later ones and are left out",
+}
+# Frames out of order lie at most this far behind the end of the wanted part.
+_END_MARGIN_NS = 1_000_000_000
 
 
 class Source(ABC):
@@ -94,6 +114,9 @@ class Source(ABC):
         self._options = options
         self._log = SourceLog()
         self._count: int | None = None
+        self._images = Account("images", name)
+        self._accounts: list[Account] = []
+        self._origin_ns: int | None = None
 
     def _calibrate(self, camera: Camera | None, right_camera: Camera | None = None) -> None:
         """The cameras of all frames, where they are known."""
@@ -103,14 +126,7 @@ class Source(ABC):
 
     @abstractmethod
     def _pictures(self) -> Iterator[Picture]:
-        """The images of the wanted part, numbered, in the order of the source."""
-
-    def _number(self, stamp_ns: int) -> int | None:
-        """The number of the next image, or None where it lies outside of the wanted part."""
-        return self._assembler.number() if self._assembler.wanted(stamp_ns) else None
-
-    def _drop_undecodable(self, index: int, error: Exception) -> None:
-        self._log.drop_frame("frames could not be decoded and are left out", f"frame {index}, {error}")
+        """The images of the source in its order, at least those of the wanted part."""
 
     @property
     def length(self) -> int | None:
@@ -119,7 +135,8 @@ class Source(ABC):
 
     @property
     def warnings(self) -> list[str]:
-        return self._log.warnings
+        problems = [account.problem(self._images) for account in self._accounts]
+        return self._log.warnings + [problem for problem in problems if problem]
 
     @property
     def notes(self) -> list[str]:
@@ -129,23 +146,71 @@ class Source(ABC):
     def dropped(self) -> int:
         return self._log.frames_dropped
 
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        return [account.facts() for account in (self._images, *self._accounts)]
+
     def __iter__(self) -> Iterator[Frame]:
         self._assembler.restart()
-        for picture in self._pictures():
+        if self._origin_ns is not None:
+            self._assembler.begin_at(self._origin_ns)
+        for account in (self._images, *self._accounts):
+            account.restart()
+        self._in_part = self._options.start_s is None
+        segment = 0
+        for judged in self._judged():
+            picture = judged.item
+            if judged.verdict is Verdict.USED and self._assembler.past_end(judged.stamp_ns, _END_MARGIN_NS):
+                return
+            if not self._wanted(judged):
+                continue
+            index = self._assembler.number()
+            self._images.seen(picture.stamp_ns)
+            if judged.verdict is not Verdict.USED:
+                kind = _LEFT_OUT[judged.verdict]
+                self._images.unused[kind] += 1
+                self._log.drop_frame(kind, f"frame {index} at {judged.why}")
+                continue
+            if judged.segment != segment:
+                segment = judged.segment
+                self._assembler.follow_clock()
             try:
                 image = picture.decode()
             except ImageDecodeError as error:
-                self._drop_undecodable(picture.index, error)
+                kind = "frames could not be decoded and are left out"
+                self._images.unused[kind] += 1
+                self._log.drop_frame(kind, f"frame {index}, {error}")
                 continue
-            extra = picture.companions()
+            extra = picture.companions(judged.stamp_ns)
             frame = self._assembler.frame(
                 image,
-                picture.stamp_ns,
-                picture.index,
+                judged.stamp_ns,
+                index,
                 picture.origin,
                 depth=extra.depth,
                 right_image=extra.right_image,
                 odometry=extra.odometry,
+                camera=extra.camera,
             )
             if frame is not None:
+                self._images.used += 1
                 yield frame
+
+    def _judged(self) -> Iterator[Judged[Picture]]:
+        """The pictures with the judgement on their time; what is decided about the clock is said."""
+        line: TimeLine[Picture] = TimeLine()
+        said = 0
+        for picture in self._pictures():
+            yield from line.push(picture.stamp_ns, picture.recorded_ns, picture)
+            for decision in line.decisions[said:]:
+                self._log.warn(f"{self._images.name}: {decision}")
+            said = len(line.decisions)
+        yield from line.finish()
+        for decision in line.decisions[said:]:
+            self._log.warn(f"{self._images.name}: {decision}")
+
+    def _wanted(self, judged: Judged[Picture]) -> bool:
+        """Whether it lies in the wanted part; one that is left out, whether that part has begun and not ended."""
+        if judged.verdict is Verdict.USED:
+            self._in_part = self._assembler.wanted(judged.stamp_ns)
+        return self._in_part

@@ -10,21 +10,19 @@ from typing import Any
 
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.io.sources.base import Picture, Source
+from ros2_densematch.io.sources.file_stamps import stamps_from_names
 from ros2_densematch.io.sources.files import load_camera, read_image
 from ros2_densematch.io.sources.options import SourceOptions, refuse_topics
-from ros2_densematch.io.sources.stamps import MAX_STAMP_NS
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 _CAMERA_FILES = ("camera.yaml", "camera.yml", "camera_info.yaml", "calibration.yaml")
-_NANOSECONDS = re.compile(r"\d{16,19}")
-_SECONDS = re.compile(r"(\d{9,10})\.(\d{1,9})")
 
 
 class FolderSource(Source):
     """Images of a folder (not of its subfolders); see `FrameSource`.
 
-    Time stamps come from the file names where all of them are nanoseconds (EuRoC) or seconds with decimals (TUM),
-    otherwise from `rate_hz`. The calibration is `camera_yaml` or a camera.yaml in the folder.
+    Time stamps come from the file names where all of them are times (`stamps_from_names`), otherwise from `rate_hz`.
+    The calibration is `camera_yaml` or a camera.yaml in the folder.
 
     Raises:
         ValueError: there is no image in the folder.
@@ -38,10 +36,10 @@ class FolderSource(Source):
             raise ValueError(f"{path} holds no image ({', '.join(SUFFIXES)}), no bag and no frames.csv: check the path")
         refuse_topics(options, path)
         self._count = len(self._files)
-        stamps = [name_stamp_ns(f) for f in self._files]
-        if all(s is not None for s in stamps):
-            self._stamps = [s for s in stamps if s is not None]
-            self._log.note("time stamps are read from the file names")
+        named = stamps_from_names([f.stem for f in self._files])
+        if named is not None:
+            self._stamps, unit = named
+            self._log.note(f"time stamps are read from the file names as {unit}")
         else:
             self._stamps = [round(i * 1e9 / options.rate_hz) for i in range(len(self._files))]
             self._log.note(f"the file names are no time stamps: {options.rate_hz:g} images a second are assumed")
@@ -49,9 +47,7 @@ class FolderSource(Source):
 
     def _pictures(self) -> Iterator[Picture]:
         for file, stamp_ns in zip(self._files, self._stamps, strict=True):
-            index = self._number(stamp_ns)
-            if index is not None:
-                yield Picture(stamp_ns, index, file.name, partial(read_image, file))
+            yield Picture(stamp_ns, file.name, partial(read_image, file))
 
     def _load_camera(self, path: Path, options: SourceOptions) -> Camera | None:
         given = load_camera(options.camera_yaml, options)
@@ -70,11 +66,3 @@ class FolderSource(Source):
 def natural_key(name: str) -> list[Any]:
     """Sort key under which image2 comes before image10."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
-
-
-def name_stamp_ns(file: Path) -> int | None:
-    """Nanoseconds from a name like 1403636579763555584.png or 1305031102.175304.png, else None."""
-    if _NANOSECONDS.fullmatch(file.stem):
-        return int(file.stem) if int(file.stem) < MAX_STAMP_NS else None
-    seconds = _SECONDS.fullmatch(file.stem)
-    return int(seconds[1]) * 10**9 + int(seconds[2].ljust(9, "0")) if seconds else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,7 +22,10 @@ class SourceOptions:
         odometry_topic: topic of a metric prior (bags): Odometry, PoseStamped, PoseWithCovarianceStamped,
             TransformStamped or tf.
         ground_truth_topic: topic of the true poses, of the same types; without it a topic whose name says so.
-        start_s, stop_s: part of the source to read, seconds after its first image.
+        depth_time_offset_s, right_image_time_offset_s, odometry_time_offset_s, ground_truth_time_offset_s: seconds to
+            add to the stamps of that topic, where a clock other than the images' made them; None = the clocks agree.
+        start_s, stop_s: part of the source to read, seconds after its first image by the images' stamps; stop_s itself
+            is outside.
         mask: image file of the images' size; frames are matched only where it is bright (above 127 of 255).
         rectified: whether the images are rectified ("auto": by the topic's name).
         rate_hz: frame rate given to image folders whose file names are no time stamps.
@@ -35,6 +39,10 @@ class SourceOptions:
     right_camera_yaml: Path | None = None
     odometry_topic: str | None = None
     ground_truth_topic: str | None = None
+    depth_time_offset_s: float | None = None
+    right_image_time_offset_s: float | None = None
+    odometry_time_offset_s: float | None = None
+    ground_truth_time_offset_s: float | None = None
     start_s: float | None = None
     stop_s: float | None = None
     mask: Path | None = None
@@ -42,11 +50,20 @@ class SourceOptions:
     rate_hz: float = 10.0
 
     def __post_init__(self) -> None:
-        for name, value in (("start_s", self.start_s), ("stop_s", self.stop_s)):
-            if value is not None and not value >= 0:
-                raise ValueError(f"{name} must be at least 0 seconds, got {value}")
+        for name, value in (("--from", self.start_s), ("--to", self.stop_s)):
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0 seconds after the first image, got {value:g}")
         if self.start_s is not None and self.stop_s is not None and self.stop_s <= self.start_s:
-            raise ValueError(f"stop_s must lie behind start_s, got {self.stop_s} and {self.start_s}")
+            raise ValueError(
+                f"--to {self.stop_s:g} must come after --from {self.start_s:g} (seconds after the first image): "
+                "swap or change them"
+            )
+        if self.stop_s == 0:
+            raise ValueError("--to 0 leaves no image: give a time after the first image")
+        for field in ("depth", "right_image", "odometry", "ground_truth"):
+            offset = getattr(self, f"{field}_time_offset_s")
+            if offset is not None and not math.isfinite(offset):
+                raise ValueError(f"--{field.replace('_', '-')}-time-offset must be a number of seconds, got {offset}")
         if not 0 < self.rate_hz <= 10_000:
             raise ValueError(f"rate_hz must lie in (0, 10000], got {self.rate_hz}")
 

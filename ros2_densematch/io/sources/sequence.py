@@ -56,15 +56,13 @@ class SequenceSource(Source):
 
     def _pictures(self) -> Iterator[Picture]:
         for row in self._rows:
-            index = self._number(row.stamp_ns)
-            if index is not None:
-                decode, companions = partial(self._read_image, row), partial(self._read_companions, row)
-                yield Picture(row.stamp_ns, index, row.image, decode, companions)
+            decode, companions = partial(self._read_image, row), partial(self._read_companions, row)
+            yield Picture(row.stamp_ns, row.image, decode, companions)
 
     def _read_image(self, row: _Row) -> NDArray[np.uint8]:
         return read_image(self._inside(row.image))
 
-    def _read_companions(self, row: _Row) -> Companions:
+    def _read_companions(self, row: _Row, stamp_ns: int) -> Companions:
         return Companions(depth=self._read_depth(row))
 
     def _read_depth(self, row: _Row) -> NDArray[np.float32] | None:

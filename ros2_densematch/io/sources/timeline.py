@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from statistics import median
 from typing import Generic, TypeVar
 
@@ -102,7 +103,7 @@ class TimeLine(Generic[Item]):
             judged.append(self._judge())
         return judged
 
-    # --- with what comes after it --------------------------------------------------------------------------------------
+    # --- with what comes after it -------------------------------------------------------------------------------------
 
     def _judge(self) -> Judged[Item]:
         """One of the messages that wait: the first one, unless one behind it belongs before it."""
@@ -123,7 +124,7 @@ class TimeLine(Generic[Item]):
         """There is nothing before it: it is an outlier where those behind it agree on another time."""
         rest = [entry.stamp_ns for entry in behind[:IN_A_ROW]]
         reach = max(1.5 * self._look_ahead * self._period(behind), 1e9)
-        agree = len(rest) >= IN_A_ROW - 1 and all(0 < b - a <= reach for a, b in zip(rest, rest[1:], strict=False))
+        agree = len(rest) >= IN_A_ROW - 1 and all(0 < b - a <= reach for a, b in pairwise(rest))
         if agree:
             gap = behind[0].stamp_ns - head.stamp_ns
             far = abs(gap) > reach
@@ -180,7 +181,7 @@ class TimeLine(Generic[Item]):
             step = min(step, (goes_on.stamp_ns - self._last.stamp_ns) / (run + 1))
         return self._use(head, max(self._last.stamp_ns + round(step), self._last.stamp_ns + 1))
 
-    # --- at once -------------------------------------------------------------------------------------------------------
+    # --- at once ------------------------------------------------------------------------------------------------------
 
     def _judge_at_once(self) -> Judged[Item]:
         """The message by those before it only: what is strange is refused until it goes on in the same way."""
@@ -205,7 +206,7 @@ class TimeLine(Generic[Item]):
         gap = after.stamp_ns - before.stamp_ns
         return gap > 0 and not self._is_step(gap, after.recorded_ns - before.recorded_ns, [])
 
-    # --- the judgements ------------------------------------------------------------------------------------------------
+    # --- the judgements -----------------------------------------------------------------------------------------------
 
     def _use(self, entry: _Entry[Item], stamp_ns: int | None = None) -> Judged[Item]:
         """Passes a message on; `stamp_ns` where its own stamp stood still."""
@@ -240,13 +241,13 @@ class TimeLine(Generic[Item]):
         entry = self._pending.popleft()
         return Judged(entry.item, verdict, entry.stamp_ns, self._segment, why)
 
-    # --- what is usual -------------------------------------------------------------------------------------------------
+    # --- what is usual ------------------------------------------------------------------------------------------------
 
     def _period(self, behind: list[_Entry[Item]]) -> float:
         """The usual time between two messages in nanoseconds, from those before and those that wait."""
         known = [header for header, _ in self._steps]
         stamps = sorted(entry.stamp_ns for entry in behind)
-        known += [b - a for a, b in zip(stamps, stamps[1:], strict=False) if b > a]
+        known += [b - a for a, b in pairwise(stamps) if b > a]
         return median(known) if known else 1e8
 
     def _rate(self) -> float:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ros2_densematch.geometry.camera import Camera, UncalibratedCameraError
+from ros2_densematch.io.sources.camera_infos import CameraInfos
 from ros2_densematch.io.sources.log import SourceLog
 from ros2_densematch.io.sources.options import SourceOptions
 from ros2_densematch.io.sources.records import BagError, Records
+from ros2_densematch.io.sources.stamps import stamp_of
 from ros2_densematch.messages.image import is_depth
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -70,16 +71,10 @@ def camera_info_topic(records: Records, image: str) -> str | None:
     return None
 
 
-def camera(
-    records: Records,
-    image: str,
-    frame_id: str,
-    named: str | None,
-    options: SourceOptions,
-    log: SourceLog,
-    without: str = "correspondences only, no poses",
-) -> Camera | None:
-    """The camera of an image topic from its first CameraInfo, or None with a warning that says why.
+def camera_infos(
+    records: Records, image: str, frame_id: str, named: str | None, options: SourceOptions, log: SourceLog
+) -> CameraInfos | str:
+    """The calibrations of an image topic, read up to the first usable one, or why there is none.
 
     Args:
         records: the bag.
@@ -88,29 +83,35 @@ def camera(
         named: the CameraInfo topic that the user named, or None.
         options: for `rectified`.
         log: takes warnings and notes.
-        without: what is lost without a calibration, for the warning.
     """
     if named is not None:
         topic: str | None = named_topic(records, named, (CAMERA_INFO,), "--camera-info-topic", log)
     else:
         topic = camera_info_topic(records, image) or _camera_info_of_frame(records, frame_id, log)
     if topic is None:
-        log.warn(
-            f"{image} has no calibration (no CameraInfo in the bag): {without}; "
-            "give a calibration file or --camera-info-topic"
-        )
-        return None
-    try:
-        record = records.first(topic)
-        if record is None:
-            log.warn(f"{topic} holds no message, so {image} has no calibration: {without}; give a calibration file")
-            return None
-        return Camera.from_camera_info(records.decode(record), rectified=options.rectified, image_topic=image)
-    except UncalibratedCameraError as error:
-        log.warn(f"{topic}: {error}; until then {without}")
-    except ValueError as error:
-        log.warn(f"the calibration on {topic} cannot be used ({error}): {without}")
-    return None
+        return f"{image} has no calibration (no CameraInfo in the bag)"
+    infos = CameraInfos(topic, image, options.rectified, log)
+    passed_over = 0
+    why = ""
+    for record in records.read([topic]):
+        try:
+            message = records.decode(record)
+        except BagError as error:
+            why = str(error)
+            continue
+        if infos.add(message, stamp_of(message, record.log_time_ns)):
+            if passed_over:
+                log.warn(
+                    f"the first {passed_over} CameraInfo on {topic} cannot be used ({why}): the first usable one, at "
+                    f"{stamp_of(message, record.log_time_ns) * 1e-9:.3f} s, is taken for the images before it"
+                )
+            infos.restart()
+            return infos
+        passed_over += 1
+        why = infos.unusable
+    if not passed_over:
+        return f"{topic} holds no message that can be read, so {image} has no calibration"
+    return f"none of the {passed_over} CameraInfo on {topic} can be used ({why})"
 
 
 def ground_truth_topics(records: Records, pose_types: tuple[str, ...]) -> list[str]:

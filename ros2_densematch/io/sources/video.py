@@ -61,11 +61,7 @@ class VideoSource(Source):
                     stamp_ns = max(round(number * 1e9 / self._rate), last_ns + 1)
                 last_ns = stamp_ns
                 number += 1
-                if self._assembler.past_end(stamp_ns):
-                    return
-                index = self._number(stamp_ns)
-                if index is not None:
-                    yield Picture(stamp_ns, index, self._path.name, partial(_rgb, image))
+                yield Picture(stamp_ns, self._path.name, partial(_rgb, image))
         finally:
             capture.release()
         if self._count is not None and number < self._count:
