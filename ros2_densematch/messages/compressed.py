@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any
 
@@ -13,6 +14,8 @@ from ros2_densematch.messages.errors import ImageDecodeError
 
 MAX_SIDE = 16384
 MAX_PIXELS = 1 << 27
+_VIDEO = re.compile(r"h\.?26[45]|hevc|avc|av1|vp[89]|ffmpeg|mpeg4", re.IGNORECASE)
+_NO_VIDEO = "only jpeg and png are read: record the images as jpeg, or convert the stream to a video file (mp4)"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _DEPTH_HEADER = struct.Struct("<iff")
 
@@ -29,37 +32,45 @@ def decode_compressed(msg: Any) -> NDArray[Any]:
     name = str(msg.format)
     if "compressedDepth" in name:
         raise ImageDecodeError(name, "this is a depth image", "name its topic with --depth-topic")
-    return decode_file(_as_bytes(msg.data, name), name or "CompressedImage")
+    data = _as_bytes(msg.data, name)
+    video = _VIDEO.search(name)
+    if video is not None:
+        raise ImageDecodeError(name, "this is a video stream, not an image", _NO_VIDEO)
+    return decode_file(data, name or "CompressedImage", file=False)
 
 
-def decode_file(data: bytes, name: str) -> NDArray[Any]:
-    """As `decode_compressed`, from the bytes of a jpeg or png file; `name` is used in errors."""
+def decode_file(data: bytes, name: str, *, file: bool = True) -> NDArray[Any]:
+    """As `decode_compressed`, from the bytes of a jpeg or png file; `name` is used in errors, as that of a file or of a
+    message's format."""
     if data.startswith(b"\xff\xd8"):
-        size = _jpeg_size(data, name)
-        # A cut JPEG decodes to an image with a grey lower part: refuse it. Some encoders pad after the end marker.
-        if b"\xff\xd9" not in data[-4096:]:
-            raise ImageDecodeError(name, "the jpeg data has no end marker", "the message was cut: check the recording")
+        size, end = _walk_jpeg(data, name, file=file)
+        # What follows the end marker is not the picture's: padding, the video of a motion photo.
+        data = data[:end]
     elif data.startswith(_PNG_MAGIC):
-        size = _png_size(data, name)
+        size = _png_size(data, name, file=file)
     else:
-        start = data[:8].hex(" ") or "nothing"
-        raise ImageDecodeError(name, f"the data starts with {start}", "only jpeg and png are read: republish as jpeg")
+        raise ImageDecodeError(name, *_what_else(data, file=file), file=file)
     width, height = size
     if width <= 0 or height <= 0 or max(size) > MAX_SIDE or width * height > MAX_PIXELS:
         raise ImageDecodeError(
-            name, f"the size is {width} x {height}", f"1 to {MAX_SIDE} pixels a side and {MAX_PIXELS} in all are read"
+            name,
+            f"the size is {width} x {height}",
+            f"1 to {MAX_SIDE} pixels a side and {MAX_PIXELS} in all are read",
+            file=file,
         )
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
-        raise ImageDecodeError(name, f"OpenCV cannot decode the data ({error.err})", "check the recording") from None
+        raise ImageDecodeError(
+            name, f"OpenCV cannot decode it ({error.err})", "check the recording", file=file
+        ) from None
     if image is None or image.shape[:2] != (height, width) or image.dtype not in (np.uint8, np.uint16):
-        raise ImageDecodeError(name, "the data is damaged", "check the recording")
+        raise ImageDecodeError(name, "the data is damaged", "check the recording", file=file)
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
     if image.ndim == 3 and image.shape[2] not in (3, 4):
-        raise ImageDecodeError(name, f"the image has {image.shape[2]} channels", "publish 1, 3 or 4 channels")
+        raise ImageDecodeError(name, f"the image has {image.shape[2]} channels", "give 1, 3 or 4 channels", file=file)
     return np.asarray(image)
 
 
@@ -76,20 +87,20 @@ def decode_compressed_depth(msg: Any) -> NDArray[Any]:
     data = _as_bytes(msg.data, name)
     encoding = name.split(";")[0].strip()
     if "compressedDepth" not in name:
-        values = decode_file(data, name)
+        values = decode_file(data, name, file=False)
         if values.ndim != 2 or values.dtype != np.uint16:
             raise ImageDecodeError(name, "not a depth image", "name a topic with compressedDepth or 16-bit png images")
         return values
-    if encoding not in ("16UC1", "32FC1"):
+    if encoding not in ("16UC1", "mono16", "32FC1"):
         raise ImageDecodeError(name, f"depth of encoding {encoding!r} is not supported", "publish 16UC1 or 32FC1")
     if len(data) <= _DEPTH_HEADER.size:
         raise ImageDecodeError(name, f"the data has {len(data)} bytes", "the message was cut: check the recording")
     _, a, b = _DEPTH_HEADER.unpack_from(data)
     body = data[_DEPTH_HEADER.size :]
-    values = _decode_rvl(body, name) if "rvl" in name.lower() else decode_file(body, name)
+    values = _decode_rvl(body, name) if "rvl" in name.lower() else decode_file(body, name, file=False)
     if values.ndim != 2 or values.dtype != np.uint16:
         raise ImageDecodeError(name, f"the depth is {values.dtype} {values.shape}", "it must be 16-bit grey")
-    if encoding == "16UC1":
+    if encoding != "32FC1":
         return values
     if not (np.isfinite(a) and np.isfinite(b) and a > 0):
         raise ImageDecodeError(name, f"the quantisation is A={a}, B={b}", "the header is damaged: check the recording")
@@ -106,34 +117,74 @@ def _as_bytes(data: Any, name: str) -> bytes:
         raise ImageDecodeError(name, f"data is no byte buffer ({error})", "check the publisher") from None
 
 
-def _png_size(data: bytes, name: str) -> tuple[int, int]:
+def _what_else(data: bytes, *, file: bool) -> tuple[str, str]:
+    """What data is that is neither jpeg nor png, and the way out."""
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif"):
+        return "this is a HEIC or AVIF picture", "convert it to jpeg or png (heif-convert, or the phone's settings)"
+    if data[:4] == b"\0\0\0\1" or data[:3] == b"\0\0\1":
+        return "this is a video stream (H.264 or H.265), not an image", _NO_VIDEO
+    if not data:
+        return ("the file is empty" if file else "the data is empty"), "check the recording"
+    start = f"the data starts with {data[:8].hex(' ')}"
+    return start, "only jpeg and png are read" + ("" if file else ": republish as jpeg")
+
+
+def _png_size(data: bytes, name: str, *, file: bool) -> tuple[int, int]:
+    """Walk the chunks to the end (PNG specification, 5.3): OpenCV decodes a cut PNG without an error."""
     if len(data) < 24 or data[12:16] != b"IHDR":
-        raise ImageDecodeError(name, "the png header is damaged", "check the recording")
-    # OpenCV decodes a cut PNG without an error; its last chunk must be there.
-    if b"IEND" not in data[-64:]:
-        raise ImageDecodeError(name, "the png data has no end", "the message was cut: check the recording")
-    width, height = struct.unpack_from(">II", data, 16)
-    return width, height
+        raise ImageDecodeError(name, "the png header is damaged", "check the recording", file=file)
+    at = 8
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        at += 12 + length
+        if kind == b"IEND" and at <= len(data):
+            width, height = struct.unpack_from(">II", data, 16)
+            return width, height
+    raise ImageDecodeError(name, "the png data has no end", "it was cut: check the recording", file=file)
 
 
-def _jpeg_size(data: bytes, name: str) -> tuple[int, int]:
-    """Walk the marker segments to the frame header (ITU T.81, B.1 and B.2.2)."""
-    at = 2
-    while at + 9 <= len(data):
+def _walk_jpeg(data: bytes, name: str, *, file: bool) -> tuple[tuple[int, int], int]:
+    """(width, height) and where the picture ends, from its marker segments (ITU T.81, B.1 and B.2).
+
+    A cut JPEG decodes to an image with a grey lower part, so one without its end marker is refused. Segments are
+    skipped by their length: the end marker of a thumbnail in them is not the picture's.
+    """
+    at, size = 2, None
+    while at + 2 <= len(data):
         if data[at] != 0xFF:
             break
         marker = data[at + 1]
         if marker == 0xFF:  # fill byte
             at += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return width, height
-        if marker in (0x01, *range(0xD0, 0xD8)):  # no length follows
+        elif marker == 0xD9:
+            if size is None:
+                break
+            return size, at + 2
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # no length follows
             at += 2
-            continue
-        at += 2 + struct.unpack_from(">H", data, at + 2)[0]
-    raise ImageDecodeError(name, "the jpeg header is damaged", "check the recording")
+        elif at + 4 > len(data):
+            break
+        else:
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 9 <= len(data):
+                height, width = struct.unpack_from(">HH", data, at + 5)
+                size = width, height
+            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+            if marker == 0xDA:
+                at = _end_of_scan(data, at)
+    if size is None:
+        raise ImageDecodeError(name, "the jpeg header is damaged", "check the recording", file=file)
+    raise ImageDecodeError(name, "the jpeg data has no end marker", "it was cut: check the recording", file=file)
+
+
+def _end_of_scan(data: bytes, at: int) -> int:
+    """The next marker behind entropy-coded data: FF 00 is a stuffed byte, FF D0 to D7 are restart markers."""
+    while True:
+        at = data.find(b"\xff", at)
+        if at < 0 or at + 1 >= len(data):
+            return len(data)
+        if data[at + 1] != 0 and not 0xD0 <= data[at + 1] <= 0xD7:
+            return at
+        at += 2
 
 
 def _decode_rvl(data: bytes, name: str) -> NDArray[np.uint16]:

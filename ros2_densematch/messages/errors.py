@@ -13,7 +13,7 @@ class ImageDecodeError(ValueError):
     """
 
     def __init__(self, encoding: str, problem: str, remedy: str, *, file: bool = False):
-        subject = encoding if file or not encoding else f"image with encoding {encoding!r}"
+        subject = encoding if file else f"image with encoding {encoding!r}"
         super().__init__(f"{subject}: {problem}; {remedy}" if subject else f"{problem}; {remedy}")
         self.encoding = encoding
         self.problem = problem

@@ -21,18 +21,29 @@ from ros2_densematch.messages.compressed import (
 )
 from ros2_densematch.messages.errors import ImageDecodeError
 
-__all__ = ["IMAGE_ENCODINGS", "ImageDecodeError", "decode_depth", "decode_image", "decode_image_bytes", "is_depth"]
+__all__ = [
+    "IMAGE_ENCODINGS",
+    "ImageDecodeError",
+    "decode_depth",
+    "decode_image",
+    "decode_image_bytes",
+    "is_depth",
+    "may_be_depth",
+]
 
 Image = NDArray[np.uint8]
 Depth = NDArray[np.float32]
 
-_DIRECT = {"mono8": 1, "8UC1": 1, "8UC3": 3, "rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4}
+_DIRECT = {"mono8": 1, "8UC1": 1, "8UC3": 3, "rgb8": 3, "bgr8": 3, "8UC4": 4, "rgba8": 4, "bgra8": 4}
 _TO_RGB = {
     "8UC3": cv2.COLOR_BGR2RGB,
     "bgr8": cv2.COLOR_BGR2RGB,
+    "8UC4": cv2.COLOR_BGRA2RGB,
     "rgba8": cv2.COLOR_RGBA2RGB,
     "bgra8": cv2.COLOR_BGRA2RGB,
 }
+# With 16 bits a channel: number of channels, and whether blue comes first.
+_DEEP = {"mono16": (1, False), "rgb16": (3, False), "bgr16": (3, True), "rgba16": (4, False), "bgra16": (4, True)}
 # OpenCV's "BayerRGGB" constants name the 2x2 block from the top-left pixel, as ROS does (its "BayerBG" ones do not).
 _BAYER = {
     "bayer_rggb8": cv2.COLOR_BayerRGGB2RGB,
@@ -46,8 +57,12 @@ _YUV422 = {
     "yuv422_yuy2": cv2.COLOR_YUV2RGB_YUY2,
     "yuyv": cv2.COLOR_YUV2RGB_YUY2,
 }
+_YUV420 = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
+_BAYER16 = {f"{name[:-1]}16": code for name, code in _BAYER.items()}
 _DEPTH = {"16UC1": 2, "32FC1": 4}
-IMAGE_ENCODINGS = (*_DIRECT, "mono16", *_BAYER, *_YUV422, "nv12")
+# Some cameras send depth in millimetres as grey values: that is known where the topic is named as depth.
+_NAMED_DEPTH = {**_DEPTH, "mono16": 2}
+IMAGE_ENCODINGS = (*_DIRECT, *_DEEP, *_BAYER, *_BAYER16, *_YUV422, *_YUV420)
 
 
 def is_depth(msg: Any) -> bool:
@@ -55,6 +70,13 @@ def is_depth(msg: Any) -> bool:
     if hasattr(msg, "encoding"):
         return str(msg.encoding) in _DEPTH
     return "compressedDepth" in str(msg.format) or str(msg.format).split(";")[0].strip() in _DEPTH
+
+
+def may_be_depth(msg: Any) -> bool:
+    """True where 16-bit grey values may be depth in millimetres: the encoding does not tell."""
+    if hasattr(msg, "encoding"):
+        return str(msg.encoding) == "mono16"
+    return str(msg.format).split(";")[0].strip() == "mono16"
 
 
 def decode_image(msg: Any) -> Image:
@@ -87,8 +109,17 @@ def decode_image(msg: Any) -> Image:
         if encoding == "rgb8":
             return np.array(pixels)
         return _rgb(cv2.cvtColor(pixels, _TO_RGB[encoding]))
-    if encoding == "mono16":
-        return _stretch(_rows(msg, encoding, 2).copy().view(_type(msg, "u2")))
+    if encoding in _DEEP:
+        channels, blue_first = _DEEP[encoding]
+        values = _rows(msg, encoding, 2 * channels).copy().view(_type(msg, "u2"))
+        if channels == 1:
+            return _stretch(values)
+        values = values.reshape(values.shape[0], -1, channels)
+        return _stretch(values[:, :, 2::-1] if blue_first else values[:, :, :3])
+    if encoding in _BAYER16:
+        values = _rows(msg, encoding, 2).copy().view(_type(msg, "u2")).astype(np.uint16)
+        _need_even(msg, encoding)
+        return _stretch(np.asarray(cv2.cvtColor(values, _BAYER16[encoding])))
     if encoding in _BAYER:
         rows = _rows(msg, encoding, 1)
         _need_even(msg, encoding)
@@ -97,11 +128,11 @@ def decode_image(msg: Any) -> Image:
         rows = _rows(msg, encoding, 2)
         _need_even(msg, encoding, height=False)
         return _rgb(cv2.cvtColor(rows.reshape(rows.shape[0], -1, 2), _YUV422[encoding]))
-    if encoding == "nv12":
+    if encoding in _YUV420:
         # One plane of luma, then half as many rows of interleaved chroma.
         rows = _rows(msg, encoding, 1, planes=(3, 2))
         _need_even(msg, encoding)
-        return _rgb(cv2.cvtColor(rows.copy(), cv2.COLOR_YUV2RGB_NV12))
+        return _rgb(cv2.cvtColor(rows.copy(), _YUV420[encoding]))
     raise ImageDecodeError(
         encoding, "encoding not supported", f"republish as one of {', '.join(IMAGE_ENCODINGS)}, jpeg or png"
     )
@@ -124,7 +155,10 @@ def decode_image_bytes(data: bytes, name: str) -> Image:
     except cv2.error:
         image = None
     if image is None or image.dtype not in (np.uint8, np.uint16) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
-        raise ImageDecodeError(name, "no image with 8 or 16 bits", "give png, jpeg, bmp, tiff, webp or pgm files")
+        if image is None and (b"ftyp" in data[:12] or not data):
+            decode_file(data, name)  # says what it is
+        what = "this is no image" if image is None else "the image has neither 8 nor 16 bits a channel"
+        raise ImageDecodeError(name, what, "give png, jpeg, bmp, tiff, webp or pgm files", file=True)
     return _to_uint8_rgb(np.asarray(image))
 
 
@@ -132,7 +166,7 @@ def decode_depth(msg: Any) -> Depth:
     """The depth map of a sensor_msgs Image or CompressedImage.
 
     Args:
-        msg: Image 16UC1 (millimetres, REP 118) or 32FC1 (metres), or CompressedImage compressedDepth of these
+        msg: Image 16UC1 or mono16 (millimetres, REP 118) or 32FC1 (metres), or CompressedImage compressedDepth of these
             (png or rvl), or png with 16 bits.
 
     Returns:
@@ -144,10 +178,10 @@ def decode_depth(msg: Any) -> Depth:
     if not hasattr(msg, "encoding"):
         return _metres(decode_compressed_depth(msg))
     encoding = str(msg.encoding)
-    if encoding not in _DEPTH:
+    if encoding not in _NAMED_DEPTH:
         raise ImageDecodeError(encoding, "not a depth image", "name a topic with 16UC1 (mm) or 32FC1 (m) images")
-    rows = _rows(msg, encoding, _DEPTH[encoding]).copy()
-    return _metres(rows.view(_type(msg, "u2" if encoding == "16UC1" else "f4")))
+    rows = _rows(msg, encoding, _NAMED_DEPTH[encoding]).copy()
+    return _metres(rows.view(_type(msg, "f4" if encoding == "32FC1" else "u2")))
 
 
 def _metres(values: NDArray[Any]) -> Depth:

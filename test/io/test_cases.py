@@ -70,6 +70,29 @@ def test_ros1_transforms_of_tf2_place_the_camera(shared_cases) -> None:
     assert not source.warnings
 
 
+@pytest.mark.parametrize("bag", ["mcap_protobuf_beside_ros2/mixed.mcap", "mcap_ros1/ros1.mcap"])
+def test_an_intact_mcap_is_not_damaged(shared_cases, bag: str) -> None:
+    frames, source = read(shared_cases.need(bag))
+    assert len(frames) == 5
+    assert all(f.camera is not None for f in frames)
+    assert not source.warnings
+
+
+def test_a_tail_behind_a_jpeg_is_no_damage(shared_cases) -> None:
+    assert len(read(shared_cases.need("jpeg_with_tail"))[0]) == 2
+    frames, source = read(shared_cases.need("jpeg_with_tail/mjpeg_bag"))
+    assert len(frames) == 3
+    assert not source.warnings
+
+
+def test_grey_values_of_16_bits_are_no_picture_where_there_are_others(shared_cases) -> None:
+    bag = shared_cases.need("mono16_depth_taken_as_picture/bag")
+    frames, source = read(bag, depth_topic="/camera/depth/image_raw")
+    assert frames[0].source == "/camera/rgb/image_raw/compressed"
+    assert all(f.depth is not None and 0.3 < np.nanmedian(f.depth) < 30 for f in frames)
+    assert not source.warnings
+
+
 def test_depth_of_another_camera_is_refused_with_the_numbers(shared_cases) -> None:
     frames, source = read(shared_cases.need("unregistered_depth/bag"), depth_topic="/camera/depth/image_rect_raw")
     assert all(f.depth is None for f in frames)

@@ -345,5 +345,5 @@ class _View:
 
 def _decode(message: Any) -> Any:
     if isinstance(message, BagError):
-        raise ImageDecodeError("", str(message), "check the recording")
+        raise ImageDecodeError("", str(message), "check the recording", file=True)
     return decode_image(message)

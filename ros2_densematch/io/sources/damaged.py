@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ros2_densematch.io.sources.records import BagError, Record, Topic
+from ros2_densematch.io.sources.records import BagError, Record, Topic, ros2_type
 
 
 class _Rescue:
@@ -24,18 +24,23 @@ class _Rescue:
     def __init__(self, path: Path, reason: str):
         self._path = path
         self._damage = ""
+        self._closed = False  # the file's own end was reached
+        self._declared: dict[str, tuple[str, str]] = {}  # topic -> type and encoding
         counts: dict[str, int] = {}
-        types: dict[str, str] = {}
         for record in self._scan(None):
             counts[record.topic] = counts.get(record.topic, 0) + 1
-            types[record.topic] = record.type
-        if not counts:
+        if not counts and not self._closed:
             raise BagError(
                 f"nothing can be read of {path} ({self._damage or reason}): "
                 "check that it is a complete download or recording of this kind"
             )
-        self.topics = {name: Topic(name, types[name], count) for name, count in counts.items()}
+        self.topics = {
+            name: Topic(name, kind, counts.get(name, 0), encoding) for name, (kind, encoding) in self._declared.items()
+        }
         where = f"; {self._damage}" if self._damage else ""
+        if self._closed and not self._damage:
+            self.problem = ""  # it lacks nothing but an index
+            return
         self.problem = (
             f"{path.name} is damaged or was not closed ({reason}{where}): "
             f"{sum(counts.values())} messages could be read from its beginning"
@@ -69,13 +74,15 @@ class McapRescue(_Rescue):
         from mcap.opcode import Opcode
 
         schemas: dict[int, str] = {}
-        channels: dict[int, tuple[str, str]] = {}
+        channels: dict[int, str] = {}
         with self._path.open("rb") as stream:
             if stream.read(8) != b"\x89MCAP0\r\n":
                 self._damage = "it does not start like an MCAP file"
                 return
             for opcode, body, whole in self._frames(stream):
                 if opcode in (Opcode.DATA_END, Opcode.FOOTER):
+                    stream.seek(-8, io.SEEK_END)
+                    self._closed = stream.read(8) == b"\x89MCAP0\r\n"
                     return
                 if opcode == Opcode.CHUNK:
                     inner = self._chunk(body)
@@ -128,7 +135,7 @@ class McapRescue(_Rescue):
         opcode: int,
         body: bytes,
         schemas: dict[int, str],
-        channels: dict[int, tuple[str, str]],
+        channels: dict[int, str],
         topics: frozenset[str] | None,
     ) -> Iterator[Record]:
         from mcap.data_stream import ReadDataStream
@@ -144,12 +151,14 @@ class McapRescue(_Rescue):
                 schemas[schema.id] = schema.name
             elif opcode == Opcode.CHANNEL:
                 channel = Channel.read(stream)
-                channels[channel.id] = (channel.topic, schemas.get(channel.schema_id, ""))
+                encoding = channel.message_encoding
+                channels[channel.id] = channel.topic
+                self._declared[channel.topic] = ros2_type(schemas.get(channel.schema_id, ""), encoding), encoding
             else:
                 message = Message.read(stream, len(body))
-                name, kind = channels.get(message.channel_id, ("", ""))
+                name = channels.get(message.channel_id, "")
                 if name and (topics is None or name in topics):
-                    yield Record(name, kind, message.log_time, message.data)
+                    yield Record(name, self._declared[name][0], message.log_time, message.data)
         except Exception as error:  # noqa: BLE001 - mcap raises struct, Unicode and its own errors
             self._damage = f"a record cannot be parsed ({error})"
 
@@ -183,9 +192,9 @@ class SqliteRescue(_Rescue):
         try:
             # SQLite refuses a file that is shorter than its header says, unless this is set; nothing is written.
             connection.execute("PRAGMA writable_schema=ON")
-            known = {
-                row[0]: (str(row[1]), str(row[2])) for row in connection.execute("SELECT id, name, type FROM topics")
-            }
+            rows = connection.execute("SELECT id, name, type FROM topics")
+            known = {row[0]: (str(row[1]), ros2_type(str(row[2]))) for row in rows}
+            self._declared = {name: (kind, "cdr") for name, kind in known.values()}
             # NOT INDEXED: the index on the time may lie behind the cut.
             rows = connection.execute("SELECT topic_id, timestamp, data FROM messages NOT INDEXED ORDER BY rowid")
             for topic_id, time_ns, data in rows:
@@ -242,7 +251,9 @@ class Ros1Rescue(_Rescue):
             elif whole and code == bytes([self._CONNECTION]) and len(header.get(b"conn", b"")) == 4:
                 kind = (self._fields(data) or {}).get(b"type", b"").decode("utf-8", "replace")
                 name = header.get(b"topic", b"").decode("utf-8", "replace")
-                connections[int.from_bytes(header[b"conn"], "little")] = (name, normalize_msgtype(kind) if kind else "")
+                kind = normalize_msgtype(kind) if kind else ""
+                connections[int.from_bytes(header[b"conn"], "little")] = (name, kind)
+                self._declared[name] = (kind, "ros1")
             elif whole and code == bytes([self._MESSAGE]) and len(header.get(b"time", b"")) == 8:
                 name, kind = connections.get(int.from_bytes(header.get(b"conn", b""), "little"), ("", ""))
                 seconds, nanoseconds = struct.unpack("<II", header[b"time"])

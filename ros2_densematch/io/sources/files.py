@@ -31,8 +31,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ImageDecodeError(path.suffix, f"{path} cannot be read ({error.strerror})", "check the path") from None
-    return decode_image_bytes(data, path.name)
+        raise ImageDecodeError(
+            str(path), f"it cannot be read ({error.strerror})", "check the path", file=True
+        ) from None
+    return decode_image_bytes(data, str(path))
 
 
 def load_camera(path: Path | None, options: SourceOptions) -> Camera | None:

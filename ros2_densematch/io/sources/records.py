@@ -7,7 +7,7 @@ warning; what came before it is delivered.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,11 +22,24 @@ class BagError(ValueError):
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic of a bag: ROS 2 type name, number of messages (None = not known before reading)."""
+    """A topic of a bag: ROS 2 type name, number of messages (None = not known before reading), and its serialisation:
+    "cdr" (ROS 2), "ros1", or the name of another one."""
 
     name: str
     type: str
     count: int | None
+    encoding: str = "cdr"
+
+
+def ros2_type(name: str, encoding: str = "cdr") -> str:
+    """A message type as ROS 2 writes it: `sensor_msgs/Image` (ROS 1, older tools) is `sensor_msgs/msg/Image`.
+
+    Args:
+        name: as the file has it; types of other serialisations stay as they are.
+        encoding: of the topic.
+    """
+    parts = name.split("/")
+    return f"{parts[0]}/msg/{parts[1]}" if encoding in ("cdr", "ros1") and len(parts) == 2 else name
 
 
 class Record(NamedTuple):
@@ -55,15 +68,12 @@ class Records:
     Attributes:
         topics: all topics, by name.
         warnings: what is wrong with the bag, one sentence each, no sentence twice.
-        ros1: whether messages are serialised as in ROS 1.
     """
 
-    def __init__(self, path: Path, files: list[StorageFile], warnings: list[str], *, ros1: bool):
+    def __init__(self, path: Path, files: list[StorageFile], warnings: list[str]):
         self.path = path
-        self.ros1 = ros1
         self.warnings = warnings
         self._files = files
-        self._store = ros1_typestore() if ros1 else ros2_typestore()
         self.topics: dict[str, Topic] = {}
         for file in files:
             for name, topic in file.topics.items():
@@ -71,7 +81,7 @@ class Records:
                 count = topic.count
                 if known is not None:
                     count = None if known.count is None or count is None else known.count + count
-                self.topics[name] = Topic(name, topic.type, count)
+                self.topics[name] = replace(topic, count=count)
         self._note_problems()
 
     def read(
@@ -81,8 +91,24 @@ class Records:
         for file in self._files:
             present = [name for name in topics if name in file.topics]
             if present:
-                yield from file.records(present, start_ns, stop_ns)
+                whole = start_ns is None and stop_ns is None
+                yield from self._counted(file, present) if whole else file.records(present, start_ns, stop_ns)
                 self._note_problems()
+
+    def _counted(self, file: StorageFile, topics: list[str]) -> Iterator[Record]:
+        """All messages of these topics; what the file announces is compared with what was there."""
+        found = dict.fromkeys(topics, 0)
+        for record in file.records(topics, None, None):
+            found[record.topic] += 1
+            yield record
+        if file.problem:
+            return
+        for name, number in found.items():
+            announced = file.topics[name].count
+            if announced is not None and announced != number:
+                text = f"{name}: {number} messages could be read, {announced} are announced ({self.path.name})"
+                if text not in self.warnings:
+                    self.warnings.append(text)
 
     def first(self, topic: str) -> Record | None:
         """The first message of a topic, or None."""
@@ -95,14 +121,20 @@ class Records:
             BagError: the bytes are no message of that type.
         """
         data = record.data
+        encoding = self.topics[record.topic].encoding
+        if encoding not in ("cdr", "ros1"):
+            raise BagError(
+                f"the messages on {record.topic} ({record.type or 'no type'}) are in {encoding or 'no'} encoding: only "
+                "messages of ROS are read"
+            )
         try:
-            if self.ros1:
-                return self._store.deserialize_ros1(data, record.type)
+            if encoding == "ros1":
+                return ros1_typestore().deserialize_ros1(data, record.type)
             if bytes(data[:4]) == _ZSTD_MAGIC:  # compressed message by message; CDR starts with 00
                 import zstandard
 
                 data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
-            return self._store.deserialize_cdr(data, record.type)
+            return ros2_typestore().deserialize_cdr(data, record.type)
         except Exception as error:  # noqa: BLE001 - damaged bytes make the parser fail in any way
             raise BagError(
                 f"a message on {record.topic} at {record.log_time_ns / 1e9:.3f} s is no {record.type} "

@@ -10,10 +10,14 @@ from ros2_densematch.io.sources.log import SourceLog
 from ros2_densematch.io.sources.options import SourceOptions
 from ros2_densematch.io.sources.records import BagError, Records
 from ros2_densematch.io.sources.stamps import stamp_of
-from ros2_densematch.messages.image import is_depth
+from ros2_densematch.messages.image import is_depth, may_be_depth
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+# Images and videos of other makers, which are named with the way out.
+_OTHER_IMAGES = re.compile(r"(Compressed|Raw)?(Image|Video)|FFMPEGPacket|H26[45]|VideoFrame", re.IGNORECASE)
+_REMEDY = "record or convert them as sensor_msgs/msg/CompressedImage (jpeg, png) or sensor_msgs/msg/Image"
+_DEPTH_NAME = re.compile(r"depth|disparity|range", re.IGNORECASE)
 _TRANSPORTS = ("/compressedDepth", "/compressed")
 _TRUTH = re.compile(r"ground_?truth|(^|[/_])gt([/_]|$)|mocap|vicon|optitrack", re.IGNORECASE)
 
@@ -27,12 +31,15 @@ def image_topic(records: Records, options: SourceOptions, log: SourceLog) -> str
     if options.image_topic is not None:
         return named_topic(records, options.image_topic, IMAGE_TYPES, "--image-topic", log)
     found = [t.name for t in records.topics.values() if t.type in IMAGE_TYPES and not _holds_depth(records, t.name)]
+    filled = [name for name in found if records.topics[name].count != 0]
+    found = filled or ([] if records.warnings else found)
     if not found:
-        raise BagError(
-            f"{records.path} has no topic with images (sensor_msgs Image or CompressedImage); "
-            f"its topics: {records.describe_topics()}"
-        )
-    found.sort(key=lambda name: (camera_info_topic(records, name) is None, name))
+        raise BagError(_no_images(records))
+    # 16-bit grey values may be depth; a topic's name tells more than its place in the alphabet.
+    doubtful = {name for name in found if _may_hold_depth(records, name)}
+    found.sort(key=lambda name: (name in doubtful, camera_info_topic(records, name) is None, name))
+    if found[0] in doubtful and _DEPTH_NAME.search(found[0]):
+        log.warn(f"{found[0]} has 16-bit grey images and the name of depth: if it is depth, name it with --depth-topic")
     if len(found) > 1:
         log.note(f"images are read from {found[0]} (name another with --image-topic: {', '.join(found[1:])})")
     else:
@@ -50,9 +57,11 @@ def named_topic(records: Records, name: str, types: tuple[str, ...], option: str
         topic = records.topics.get(candidate)
         if topic is None:
             continue
-        if topic.type not in types:
+        if topic.type not in types or topic.encoding not in ("cdr", "ros1"):
             kinds = " or ".join(types)
-            raise BagError(f"{option} {name}: the topic's type is {topic.type}, it must be {kinds}")
+            encoding = "" if topic.encoding in ("cdr", "ros1") else f" in {topic.encoding or 'no'} encoding"
+            remedy = f": {_REMEDY}" if types is IMAGE_TYPES and _OTHER_IMAGES.search(topic.type) else ""
+            raise BagError(f"{option} {name}: the topic's type is {topic.type}{encoding}, it must be {kinds}{remedy}")
         if candidate != name:
             log.note(f"{option} {name} is read from {candidate}")
         return candidate
@@ -114,6 +123,26 @@ def camera_infos(
     return f"none of the {passed_over} CameraInfo on {topic} can be used ({why})"
 
 
+def _no_images(records: Records) -> str:
+    """Why no image topic was found, with what is there instead and the way out."""
+    if records.warnings:
+        return (
+            f"no image lies in what can be read of {records.path} ({'; '.join(records.warnings)}); topics: "
+            f"{records.describe_topics()}"
+        )
+    text = (
+        f"{records.path} has no topic with images (sensor_msgs Image or CompressedImage); "
+        f"its topics: {records.describe_topics()}"
+    )
+    others = [t for t in records.topics.values() if _OTHER_IMAGES.search(t.type)]
+    if others:
+        names = ", ".join(
+            f"{t.name} ({t.type}{'' if t.encoding in ('cdr', 'ros1') else ', ' + t.encoding})" for t in others
+        )
+        text += f". Not read: {names}: {_REMEDY}"
+    return text
+
+
 def ground_truth_topics(records: Records, pose_types: tuple[str, ...]) -> list[str]:
     """Topics of poses whose name says that they are true, in alphabetical order."""
     return sorted(t.name for t in records.topics.values() if t.type in pose_types and _TRUTH.search(t.name))
@@ -134,6 +163,11 @@ def _holds_depth(records: Records, topic: str) -> bool:
         return True
     msg = first_message(records, topic)
     return msg is not None and is_depth(msg)
+
+
+def _may_hold_depth(records: Records, topic: str) -> bool:
+    msg = first_message(records, topic)
+    return msg is not None and may_be_depth(msg)
 
 
 def _camera_info_of_frame(records: Records, frame_id: str, log: SourceLog) -> str | None:
