@@ -300,7 +300,7 @@ def generate(folder: Path, photos: int = 6) -> None:
 
 def main() -> int:
     """Tries recipes; 1 where a loss does not fall."""
-    parser = argparse.ArgumentParser(prog="python -m ros2_densematch.training.smoke", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python test/training/smoke.py", description=__doc__)
     parser.add_argument("recipes", nargs="+", type=Path, help="config/training/*.yaml")
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
