@@ -46,7 +46,7 @@ golden: $(INSTALLED)
 	DENSEMATCH_GOLDEN_COMPLETE=1 "$(BIN)/python" -m pytest test/golden $(PYTEST_ARGS)
 
 train-smoke: $(INSTALLED)
-	OMP_NUM_THREADS=1 "$(BIN)/python" -m ros2_densematch.training.smoke config/training/*.yaml
+	OMP_NUM_THREADS=1 "$(BIN)/python" test/training/smoke.py config/training/*.yaml
 
 lint: $(INSTALLED)
 	"$(BIN)/ruff" check .

@@ -37,7 +37,7 @@ def start_weights(folder: Path) -> str:
 
     from ros2_densematch.matchers.gcm.network import GcmNetwork
     from ros2_densematch.nn.efficientnet_lite import load_imagenet
-    from ros2_densematch.training.descriptor import imagenet_state
+    from ros2_densematch.training.stages.descriptor import imagenet_state
 
     torch.manual_seed(0)
     network = GcmNetwork()

@@ -75,7 +75,7 @@ def average_pooling(_: Path) -> Descriptor:
 
 def efficientnet(_: Path) -> Descriptor:
     """ImageNet features of strides 4, 8 and 16, each standardised over the image and of length 1."""
-    from ros2_densematch.training.descriptor import imagenet_state
+    from ros2_densematch.training.stages.descriptor import imagenet_state
 
     network = EfficientNetLite0()
     load_imagenet(network, imagenet_state())
@@ -115,7 +115,7 @@ def disk(folder: Path) -> Descriptor:
 
 def edgepoint2(folder: Path) -> Descriptor:
     """64 numbers at stride 4: the teacher of ours."""
-    from ros2_densematch.training.teachers import EdgePoint2Teacher
+    from ros2_densematch.training.stages.teachers import EdgePoint2Teacher
 
     try:
         teacher = EdgePoint2Teacher(folder / "EdgePoint2")

@@ -13,24 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
+from ros2_densematch.evaluation.scores.calibration import average_precision, calibration
 from ros2_densematch.matchers.gcm.matcher import GcmMatcher
-from ros2_densematch.training.homography_pairs import HomographyPairs
-from ros2_densematch.training.judged_pairs import JudgedPhotos, JudgedPhotoSets, JudgedScenes, JudgedSource
-from ros2_densematch.training.match_filter import reliability
-from ros2_densematch.training.multiview_pairs import MultiviewPairs
-from ros2_densematch.training.photometric import PhotometricConfig, augment
-from ros2_densematch.training.sample import ImageStore
-from ros2_densematch.training.scene_cache import SceneRenderConfig, fill_cache
-from ros2_densematch.training.scene_dressing import SceneLibrary
-from ros2_densematch.training.scene_pairs import ScenePairs
+from ros2_densematch.training.data.judged import JudgedSource
+from ros2_densematch.training.data.multiview import MultiviewPairs
+from ros2_densematch.training.data.photometric import PhotometricConfig, augment
+from ros2_densematch.training.data.photos import HomographyPairs
+from ros2_densematch.training.data.scenes import ScenePairs
+from ros2_densematch.training.images import ImageStore
+from ros2_densematch.training.scenes.cache import SceneRenderConfig, fill_cache
+from ros2_densematch.training.scenes.dressing import SceneLibrary
 
 GROUPS = 160  # as in config/training/gcm-small.yaml
-
-
-def average_precision(score: np.ndarray, right: np.ndarray) -> float:
-    """Area under precision over recall when the candidates are ranked by `score`."""
-    hits = right[np.argsort(-score, kind="stable")]
-    return float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
 
 
 def main() -> None:
@@ -47,9 +41,9 @@ def main() -> None:
     )
     store = ImageStore()
     sources: list[JudgedSource] = [
-        JudgedPhotos(HomographyPairs(arguments.data / "train_photos", store=store)),
-        JudgedPhotoSets(MultiviewPairs(arguments.data / "train_multiview" / "photos", store=store), store),
-        JudgedScenes(ScenePairs(arguments.scenes, groups=GROUPS)),
+        HomographyPairs(arguments.data / "train_photos", store=store).judged(),
+        MultiviewPairs(arguments.data / "train_multiview" / "photos", store=store).judged(),
+        ScenePairs(arguments.scenes, groups=GROUPS).judged(),
     ]
     matcher = GcmMatcher(device="cpu", weights=None if arguments.weights is None else str(arguments.weights))
     photometric = PhotometricConfig(strength=0.5)
@@ -65,11 +59,12 @@ def main() -> None:
         correlation.append(candidates.correlation[judged])
         right.append(verdict[judged] == 1)
     p, c, r = np.concatenate(score), np.concatenate(correlation), np.concatenate(right)
-    error, curve = reliability(p, r)
-    print(f"{len(p)} judged candidates, {r.mean():.0%} right; expected calibration error {error:.3f}")
-    for mean, share, count in curve:
-        print(f"  score {mean:.2f}: {share:.2f} right ({count})")
-    print(f"average precision: filter {average_precision(p, r):.3f}, correlation alone {average_precision(c, r):.3f}")
+    found = calibration(p, r)
+    print(f"{len(p)} judged candidates, {r.mean():.0%} right; expected calibration error {found.expected_error:.3f}")
+    for bin in found.curve:
+        print(f"  score {bin.score:.2f}: {bin.share_right:.2f} right ({bin.count})")
+    alone = average_precision(c, r)
+    print(f"average precision: filter {found.average_precision:.3f}, correlation alone {alone:.3f}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from ros2_densematch.matchers.gcm.matcher import GcmMatcher
 from ros2_densematch.matchers.gcm.network import parameter_count
-from ros2_densematch.training.teachers import EdgePoint2Teacher
+from ros2_densematch.training.stages.teachers import EdgePoint2Teacher
 
 
 def images(data: Path, count: int) -> list[Path]:

@@ -26,7 +26,7 @@ from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.matchers.registry import load_matcher
 from ros2_densematch.tracking.frame import Frame
 from ros2_densematch.training.recipe import Recipe
-from ros2_densematch.training.trainer import train
+from ros2_densematch.training.run.trainer import train
 
 RECIPE = Path(__file__).parents[1] / "config" / "training" / "finetune.yaml"
 GAP_S = 1.0

@@ -35,8 +35,8 @@ def command(
     from ros2_densematch.training.recipe import load_recipe
 
     recipe = load_recipe(config)  # before the slow imports: a mistake in the recipe shows at once
-    from ros2_densematch.training.processes import Processes
-    from ros2_densematch.training.trainer import train
+    from ros2_densematch.training.run.processes import Processes
+    from ros2_densematch.training.run.trainer import train
 
     primary = Processes.from_environment().primary
     with ExitStack() as stack:

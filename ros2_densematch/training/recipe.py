@@ -8,91 +8,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ros2_densematch.training.csv_pairs import CsvPairsConfig
-from ros2_densematch.training.homography_pairs import HomographyConfig
-from ros2_densematch.training.megadepth_pairs import MegaDepthConfig
-from ros2_densematch.training.multiview_pairs import MultiviewConfig
-from ros2_densematch.training.photometric import PhotometricConfig
-from ros2_densematch.training.recording_pairs import BagConfig
-from ros2_densematch.training.scannet_pairs import ScanNetConfig
-from ros2_densematch.training.scene_cache import SceneRenderConfig
-from ros2_densematch.training.scene_pairs import ScenePairsConfig
+from ros2_densematch.training.data.photometric import PhotometricConfig
+from ros2_densematch.training.data.sources import AnySource
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PhotosSource(_Part):
-    """Single photos, two crops related by a homography."""
-
-    kind: Literal["photos"]
-    weight: float = Field(gt=0, description="how often, relative to the other sources")
-    folder: Path = Field(Path("train_photos"), description="relative to the data folder")
-    settings: HomographyConfig = HomographyConfig()
-
-
-class MultiviewSource(_Part):
-    """Real photo sets with point tracks."""
-
-    kind: Literal["multiview"]
-    weight: float = Field(gt=0)
-    folder: Path = Field(Path("train_multiview/photos"), description="relative to the data folder")
-    settings: MultiviewConfig = MultiviewConfig()
-
-
-class ScenesSource(_Part):
-    """Rendered scenes. What is not in the cache yet is rendered before the first step."""
-
-    kind: Literal["scenes"]
-    weight: float = Field(gt=0)
-    folder: Path = Field(Path("train_scenes"), description="relative to the data folder")
-    cache: Path | None = Field(None, description="rendered views; default: the folder `scenes` of the output folder")
-    processes: int = Field(1, ge=1, description="processes that render")
-    render: SceneRenderConfig = SceneRenderConfig()
-    settings: ScenePairsConfig = ScenePairsConfig()
-
-
-class MegaDepthSource(_Part):
-    """MegaDepth with DKM's scene lists."""
-
-    kind: Literal["megadepth"]
-    weight: float = Field(gt=0)
-    folder: Path = Field(Path("megadepth"), description="holds prep_scene_info; relative to the data folder")
-    settings: MegaDepthConfig = MegaDepthConfig()
-
-
-class ScanNetSource(_Part):
-    """ScanNet with LoFTR's lists."""
-
-    kind: Literal["scannet"]
-    weight: float = Field(gt=0)
-    folder: Path = Field(Path("scannet"), description="holds scannet_indices and scans; relative to the data folder")
-    settings: ScanNetConfig = ScanNetConfig()
-
-
-class PairsCsvSource(_Part):
-    """Pairs of photos that show the same thing, without points."""
-
-    kind: Literal["pairs_csv"]
-    weight: float = Field(gt=0)
-    folder: Path = Field(description="the CSV file, relative to the data folder")
-    settings: CsvPairsConfig = CsvPairsConfig()
-
-
-class BagSource(_Part):
-    """A recording: bag, video, folder with frames.csv, or folder of images in order."""
-
-    kind: Literal["bag"]
-    weight: float = Field(gt=0)
-    folder: Path = Field(description="the recording, relative to the data folder")
-    cache: Path | None = Field(
-        None, description="matches of neighbouring frames; default: `labels` of the output folder"
-    )
-    settings: BagConfig = BagConfig()
-
-
-AnySource = PhotosSource | MultiviewSource | ScenesSource | MegaDepthSource | ScanNetSource | PairsCsvSource | BagSource
 
 
 class ValidationRecipe(_Part):
@@ -111,16 +32,16 @@ class DataRecipe(_Part):
     size: int = Field(256, ge=32, multiple_of=16, description="crops are size x size pixels")
     max_points: int = Field(1024, ge=16, description="correspondences in a sample, padded")
     batch_pairs: int = Field(8, ge=1, description="pairs a step")
-    dense: bool = Field(False, description="samples hold a warp for every pixel too, see training.sample")
+    dense: bool = Field(False, description="samples hold a warp for every pixel too, see training.data.sample")
     workers: int = Field(0, ge=0, description="processes that make samples; 0 makes them in the training process")
     sources: list[Annotated[AnySource, Field(discriminator="kind")]] = Field(min_length=1)
     photometric: PhotometricConfig = PhotometricConfig()
 
 
 class StageRecipe(_Part):
-    """One stage: a module of `training.stages`, trained for a number of steps."""
+    """One stage: a stage of `training.stages.registry`, trained for a number of steps."""
 
-    stage: str = Field(description="name of a stage that training.stages knows")
+    stage: str = Field(description="name of a stage that training.stages.registry knows")
     max_steps: int = Field(gt=0, description="length of the stage")
     accumulate: int = Field(1, ge=1, description="a step's pairs are worked off in so many parts")
     precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="16-mixed needs a CUDA device")

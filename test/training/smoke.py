@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import lightning
 import numpy as np
 import torch
 import yaml
@@ -26,11 +25,13 @@ from torch.utils.data import default_collate
 
 from ros2_densematch.matchers.registry import load_matcher
 from ros2_densematch.matchers.roma.network import RomaNetwork
-from ros2_densematch.training.dataset import PairDataset
+from ros2_densematch.training.data.dataset import PairDataset
+from ros2_densematch.training.data.source import Opening
+from ros2_densematch.training.data.sources import open_sources
 from ros2_densematch.training.recipe import Recipe
-from ros2_densematch.training.run_files import write_weights
-from ros2_densematch.training.sources import open_sources
-from ros2_densematch.training.stages import build_stage, exported_state
+from ros2_densematch.training.run.files import write_weights
+from ros2_densematch.training.stages.base import Stage, exported_state
+from ros2_densematch.training.stages.registry import build_stage
 
 STEPS = 20
 # a fall of a fifth, and of this much where the first loss is near zero
@@ -176,10 +177,8 @@ def try_recipe(path: Path, data: Path, out: Path) -> list[Tried]:
         start = time.process_time()
         torch.manual_seed(number)
         module = build_stage(stage, data)
-        if state:
-            start_from: Any = getattr(module, "start_from", None)
-            if start_from is not None and "initial_weights" not in TINY[path.stem].stages[number]:
-                start_from(state)
+        if state and "initial_weights" not in TINY[path.stem].stages[number]:
+            module.start_from(state)
         if isinstance(network := getattr(module, "network", None), RomaNetwork):
             options["dinov2_weights"] = network.dinov2.state_dict()
         batch = _batch(recipe, module, data, out)
@@ -194,13 +193,11 @@ def try_recipe(path: Path, data: Path, out: Path) -> list[Tried]:
     return tried
 
 
-def _batch(recipe: Recipe, module: lightning.LightningModule, data: Path, out: Path) -> dict[str, Tensor]:
-    sources = open_sources(recipe, data, out, lambda *_: None)
-    make_dataset: Any = getattr(module, "make_dataset", None)
+def _batch(recipe: Recipe, module: Stage, data: Path, out: Path) -> dict[str, Tensor]:
     settings = recipe.data
-    if make_dataset is not None:
-        dataset = make_dataset(sources, out, settings.photometric)
-    else:
+    sources = open_sources(settings.sources, data, Opening(out, lambda *_: None, dense=settings.dense))
+    dataset = module.make_dataset(sources, out, settings.photometric)
+    if dataset is None:
         dataset = PairDataset(
             sources,
             size=settings.size,
@@ -212,7 +209,7 @@ def _batch(recipe: Recipe, module: lightning.LightningModule, data: Path, out: P
     return batch
 
 
-def _descend(module: lightning.LightningModule, batch: dict[str, Tensor], clip: float) -> Iterator[float]:
+def _descend(module: Stage, batch: dict[str, Tensor], clip: float) -> Iterator[float]:
     """The loss before each step; ends early where it stays a fifth below the first."""
     configured: Any = module.configure_optimizers()
     optimizer: torch.optim.Optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
@@ -264,7 +261,7 @@ class _Replay:
         return self._outputs[self._next - 1]
 
 
-def _frozen_encoder(module: lightning.LightningModule) -> list[nn.Module]:
+def _frozen_encoder(module: Stage) -> list[nn.Module]:
     """The encoder that the module only reads, if there is one."""
     network: Any = getattr(module, "network", None)
     encoder = network.dinov2 if isinstance(network, RomaNetwork) else getattr(network, "FeatureExtraction", None)

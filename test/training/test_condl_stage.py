@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ros2_densematch.training.condl import CondlConfig, CondlModule
-from ros2_densematch.training.contrastive import contrastive_loss, sample_map
-from ros2_densematch.training.occlusion import OcclusionConfig
+from ros2_densematch.training.stages.condl import CondlConfig, CondlModule
+from ros2_densematch.training.stages.contrastive import contrastive_loss, sample_map
+from ros2_densematch.training.stages.occlusion import OcclusionConfig
 
 
 def batch_of(groups: list[int]) -> dict[str, torch.Tensor]:

@@ -17,19 +17,22 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from ros2_densematch.messages import conversions
 from ros2_densematch.messages.typestore import message_class
-from ros2_densematch.training.csv_pairs import CsvPairs, CsvPairsConfig
-from ros2_densematch.training.dataset import PairDataset
-from ros2_densematch.training.judged_pairs import JudgedScenes
-from ros2_densematch.training.megadepth_pairs import MegaDepthConfig, MegaDepthPairs
-from ros2_densematch.training.neighbour_pairs import NeighbourConfig
-from ros2_densematch.training.posed_views import ViewPair
+from ros2_densematch.training.data.bag import BagConfig, RecordingPairs
+from ros2_densematch.training.data.dataset import PairDataset
+from ros2_densematch.training.data.judged import JudgedViews
+from ros2_densematch.training.data.megadepth import MegaDepthConfig, MegaDepthPairs
+from ros2_densematch.training.data.neighbours import NeighbourConfig
+from ros2_densematch.training.data.pairs_csv import CsvPairs, CsvPairsConfig
+from ros2_densematch.training.data.posed_views import ViewPair
+from ros2_densematch.training.data.recording import RecordingConfig
+from ros2_densematch.training.data.restricted_pickle import read_numpy_dictionary
+from ros2_densematch.training.data.sample import Pair, Part
+from ros2_densematch.training.data.scannet import ScanNetConfig, ScanNetPairs
+from ros2_densematch.training.data.source import Opening
+from ros2_densematch.training.data.sources import open_sources
+from ros2_densematch.training.images import TrainingDataError
 from ros2_densematch.training.recipe import Recipe
-from ros2_densematch.training.recording import RecordingConfig
-from ros2_densematch.training.recording_pairs import BagConfig, RecordingPairs
-from ros2_densematch.training.restricted_pickle import read_numpy_dictionary
-from ros2_densematch.training.sample import Pair, Part, TrainingDataError
-from ros2_densematch.training.scannet_pairs import ScanNetConfig, ScanNetPairs
-from ros2_densematch.training.sources import fit_to_data, open_sources
+from ros2_densematch.training.run.fitting import fit_to_data
 
 WIDTH, HEIGHT, FOCAL, WALL = 128, 96, 100.0, 2.0
 K = np.array([[FOCAL, 0, 63.5], [0, FOCAL, 47.5], [0, 0, 1]])
@@ -404,7 +407,7 @@ def test_a_recording_with_depth_and_poses_gives_exact_warps(tmp_path, kind):
 def test_frames_with_depth_judge_any_match(tmp_path):
     source = RecordingPairs(write_sequence(tmp_path), config=BagConfig(homographies=0.0))
     shift = -FOCAL * source.draw_views(np.random.default_rng(3)).T_1_from_0[0, 3] / WALL
-    judge = JudgedScenes(source).draw(np.random.default_rng(3)).judge
+    judge = JudgedViews(source).draw(np.random.default_rng(3)).judge
     here = np.array([[64.0, 40.0], [64.0, 40.0], [64.0, 60.0]])
     there = here - [[shift, 0], [shift + 4, 0], [shift, 1]]
     assert judge(here, there).tolist() == [1, 0, 1]
@@ -526,7 +529,7 @@ def test_a_data_folder_of_another_kind_takes_the_place_of_the_recipes_sources(tm
         changed, said = fit_to_data(recipe(photos), data)
         assert [s.kind for s in changed.data.sources] == [kind]
         assert f"of the kind `{kind}`" in said
-        sources = open_sources(changed, data, tmp_path / "out", lambda *_: None)
+        sources = open_sources(changed.data.sources, data, Opening(tmp_path / "out", lambda *_: None))
         assert sources[0][0].draw(np.random.default_rng(0), 64).image0.shape == (64, 64, 3)
     wanted = {"kind": "megadepth", "weight": 2, "folder": "megadepth", "settings": {"max_pairs": 7}}
     kept = fit_to_data(recipe(wanted), megadepth)[0].data.sources[0]
@@ -561,5 +564,5 @@ def test_photos_anywhere_below_the_data_folder_give_way_to_a_bag(tmp_path):
 def test_dense_recipes_leave_matched_neighbours_out(tmp_path):
     path = write_bag(tmp_path / "bag", depth=False)
     changed, _ = fit_to_data(recipe(dense=True), path)
-    [(source, _)] = open_sources(changed, path, tmp_path / "out", lambda *_: None)
+    [(source, _)] = open_sources(changed.data.sources, path, Opening(tmp_path / "out", lambda *_: None, dense=True))
     assert source.has_dense

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from ros2_densematch.training.dataset import PairDataset
-from ros2_densematch.training.homography_pairs import HomographyPairs
-from ros2_densematch.training.photometric import PhotometricConfig
-from ros2_densematch.training.posed_views import CropConfig, ViewPair, crop_pair, dense_from_views
-from ros2_densematch.training.sample import Pair, normalised_warp
+from ros2_densematch.training.data.dataset import PairDataset
+from ros2_densematch.training.data.photometric import PhotometricConfig
+from ros2_densematch.training.data.photos import HomographyPairs
+from ros2_densematch.training.data.posed_views import CropConfig, ViewPair, crop_pair, dense_from_views
+from ros2_densematch.training.data.sample import Pair, normalised_warp
+from ros2_densematch.training.data.source import PairSource
 
 NEVER = dict.fromkeys(set(PhotometricConfig.model_fields) - {"strength"}, 0.0)
 UNCHANGED = PhotometricConfig(strength=0.0, **NEVER)
@@ -144,7 +145,7 @@ def test_pairs_of_one_photo_form_a_group_and_nameless_pairs_one_each(photos):
     groups = [int(dataset[i]["group"]) for i in range(12)]
     assert set(groups) == {0, 1, 2}
 
-    class Nameless:
+    class Nameless(PairSource):
         name, has_dense = "nameless", False
 
         def draw(self, rng, size):
@@ -153,6 +154,9 @@ def test_pairs_of_one_photo_form_a_group_and_nameless_pairs_one_each(photos):
 
         def files(self):
             return []
+
+        def __len__(self):
+            return 1
 
     nameless = PairDataset([(Nameless(), 1.0)], size=32, max_points=16)
     groups = [int(nameless[i]["group"]) for i in range(4)]

@@ -16,22 +16,23 @@ from ros2_densematch.matchers.gcm.candidates import Candidates
 from ros2_densematch.matchers.gcm.match_filter import EDGE_FEATURES, NEIGHBOURS, NODE_FEATURES
 from ros2_densematch.matchers.gcm.matcher import GcmMatcher
 from ros2_densematch.simulation import textures
-from ros2_densematch.training.homography_pairs import HomographyPairs
-from ros2_densematch.training.judged_pairs import JudgedPhotos, JudgedPhotoSets, JudgedScenes
-from ros2_densematch.training.match_filter import (
+from ros2_densematch.training.data.judged import JudgedViews
+from ros2_densematch.training.data.multiview import JudgedPhotoSets
+from ros2_densematch.training.data.pairs_csv import CsvPairs
+from ros2_densematch.training.data.photometric import PhotometricConfig
+from ros2_densematch.training.data.photos import HomographyPairs, JudgedPhotos
+from ros2_densematch.training.data.scenes import ViewPair
+from ros2_densematch.training.images import ImageStore
+from ros2_densematch.training.recipe import Recipe
+from ros2_densematch.training.run.trainer import train
+from ros2_densematch.training.stages.match_filter import (
     MAX_MATCHES,
     GraphDataset,
     MatchFilterConfig,
     MatchFilterModule,
     _padded,
     lead_astray,
-    reliability,
 )
-from ros2_densematch.training.photometric import PhotometricConfig
-from ros2_densematch.training.recipe import Recipe
-from ros2_densematch.training.sample import ImageStore
-from ros2_densematch.training.scene_pairs import ViewPair
-from ros2_densematch.training.trainer import train
 from ros2_densematch.weights.catalogue import path_of
 
 K = np.array([[200.0, 0, 99.5], [0, 200.0, 74.5], [0, 0, 1]])
@@ -208,7 +209,7 @@ class OneViewPair:
 
 
 def test_scenes_judge_by_depth_and_visibility() -> None:
-    judge = JudgedScenes(OneViewPair()).draw(np.random.default_rng(0)).judge  # type: ignore[arg-type]
+    judge = JudgedViews(OneViewPair()).draw(np.random.default_rng(0)).judge  # type: ignore[arg-type]
     shift = np.array([-20.0, 0.0])  # f * baseline / depth
     wall, hidden, unknown = np.array([[60.0, 80.0]]), np.array([[120.0, 80.0]]), np.array([[60.0, 5.0]])
     assert judge(wall, wall + shift).tolist() == [1]
@@ -240,9 +241,10 @@ def test_photo_sets_judge_by_epipolar_distance(tmp_path: Path) -> None:
 
 def test_a_source_that_cannot_judge_is_refused(tmp_path: Path) -> None:
     module = MatchFilterModule(MatchFilterConfig(initial_weights=path_of("gcm")))
-    source = SimpleNamespace(name="sketches")
-    with pytest.raises(ValueError, match="'sketches' cannot judge matches: use photos, multiview, or views"):
-        module.make_dataset([(source, 1.0)], tmp_path, PhotometricConfig())  # type: ignore[list-item]
+    file = tmp_path / "pairs.csv"
+    file.write_text("image0,image1\na.jpg,b.jpg\n")
+    with pytest.raises(ValueError, match="'pairs_csv' cannot judge matches: use photos, multiview, or views"):
+        module.make_dataset([(CsvPairs(file), 1.0)], tmp_path, PhotometricConfig())
 
 
 def test_the_stage_needs_a_network(data: Path, tmp_path: Path) -> None:
@@ -361,26 +363,3 @@ def test_a_filter_can_be_trained_further(data: Path, tmp_path: Path) -> None:
     save_file({k: v for k, v in shipped.items() if not k.startswith("filter.")}, str(bare))
     with pytest.raises(ValueError, match="continue_filter: the initial weights hold no match filter"):
         MatchFilterModule(config.model_copy(update={"initial_weights": bare}))
-
-
-def test_the_reliability_of_a_calibrated_filter_is_a_small_error() -> None:
-    rng = np.random.default_rng(0)
-    probability = rng.random(20_000)
-    error, curve = reliability(probability, rng.random(20_000) < probability)
-    assert error < 0.02
-    assert len(curve) == 10
-    assert sum(count for _, _, count in curve) == 20_000
-    assert all(abs(p - share) < 0.05 for p, share, _ in curve)
-
-
-def test_the_reliability_of_an_overconfident_filter_is_its_excess() -> None:
-    probability, right = np.full(1000, 0.95), np.arange(1000) % 2 == 0
-    error, curve = reliability(probability, right)
-    assert error == pytest.approx(0.45)
-    assert curve == [(pytest.approx(0.95), 0.5, 1000)]
-
-
-def test_probabilities_0_and_1_fall_into_the_outer_bins() -> None:
-    error, curve = reliability(np.array([0.0, 1.0]), np.array([False, True]))
-    assert error == 0
-    assert [count for _, _, count in curve] == [1, 1]

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ros2_densematch.training.photometric import PhotometricConfig, augment
+from ros2_densematch.training.data.photometric import PhotometricConfig, augment
 
 
 @pytest.fixture

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from smoke import generate
 
-from ros2_densematch.training import pseudo_labels
-from ros2_densematch.training.homography_pairs import HomographyConfig, HomographyPairs
-from ros2_densematch.training.photometric import PhotometricConfig
-from ros2_densematch.training.pseudo_labels import PseudoLabels, TeacherConfig
-from ros2_densematch.training.sample import TrainingDataError
-from ros2_densematch.training.smoke import generate
+from ros2_densematch.training.data import pseudo_labels
+from ros2_densematch.training.data.homography import HomographyConfig
+from ros2_densematch.training.data.photometric import PhotometricConfig
+from ros2_densematch.training.data.photos import HomographyPairs
+from ros2_densematch.training.data.pseudo_labels import PseudoLabels, TeacherConfig
+from ros2_densematch.training.images import TrainingDataError
 
 GCM = {"matcher": "gcm", "preset": "turbo", "min_matches": 20}
 # an untrained dense teacher: its warp is nonsense, but of the right form

@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from ros2_densematch.training.sample import TrainingDataError
-from ros2_densematch.training.scene_cache import SceneRenderConfig, fill_cache, group_path, render_group
-from ros2_densematch.training.scene_dressing import SceneLibrary, box_model
-from ros2_densematch.training.scene_jobs import render_missing
-from ros2_densematch.training.scene_model import TextureAtlas, load_scene, placed
-from ros2_densematch.training.scene_pairs import ScenePairs
-from ros2_densematch.training.scene_render import Lighting, View, World, depth_of, render
-from ros2_densematch.training.scene_views import camera_pose, warp_pixels
+from ros2_densematch.training.data.scenes import ScenePairs
+from ros2_densematch.training.images import TrainingDataError
+from ros2_densematch.training.scenes.cache import SceneRenderConfig, fill_cache, group_path, render_group
+from ros2_densematch.training.scenes.dressing import SceneLibrary, box_model
+from ros2_densematch.training.scenes.jobs import render_missing
+from ros2_densematch.training.scenes.model import TextureAtlas, load_scene, placed
+from ros2_densematch.training.scenes.ray_casting import Lighting, View, World, depth_of, render
+from ros2_densematch.training.scenes.views import camera_pose, warp_pixels
 
 CONFIG = SceneRenderConfig(groups=2, views=3, width=160, height=128)
 K = np.array([[120.0, 0, 79.5], [0, 120.0, 63.5], [0, 0, 1]])
@@ -171,7 +171,7 @@ def test_a_damaged_scene_is_named(tmp_path):
 
 
 def test_every_shared_scene_loads_and_has_a_known_region(shared_data):
-    from ros2_densematch.training.scene_views import REGIONS
+    from ros2_densematch.training.scenes.views import REGIONS
 
     paths = sorted(shared_data.need("train_scenes/scenes").glob("*.glb"))
     assert {p.stem for p in paths} == set(REGIONS)

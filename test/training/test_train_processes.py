@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ros2_densematch.training.loader import Batches, StepSampler
+from ros2_densematch.training.run.loader import Batches, StepSampler
 
 SCRIPT = Path(__file__).parent / "two_processes.py"
 

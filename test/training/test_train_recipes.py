@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from smoke import LEAST, TINY, Tried, generate, texture, tiny_recipe, try_recipe
 
 from ros2_densematch.cli.main import main
 from ros2_densematch.matchers.registry import list_matchers, load_matcher
 from ros2_densematch.nn.transformations import identity, transform_points
+from ros2_densematch.training.data.synthetic_warps import SyntheticWarps, random_theta
 from ros2_densematch.training.recipe import StageRecipe, load_recipe
-from ros2_densematch.training.run_files import write_weights
-from ros2_densematch.training.smoke import LEAST, TINY, Tried, generate, texture, tiny_recipe, try_recipe
-from ros2_densematch.training.stage_module import initial_state
-from ros2_densematch.training.stages import build_stage, exported_state, stage_config
-from ros2_densematch.training.synthetic_warps import SyntheticWarps, random_theta
-from ros2_densematch.training.trainer import train
+from ros2_densematch.training.run.files import write_weights
+from ros2_densematch.training.run.trainer import train
+from ros2_densematch.training.stages.base import exported_state
+from ros2_densematch.training.stages.initial_weights import initial_state
+from ros2_densematch.training.stages.registry import build_stage, stage_config
 
 RECIPES = sorted((Path(__file__).parents[2] / "config" / "training").glob("*.yaml"))
 # ten seconds of a free core and more, each

@@ -20,10 +20,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ros2_densematch.cli.main import main
-from ros2_densematch.training import stages
-from ros2_densematch.training.callbacks import TrainingDiverged
 from ros2_densematch.training.recipe import Recipe, load_recipe
-from ros2_densematch.training.trainer import train
+from ros2_densematch.training.run.callbacks import TrainingDiverged
+from ros2_densematch.training.run.trainer import train
+from ros2_densematch.training.stages import registry as stages
+from ros2_densematch.training.stages.base import Stage
 
 
 class TinyConfig(BaseModel):
@@ -33,7 +34,7 @@ class TinyConfig(BaseModel):
     prefix: str = "tiny"
 
 
-class Tiny(lightning.LightningModule):
+class Tiny(Stage):
     """Draws from all three random generators, has batch statistics, momentum and a schedule: all must be resumed."""
 
     hook = None

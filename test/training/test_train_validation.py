@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 
 import cv2
-import lightning
 import numpy as np
 import pytest
 import torch
@@ -19,11 +18,13 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file
 
 from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.training import stages
+from ros2_densematch.training.data.sample import DenseTruth
+from ros2_densematch.training.images import TrainingDataError
 from ros2_densematch.training.recipe import Recipe, ValidationRecipe
-from ros2_densematch.training.sample import DenseTruth, TrainingDataError
-from ros2_densematch.training.trainer import train
-from ros2_densematch.training.validation import draw_validation_pairs, judge
+from ros2_densematch.training.run.trainer import train
+from ros2_densematch.training.run.validation import draw_validation_pairs, judge
+from ros2_densematch.training.stages import registry as stages
+from ros2_densematch.training.stages.base import Stage
 from ros2_densematch.weights.catalogue import path_of
 
 
@@ -33,7 +34,7 @@ class FrozenConfig(BaseModel):
     whole: bool = True
 
 
-class Frozen(lightning.LightningModule):
+class Frozen(Stage):
     """Trains a scrap beside the weights of `gcm` that ship, and exports those."""
 
     hook = None
@@ -168,7 +169,7 @@ def test_where_nothing_can_be_held_out_it_is_said(data, tmp_path):
 
 
 def test_the_same_pairs_are_measured_every_time(data, tmp_path):
-    from ros2_densematch.training.homography_pairs import HomographyPairs
+    from ros2_densematch.training.data.photos import HomographyPairs
 
     source = HomographyPairs(data / "train_photos")
     first, second = (draw_validation_pairs([(source, 1.0)], ValidationRecipe(pairs=3), 64, seed=5) for _ in range(2))

@@ -11,11 +11,11 @@ from torch.nn import functional
 from ros2_densematch.matchers.common.dense.network import ScaleOutput
 from ros2_densematch.nn.gaussian_process import GaussianProcess
 from ros2_densematch.nn.grid import cell_centres
-from ros2_densematch.training.contrastive import contrastive_loss, even_grid, retrieval, sample_map
-from ros2_densematch.training.dense_losses import Truth, anchor_loss, dkm_losses, roma_losses, truth_at
-from ros2_densematch.training.dense_matching import mirrored
-from ros2_densematch.training.occlusion import OcclusionConfig, occlude
-from ros2_densematch.training.stage_module import CosineDecay, Milestones
+from ros2_densematch.training.stages.contrastive import contrastive_loss, even_grid, retrieval, sample_map
+from ros2_densematch.training.stages.dense_losses import Truth, anchor_loss, dkm_losses, roma_losses, truth_at
+from ros2_densematch.training.stages.dense_matching import mirrored
+from ros2_densematch.training.stages.occlusion import OcclusionConfig, occlude
+from ros2_densematch.training.stages.schedules import CosineDecay, Milestones
 
 SIZE = 32
 

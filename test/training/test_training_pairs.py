@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from ros2_densematch.training.dataset import PairDataset
-from ros2_densematch.training.homography_pairs import HomographyPairs
-from ros2_densematch.training.multiview_pairs import MultiviewPairs
-from ros2_densematch.training.photometric import PhotometricConfig
-from ros2_densematch.training.sample import Pair, TrainingDataError, kept_inside, similarity, warp_crop
+from ros2_densematch.training.data.crops import kept_inside, similarity, warp_crop
+from ros2_densematch.training.data.dataset import PairDataset
+from ros2_densematch.training.data.multiview import MultiviewPairs
+from ros2_densematch.training.data.photometric import PhotometricConfig
+from ros2_densematch.training.data.photos import HomographyPairs
+from ros2_densematch.training.data.sample import Pair
+from ros2_densematch.training.images import TrainingDataError
 
 
 def write_photo(path: Path, seed: int, width: int = 320, height: int = 240) -> None:

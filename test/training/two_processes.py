@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import lightning
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from ros2_densematch.training import stages
 from ros2_densematch.training.recipe import Recipe
-from ros2_densematch.training.trainer import train
+from ros2_densematch.training.run.trainer import train
+from ros2_densematch.training.stages import registry as stages
+from ros2_densematch.training.stages.base import Stage
 
 
 class EvenConfig(BaseModel):
@@ -28,7 +28,7 @@ class EvenConfig(BaseModel):
     dropout: float = 0.0
 
 
-class Even(lightning.LightningModule):
+class Even(Stage):
     """Its loss is a mean over pairs: however the pairs of a step are shared out, the gradient is the same."""
 
     def __init__(self, config: EvenConfig) -> None:
