@@ -29,6 +29,18 @@ LAYERS = [
     {"live", "training"},
     {"cli"},
 ]
+# The same inside parts that have floors of their own; what is not named stands with the part's other files.
+FLOORS = {
+    "io": [{"sources", "results"}],
+    "training": [
+        {"images", "fingerprint"},
+        {"scenes"},
+        {"data"},
+        {"recipe"},
+        {"stages"},
+        {"run"},
+    ],
+}
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 ROS = {"rclpy", "rcl_interfaces"}
 MODULE_OF = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "pillow": "PIL"}
@@ -73,6 +85,25 @@ def test_imports_run_one_way(repository: Path, modules: dict[Path, list[str]]) -
             if package != "ros2_densematch" or other not in LEVEL or other == part:
                 continue
             if LEVEL[other] >= LEVEL[part]:
+                against.append(f"{path.relative_to(repository)} imports {name}")
+    assert not against
+
+
+@pytest.mark.parametrize("part", FLOORS)
+def test_imports_inside_a_part_run_one_way(repository: Path, modules: dict[Path, list[str]], part: str) -> None:
+    level = {name: k for k, floor in enumerate(FLOORS[part]) for name in floor}
+    folder = repository / "ros2_densematch" / part
+    against = []
+    for path in sorted(folder.rglob("*.py")):
+        own = path.relative_to(folder).parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        assert own in level, f"{path.relative_to(repository)} has no place in FLOORS"
+        for name in modules[path]:
+            if not name.startswith(f"ros2_densematch.{part}."):
+                continue
+            other = name.split(".")[2]
+            if other != own and level[other] >= level[own]:
                 against.append(f"{path.relative_to(repository)} imports {name}")
     assert not against
 

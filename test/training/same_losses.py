@@ -1,11 +1,13 @@
 """Do two checkouts train alike? The losses of the first steps of every recipe, compared to the bit.
 
-    python test/training/same_losses.py OTHER_CHECKOUT [--steps 20] [--data ../shared/data] [--only NAME ...]
+    python test/training/same_losses.py OTHER_CHECKOUT [--steps 20] [--data ../shared/data] [--only NAME ...] [--resume]
 
 Each recipe is written once with small sizes (`tiny_recipe` of smoke.py), on generated photos and pairs; with `--data`
 also one recipe a kind of source, on the open training material and a recording. Both checkouts then train from the same
 files through their own `densematch train`, each in a process of its own; what is compared are the 32-bit losses of each
-step and the SHA-256 of the tensors that the run leaves. Exit code 1 where anything differs.
+step and the SHA-256 of the tensors that the run leaves. With `--resume` the other checkout trains the first 7 steps and
+this one goes on in the same folder; the rest is compared with a run that was not interrupted. Exit code 1 where
+anything differs.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ lightning.Trainer.__init__ = with_log
 from ros2_densematch.cli.main import main
 
 out = sys.argv[2]
-code = main(["train", sys.argv[1], "--out", out, "--data", sys.argv[3]])
+code = main(["train", sys.argv[1], "--out", out, "--data", sys.argv[3], *sys.argv[4:]])
 digest = hashlib.sha256()
 if code == 0:
     for name, tensor in sorted(load_file(out + "/last.safetensors").items()):
@@ -52,6 +54,8 @@ if code == 0:
 with open(out + ".json", "w") as file:
     json.dump({"code": code, "losses": losses, "weights": digest.hexdigest()}, file)
 """
+
+INTERRUPTED = 7  # steps
 
 # One recipe for each kind of source: what it draws goes through the descriptor stage's losses.
 _SCENES = {
@@ -94,10 +98,10 @@ def shortened(recipe: dict[str, Any], steps: int) -> dict[str, Any]:
     return recipe
 
 
-def trained(checkout: Path, recipe: Path, out: Path, data: Path) -> dict[str, Any]:
+def trained(checkout: Path, recipe: Path, out: Path, data: Path, *options: str) -> dict[str, Any]:
     """Losses and weights of one run in one checkout."""
     environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", WORKER, str(recipe), str(out), str(data)]
+    command = [sys.executable, "-c", WORKER, str(recipe), str(out), str(data), *options]
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
     result = out.with_name(out.name + ".json")
     if not result.exists():
@@ -117,6 +121,7 @@ def main() -> int:
     parser.add_argument("other", type=Path, help="the checkout to compare with")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--data", type=Path, help="folder with train_photos, train_multiview, train_scenes, sequences")
+    parser.add_argument("--resume", action="store_true", help="this checkout goes on with runs of the other one")
     parser.add_argument("--only", nargs="+", default=[], help="names of recipes")
     arguments = parser.parse_args()
     checkouts = {"other": arguments.other.resolve(), "this": here}
@@ -137,9 +142,15 @@ def main() -> int:
                 continue
             file = work / f"{name}.yaml"
             file.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
-            runs = {key: trained(root, file, work / f"{name}-{key}", data) for key, root in checkouts.items()}
-            first, second = runs["other"], runs["this"]
-            same = list(first["losses"].values()) == list(second["losses"].values())
+            first = trained(checkouts["other"], file, work / f"{name}-other", data)
+            out = work / f"{name}-this"
+            if arguments.resume:
+                trained(checkouts["other"], file, out, data, "--max-steps", str(INTERRUPTED))
+            second = trained(here, file, out, data)
+            expected = list(first["losses"].values())
+            if arguments.resume:
+                expected[0] = expected[0][INTERRUPTED:]
+            same = expected == list(second["losses"].values())
             same_weights = first["weights"] == second["weights"]
             differing += not (same and same_weights)
             count = sum(map(len, second["losses"].values()))
