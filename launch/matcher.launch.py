@@ -3,14 +3,20 @@
 ros2 launch densematch matcher.launch.py camera:=/camera/color image:=image_raw
 ros2 launch densematch matcher.launch.py camera:=/camera depth:=aligned_depth/image_raw publish_tf:=true rviz:=true
 
-`ros2 launch densematch matcher.launch.py --show-args` lists the arguments. An empty argument leaves the value to the
-parameter file. The node configures and activates itself; with auto_activate:=false a lifecycle manager does.
+`ros2 launch densematch matcher.launch.py --show-args` lists the arguments: one for each topic and for each parameter of
+the node without a dot in its name. An empty argument leaves the value to the parameter file. Other parameters:
+params:="{tracker.min_inliers: 30}". The node configures and activates itself; with auto_activate:=false a lifecycle
+manager does.
 """
 
+import difflib
+import json
 from pathlib import Path
 
+import yaml
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
@@ -28,24 +34,19 @@ TOPICS = {
 }
 CALIBRATIONS = {"image": "camera_info", "depth": "depth_camera_info", "right_image": "right_camera_info"}
 
-# argument -> description; a value that is not empty goes before the parameter file
-PARAMETERS = {
-    "matcher": "matcher",
-    "preset": "preset of the matcher: speed against accuracy",
-    "device": "auto, cpu, cuda or cuda:N",
-    "image_transport": "raw or compressed",
-    "base_frame": "child frame of the odometry, as base_link",
-    "odom_frame": "frame of the odometry",
-    "publish_tf": "true: publish odom_frame -> base_frame while the scale is metric",
-    "auto_activate": "false: a lifecycle manager configures and activates the node",
-}
-BOOLEAN = {"publish_tf", "auto_activate"}
+# name -> {kind, description} of the node's parameters without a dot: parameters.json, which is made from the node's own
+# declarations (python -m ros2_densematch.live.reference). A parameter that a topic argument sets has no argument.
+PARAMETERS = json.loads((Path(__file__).resolve().parent / "parameters.json").read_text("utf-8"))
+NAMED_BY = {"depth": "depth_topic", "right_image": "right_image_topic", "odometry": "odometry_topic"}
+ARGUMENTS = {name: entry for name, entry in PARAMETERS.items() if name not in NAMED_BY.values()}
+KINDS = {"bool": bool, "integer": int, "double": float, "string": str}
 
 OTHERS = {
     "camera": ("", "namespace of the camera's topics, as /camera/color; empty: that of the node"),
     "namespace": ("", "namespace of the node"),
     "name": ("matcher", "name of the node"),
     "config": (str(CONFIG / "matcher.yaml"), "ROS parameter file"),
+    "params": ("{}", "more parameters, as {tracker.min_inliers: 30}"),
     "use_sim_time": ("false", "true: time comes from /clock"),
     "log_level": ("info", "debug, info, warn or error"),
     "rviz": ("false", "true: start rviz2 with the package's layout"),
@@ -74,15 +75,52 @@ def remappings_of(values):
     return [(TOPICS[a][0], topic_of(topic, values["camera"])) for a, topic in given.items() if topic]
 
 
+def parameter_of(name, value):
+    """The value of a parameter's argument in its type."""
+    kind = ARGUMENTS[name]["kind"]
+    if kind == "bool":
+        return truth_of(name, value)
+    try:
+        return KINDS[kind](value)
+    except ValueError:
+        raise ValueError(f"{name}:={value}: write a number ({kind})") from None
+
+
+def more_parameters(text):
+    """The parameters of params:=, flat."""
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict) or any(isinstance(value, (dict, list)) for value in found.values()):
+        raise ValueError(f'params:={text}: write names and values, as params:="{{tracker.min_inliers: 30}}"')
+    return found
+
+
 def parameters_of(values):
     """The parameters that were given as arguments, with their types."""
-    given = {name: values[name] for name in PARAMETERS if values[name]}
-    typed = {name: truth_of(name, value) if name in BOOLEAN else value for name, value in given.items()}
-    return typed | {"use_sim_time": truth_of("use_sim_time", values["use_sim_time"])}
+    given = {name: parameter_of(name, values[name]) for name in ARGUMENTS if values[name]}
+    # the inputs of the node by their own names: the remappings say which topics these are
+    named = {parameter: TOPICS[a][0] for a, parameter in NAMED_BY.items() if values[a]}
+    common = {"use_sim_time": truth_of("use_sim_time", values["use_sim_time"])}
+    return more_parameters(values["params"]) | given | named | common
+
+
+def near_misses(given):
+    """A warning for every argument that looks misspelt; others may belong to a file that includes this one."""
+    known = [*OTHERS, *TOPICS, *ARGUMENTS]
+    found = []
+    for name in sorted(set(given) - set(known)):
+        near = difflib.get_close_matches(name, known, 1, 0.8)
+        if near:
+            found.append(f"the argument {name} is not known here and has no effect: did you mean {near[0]}?")
+    return found
 
 
 def _start(context):
-    values = {name: LaunchConfiguration(name).perform(context) for name in (*OTHERS, *TOPICS, *PARAMETERS)}
+    values = {name: LaunchConfiguration(name).perform(context) for name in (*OTHERS, *TOPICS, *ARGUMENTS)}
+    for warning in near_misses(context.launch_configurations):
+        get_logger("densematch").warning(warning)
     config = Path(values["config"]).expanduser()
     if not config.is_file():
         raise FileNotFoundError(f"there is no parameter file {config}: check config:=")
@@ -109,7 +147,7 @@ def generate_launch_description():
     arguments = [
         *((name, default, text) for name, (default, text) in OTHERS.items()),
         *((name, default, text) for name, (_, default, text) in TOPICS.items()),
-        *((name, "", f"{text}; empty: from the parameter file") for name, text in PARAMETERS.items()),
+        *((name, "", f"{p['description']} Empty: from the parameter file.") for name, p in ARGUMENTS.items()),
     ]
     return LaunchDescription(
         [

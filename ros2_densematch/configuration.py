@@ -66,9 +66,28 @@ class Configuration(MatchingSettings):
         description=f"{_LIVE}configure and activate at start; false waits for a lifecycle manager.",
         json_schema_extra=_FIXED,
     )
-    image_transport: Literal["raw", "compressed"] = Field(
-        "raw",
-        description=f"{_LIVE}compressed subscribes <image>/compressed (jpeg or png), for the right image too.",
+    depth_topic: str = Field(
+        "",
+        description=f"{_LIVE}topic of depth images registered to the image: metric scale. Empty: none, "
+        "unless `depth` is remapped.",
+        json_schema_extra=_FIXED,
+    )
+    right_image_topic: str = Field(
+        "",
+        description=f"{_LIVE}topic of the right images of a rectified stereo pair: metric scale. Empty: none, unless "
+        "`right/image` is remapped.",
+        json_schema_extra=_FIXED,
+    )
+    odometry_topic: str = Field(
+        "",
+        description=f"{_LIVE}topic of the robot's metric odometry: metric scale. Empty: none, unless `odometry` is "
+        "remapped.",
+        json_schema_extra=_FIXED,
+    )
+    image_transport: Literal["auto", "raw", "compressed"] = Field(
+        "auto",
+        description=f"{_LIVE}auto takes raw images where they are advertised, else compressed ones; compressed "
+        "subscribes <image>/compressed (jpeg or png), for the right image too.",
         json_schema_extra=_FIXED,
     )
     depth_transport: Literal["raw", "compressedDepth"] = Field(

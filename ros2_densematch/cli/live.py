@@ -18,8 +18,8 @@ from ros2_densematch.cli.options import (
     configured,
 )
 
-# option -> input of the node; each becomes a remapping
-_INPUTS = ("image", "camera_info", "depth", "right/image", "odometry")
+# the node's parameter that says which topic an optional input has
+_PARAMETERS = {"depth": "depth_topic", "right/image": "right_image_topic", "odometry": "odometry_topic"}
 
 
 def command(
@@ -52,8 +52,13 @@ def command(
         if not mask.is_file():
             raise InputError(f"there is no mask {mask}: check --mask")
         configuration = configuration_from({**values_of(configuration), "mask": str(mask)}, "the command line")
-    given = (image_topic, camera_info_topic, depth_topic, right_image_topic, odometry_topic)
-    topics = dict(zip(_INPUTS, given, strict=True))
+    topics = {
+        "image": image_topic,
+        "camera_info": camera_info_topic,
+        "depth": depth_topic,
+        "right/image": right_image_topic,
+        "odometry": odometry_topic,
+    }
     arguments = ros_arguments(topics, context.obj or [])
     import_module("densematch.msg")  # the node would only say so later
     from ros2_densematch.live.ros_main import run
@@ -62,16 +67,21 @@ def command(
 
 
 def ros_arguments(topics: dict[str, str | None], given: list[str]) -> list[str]:
-    """The arguments for rclpy: remappings of the named topics, with the CameraInfo beside its images, then `given`.
+    """The arguments for rclpy: the named topics, with the CameraInfo beside the images, after `given`.
+
+    Optional inputs become parameters, because a remapping to the input's own name could not be told from none.
 
     Args:
         topics: input of the node -> topic, None where none was named.
         given: what the user wrote from --ros-args on; its remappings come first, so that they win.
     """
     named = {name: topic for name, topic in topics.items() if topic is not None}
-    for image, info in (("image", "camera_info"), ("right/image", "right/camera_info"), ("depth", "depth/camera_info")):
-        if image in named and info not in named:
-            folder = named[image].rpartition("/")[0]
-            named[info] = f"{folder}/camera_info" if folder else "camera_info"
-    rules = [word for name, topic in named.items() for word in ("-r", f"{name}:={topic}")]
+    if "image" in named and "camera_info" not in named:
+        folder = named["image"].rpartition("/")[0]
+        named["camera_info"] = f"{folder}/camera_info" if folder else "camera_info"
+    rules = [
+        word
+        for name, topic in named.items()
+        for word in (("-p", f"{_PARAMETERS[name]}:={topic}") if name in _PARAMETERS else ("-r", f"{name}:={topic}"))
+    ]
     return [*given, "--ros-args", *rules] if rules else list(given)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-_RATE_IMAGES = 60
+_RATE_S = 5.0  # rates are those of the last seconds
+_RATE_IMAGES = 2000
+_KINDS = 50  # kinds of faults told apart, so that a stream of ever new ones cannot fill the memory
 
 
 class Drop(str, Enum):
@@ -79,6 +83,7 @@ class Counters:
         self._drops: dict[Drop, int] = {}
         self._first: dict[Drop, str] = {}
         self._last: dict[Drop, str] = {}
+        self._kinds: set[tuple[Drop, str]] = set()
 
     def receive(self, now_ns: int) -> int:
         """Counts an image that arrived; returns its number, from 0."""
@@ -88,14 +93,20 @@ class Counters:
             return self._received - 1
 
     def drop(self, why: Drop, detail: str = "", count: int = 1) -> bool:
-        """Counts images that are not tracked; True when it is the first case of this reason."""
+        """Counts images that are not tracked; True when it is the first case of this reason, or the first of its kind:
+        two cases are of one kind when only numbers outside quotation marks differ."""
+        kind = (why, re.sub(r"'[^']*'|\d+", lambda found: found[0] if found[0][0] == "'" else "#", detail))
         with self._lock:
             self._drops[why] = self._drops.get(why, 0) + count
             self._first.setdefault(why, detail)
             self._last[why] = detail
             if why is Drop.FAILED:
                 self._failures += 1
-            return self._drops[why] == count
+            first = self._drops[why] == count
+            fresh = kind not in self._kinds and len(self._kinds) < _KINDS
+            if fresh:
+                self._kinds.add(kind)
+            return first or fresh
 
     def process(self, now_ns: int) -> None:
         """Counts an image that the tracker answered for."""
@@ -104,8 +115,9 @@ class Counters:
             self._processed += 1
             self._failures = 0
 
-    def snapshot(self) -> Snapshot:
-        """The counts now."""
+    def snapshot(self, now_ns: int | None = None) -> Snapshot:
+        """The counts now; `now_ns` is the time that `receive` and `process` are told, default `time.time_ns()`."""
+        now = time.time_ns() if now_ns is None else now_ns
         with self._lock:
             return Snapshot(
                 self._received,
@@ -113,15 +125,20 @@ class Counters:
                 dict(self._drops),
                 dict(self._first),
                 dict(self._last),
-                _rate(self._arrivals),
-                _rate(self._answers),
+                _rate(self._arrivals, now),
+                _rate(self._answers, now),
                 self._failures,
             )
 
 
-def _rate(times_ns: Sequence[int]) -> float:
-    span = times_ns[-1] - times_ns[0] if len(times_ns) > 1 else 0
-    return 1e9 * (len(times_ns) - 1) / span if span > 0 else 0.0
+def _rate(times_ns: Sequence[int], now_ns: int) -> float:
+    """Events a second over the last `_RATE_S` seconds; 0 where nothing came in that time."""
+    recent = [t for t in times_ns if 0 <= now_ns - t <= _RATE_S * 1e9]
+    if len(recent) < 2:
+        return 0.0
+    # an interval without an event counts once it is longer than those between the events
+    span = max(recent[-1] - recent[0], (now_ns - recent[0]) * (len(recent) - 1) // len(recent))
+    return 1e9 * (len(recent) - 1) / span if span > 0 else 0.0
 
 
 class SequenceGaps:

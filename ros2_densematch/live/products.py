@@ -33,6 +33,7 @@ def messages_of(
     wanted: Callable[[str], bool],
     now_ns: Callable[[], int],
     with_tf: bool,
+    scale_sources: str = "",
 ) -> Iterator[tuple[str, Any]]:
     """(topic, message) of an image in the order of their use: matches and pose first, pictures last.
 
@@ -45,6 +46,7 @@ def messages_of(
         wanted: whether somebody listens to a topic.
         now_ns: the node's clock, for the latency.
         with_tf: TF is published.
+        scale_sources: inputs that give the metric scale, in words, for the status.
     """
     tracked, frame_id = outcome.tracked, outcome.frame_id
     camera = None if outcome.frame is None else outcome.frame.camera
@@ -107,6 +109,7 @@ def messages_of(
             input_hz=outcome.counts.input_hz,
             output_hz=outcome.counts.output_hz,
             gpu_memory=gpu_memory(),
+            scale_sources=scale_sources,
         ),
     )
     found, frame = tracked.correspondences, outcome.frame

@@ -45,6 +45,7 @@ class Publication:
     ) -> None:
         self.configuration = configuration
         self.transforms = TransformTree()
+        self.scale_sources = ""  # inputs that give the metric scale, in words
         self.last: TrackedFrame | None = None
         self._publish, self._wanted, self._now_ns, self._log = publish, wanted, now_ns, log
         self._motion = Motion()
@@ -75,6 +76,7 @@ class Publication:
             wanted=self._wanted,
             now_ns=self._now_ns,
             with_tf=settings.publish_tf,
+            scale_sources=self.scale_sources,
         ):
             self._publish(topic, message)
 

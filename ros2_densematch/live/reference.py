@@ -1,10 +1,11 @@
-"""The tables of topics, services and parameters in docs/ros.md, written from the declarations.
+"""The tables of topics, services and parameters in docs/ros.md, and of the launch arguments, from the declarations.
 
-python -m ros2_densematch.live.reference docs/ros.md        writes them between the marks of the file
+python -m ros2_densematch.live.reference docs/ros.md launch/parameters.json        writes both
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterable
@@ -20,8 +21,8 @@ BEGIN, END = "<!-- tables: written by python -m ros2_densematch.live.reference -
 def tables() -> str:
     """Markdown: what is subscribed, published, served, and every parameter."""
     parts = [
-        ("### Subscribed topics", _topics(SUBSCRIBED)),
-        ("### Published topics", _topics(PUBLISHED)),
+        ("### Subscribed topics", _topics(SUBSCRIBED.values())),
+        ("### Published topics", _topics(PUBLISHED.values())),
         (
             "### Services",
             _table(("service", "type", "what"), ((f"`{s.name}`", s.type, s.description) for s in SERVICES)),
@@ -44,6 +45,21 @@ def updated(document: str) -> str:
     return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{after}"
 
 
+def launch_parameters() -> str:
+    """JSON of the parameters that `ros2 launch` gives an argument each: name -> kind and description.
+
+    The launch file runs under the system's Python, which may not have what this package needs; it reads this table.
+    """
+    entries = {p.name: {"kind": p.kind, "description": _plain(p.description)} for p in declared() if "." not in p.name}
+    return json.dumps(entries, indent=1) + "\n"
+
+
+def _plain(description: str) -> str:
+    """Without its range and without saying that it is of the live node."""
+    text = re.sub(r" \[[^\]]*\d\]$", "", description).removeprefix("Live node: ")
+    return text[:1].upper() + text[1:]
+
+
 def _topics(topics: Iterable[Topic]) -> str:
     return _table(
         ("topic", "type", "QoS", "what"), ((f"`{t.name}`", t.type, str(t.qos), t.description) for t in topics)
@@ -53,10 +69,9 @@ def _topics(topics: Iterable[Topic]) -> str:
 def _parameters(parameters: Iterable[Parameter]) -> str:
     def row(p: Parameter) -> tuple[str, ...]:
         default = str(p.default).lower() if p.kind == "bool" else str(p.default) or '""'
-        text = re.sub(r" \[[^\]]*\d\]$", "", p.description).removeprefix("Live node: ")
         return (
             f"`{p.name}`", p.kind, f"`{default}`", _range(p), "at start" if p.read_only else "any time",
-            text,
+            _plain(p.description),
         )  # fmt: skip
 
     return _table(("parameter", "type", "default", "values", "set", "what"), map(row, parameters))
@@ -82,6 +97,5 @@ def _escaped(found: re.Match[str]) -> str:
 if __name__ == "__main__":
     if len(sys.argv) == 1:
         print(tables())
-    else:
-        path = Path(sys.argv[1])
-        write_text(path, updated(path.read_text("utf-8")))
+    for path in map(Path, sys.argv[1:]):
+        write_text(path, launch_parameters() if path.suffix == ".json" else updated(path.read_text("utf-8")))

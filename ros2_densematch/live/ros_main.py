@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
@@ -21,6 +23,8 @@ _WAKE_S = 0.2  # how often the loop looks whether a signal came
 def run(configuration: Configuration, arguments: Sequence[str] = ()) -> int:
     """Runs the node until SIGINT or SIGTERM, then ends it in order: the image in work is finished, all is freed.
 
+    A second signal changes nothing, a third ends the process at once.
+
     Args:
         configuration: defaults of the parameters.
         arguments: of rclpy, beginning with --ros-args.
@@ -35,9 +39,12 @@ def run(configuration: Configuration, arguments: Sequence[str] = ()) -> int:
     asked: list[int] = []
 
     def ask(number: int, _frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
+        # An exception here could strike in the middle of the middleware's own ending: the process would abort.
         asked.append(number)
+        if len(asked) == 2:
+            print("already ending: the image in work is being finished; once more ends at once", file=sys.stderr)
+        if len(asked) > 2:
+            os._exit(128 + number)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

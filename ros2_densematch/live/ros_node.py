@@ -30,11 +30,13 @@ from ros2_densematch.live.ros_graph import (
     with_info,
 )
 from ros2_densematch.live.ros_services import Services
-from ros2_densematch.live.topics import IMAGE, ODOMETRY, PUBLISHED, RIGHT, SUBSCRIBED, TF_STATIC, Topic
+from ros2_densematch.live.topics import DIAGNOSTICS, IMAGE, ODOMETRY, PUBLISHED, RIGHT, SUBSCRIBED, TF_STATIC, Topic
 from ros2_densematch.live.watch import another_cause, mismatch, rmem_max, silence, small_buffer_advice
+from ros2_densematch.live.wiring import Input, chosen_transport, scale_sources, wire
 from ros2_densematch.messages.conversions import to_cdr
 
 _SYNC_PERIOD_S = 0.02
+_TRANSPORT_PERIOD_S = 0.1  # how often the graph is asked which transport is advertised
 _NO_TF = "publish_tf needs tf2_msgs, which is not here: make messages builds it; or use ~/odometry"
 _REPEAT_S = 60.0  # a complaint that stands is logged again
 
@@ -59,18 +61,23 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         self.problem = ""  # why the last transition failed
         self._say = self.get_logger()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._names = {topic.name: self._resolve(topic) for topic in SUBSCRIBED}
+        self._wiring = wire(
+            self.settings, lambda name: str(self.resolve_topic_name(name, only_expand=True)), self.resolve_topic_name
+        )
         self.publication = Publication(self.settings, self._publish, self._wanted, self._now_ns, self._say)
         self.core = MatcherCore(self.settings, self.publication)
         self.inputs = self._new_inputs()
-        self.reception = Reception(self.core, self.inputs, self._names[IMAGE], self.settings, self._now_ns)
+        self.reception = Reception(self.core, self.inputs, self._wiring[IMAGE].topic, self.settings, self._now_ns)
         self.publication.transforms = self.inputs.transforms
+        self.publication.scale_sources = scale_sources(self._wiring)
         self._outputs: dict[str, Any] = {}
         self._inlets: dict[str, Any] = {}
+        self._subscribed: dict[str, Topic] = {}  # input -> as it is subscribed now
         self._active_since: float | None = None
         self._complaints: dict[str, tuple[str, float]] = {}  # input -> (text, when it was logged)
+        self._offered_since: dict[str, float] = {}  # input -> when its publishers were first seen
         self._diagnostics = self.create_publisher(
-            ros_type("diagnostic_msgs/msg/DiagnosticArray"), "/diagnostics", qos_profile(PUBLISHED[-2].qos)
+            ros_type(DIAGNOSTICS.type), DIAGNOSTICS.name, qos_profile(DIAGNOSTICS.qos)
         )
         Services(self, self.core)
         self.add_on_set_parameters_callback(self._parameters_asked_for)
@@ -78,6 +85,8 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         self._timer(1.0, self._watch)
         self._sync_timer = self._timer(_SYNC_PERIOD_S, self._synchronise)
         self._sync_timer.cancel()
+        self._transport_timer = self._timer(_TRANSPORT_PERIOD_S, self._choose_transports)
+        self._transport_timer.cancel()
 
     # ---- lifecycle
 
@@ -122,8 +131,8 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         self._say.info(
             f"matcher {self.core.loaded.identity}, preset {self.settings.preset}, on {self.core.loaded.device}"
         )
-        for topic in PUBLISHED:
-            if topic.name == "/diagnostics":
+        for topic in PUBLISHED.values():
+            if topic is DIAGNOSTICS:
                 continue
             if topic.name == "/tf" and not is_installed(topic.type):
                 if self.settings.publish_tf:
@@ -132,31 +141,41 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             self._outputs[topic.name] = self.create_publisher(ros_type(topic.type), topic.name, qos_profile(topic.qos))
 
     def _activate(self) -> None:
-        if self._names[ODOMETRY] == self.resolve_topic_name("~/odometry"):
-            raise ValueError(f"{self._names[ODOMETRY]} is this node's own output: remap odometry to the robot's")
+        if ODOMETRY in self._wiring and self._wiring[ODOMETRY].topic == self.resolve_topic_name("~/odometry"):
+            raise ValueError(f"{self._wiring[ODOMETRY].topic} is this node's own output: name the robot's odometry")
         self.core.start()
         self._active_since = time.monotonic()
         self.reception.begin()
-        for topic in SUBSCRIBED:
-            if topic.name == TF_STATIC and not is_installed(topic.type):
+        for name, source in self._wiring.items():
+            if name == TF_STATIC and not is_installed(SUBSCRIBED[TF_STATIC].type):
                 self._say.info(
                     "tf2_msgs is not here (make messages builds it): without /tf_static, set base_from_camera"
                 )
-                continue
-            self._subscribe(self._as_subscribed(topic))
-        advice = small_buffer_advice(self._as_subscribed(SUBSCRIBED[0]).qos, rmem_max())
-        if advice and self.settings.image_transport == "raw":
-            self._say.info(advice)
-        self._say.info(f"active: images from {self._names[IMAGE]}")
+            elif source.transport == "auto":
+                self._transport_timer.reset()
+            else:
+                self._subscribe(name, source)
+        image = self._wiring[IMAGE]
+        either = ", raw or compressed, whichever is advertised" if image.transport == "auto" else ""
+        self._say.info(f"active: images from {image.topic}{either}")
+        sources = self.publication.scale_sources
+        self._say.info(
+            f"scale from {sources}"
+            if sources
+            else "no source of metric scale was named: lengths have an arbitrary unit"
+        )
 
     def _deactivate(self) -> None:
         self._active_since = None
         self._sync_timer.cancel()
+        self._transport_timer.cancel()
         for subscription in self._inlets.values():
             self.destroy_subscription(subscription)
         self._inlets.clear()
+        self._subscribed.clear()
         self.reception.end()
         self._complaints.clear()
+        self._offered_since.clear()
         if self.core.stop():
             self.core.release()
         else:
@@ -175,47 +194,56 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
     # ---- inputs
 
     def _new_inputs(self) -> Inputs:
-        found = Inputs(
+        return Inputs(
             rectified="auto" if self.settings.rectified == "auto" else self.settings.rectified == "true",
-            image_topic=self._names[IMAGE],
-            right_topic=self._names[RIGHT],
+            image_topic=self._wiring[IMAGE].topic,
+            right_topic=self._wiring[RIGHT].topic if RIGHT in self._wiring else "",
         )
-        return found
 
-    def _resolve(self, topic: Topic) -> str:
-        """The name to subscribe: with its transport behind it, unless the user remapped that name itself."""
-        plain = str(self.resolve_topic_name(topic.name))
-        transport = self._transport(topic.name)
-        if transport == "raw":
-            return plain
-        written = str(self.resolve_topic_name(f"{topic.name}/{transport}", only_expand=True))
-        remapped = str(self.resolve_topic_name(f"{topic.name}/{transport}"))
-        if remapped != written:
-            return remapped
-        return plain if plain.endswith(f"/{transport}") else f"{plain}/{transport}"
+    def _choose_transports(self) -> None:
+        """Subscribes the images whose transport is auto as soon as it is known what is advertised."""
+        if self._active_since is None:
+            return
+        advertised = {str(name) for name, _ in self.get_topic_names_and_types() if self.count_publishers(name)}
+        waited = time.monotonic() - self._active_since
+        undecided = False
+        for name, source in self._wiring.items():
+            if source.transport != "auto" or name in self._inlets:
+                continue
+            transport = chosen_transport(advertised, source.topic, waited)
+            if transport is None:
+                undecided = True
+                continue
+            chosen = source.over(transport)
+            self._subscribe(name, chosen)
+            other = "raw" if transport == "compressed" else "compressed"
+            self._say.info(f"{name}: {chosen.topic}, {transport} images (image_transport:={other} for {other} ones)")
+        if not undecided:
+            self._transport_timer.cancel()
 
-    def _transport(self, name: str) -> str:
-        if name in (IMAGE, RIGHT):
-            return self.settings.image_transport
-        return self.settings.depth_transport if name == "depth" else "raw"
-
-    def _as_subscribed(self, topic: Topic) -> Topic:
-        """The topic with resolved name, the type of its transport, and the asked-for reliability."""
+    def _as_subscribed(self, name: str, source: Input) -> Topic:
+        """The topic with its full name, the type of its transport, and the asked-for reliability."""
+        topic = SUBSCRIBED[name]
         kind, qos = topic.type, topic.qos
         if topic.type == "sensor_msgs/msg/Image":
             qos = type(qos)(self.settings.image_reliability, qos.depth)
-            if self._transport(topic.name) != "raw":
+            if source.transport not in ("raw", "auto"):
                 kind = "sensor_msgs/msg/CompressedImage"
-        return Topic(self._names[topic.name], kind, qos, topic.description)
+        return Topic(source.topic, kind, qos, topic.description)
 
-    def _subscribe(self, topic: Topic) -> None:
-        name = next(key for key, value in self._names.items() if value == topic.name)
+    def _subscribe(self, name: str, source: Input) -> None:
+        topic = self._as_subscribed(name, source)
+        if name == IMAGE:
+            advice = small_buffer_advice(topic.qos, rmem_max()) if source.transport == "raw" else ""
+            if advice:
+                self._say.info(advice)
 
         def receive(data: bytes, info: dict[str, Any]) -> None:
             self.reception.receive(name, topic.type, data, info)
             if self.reception.waiting and self._sync_timer.is_canceled():
                 self._sync_timer.reset()
 
+        self._subscribed[name] = topic
         self._inlets[name] = self.create_subscription(
             ros_type(topic.type),
             topic.name,
@@ -259,26 +287,30 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             return
         now = time.monotonic()
         current = dict(self.reception.problems())
-        for topic in SUBSCRIBED[:-1]:
-            heard = self.reception.heard.get(topic.name)
-            seconds = now - (heard if heard is not None else self._active_since)
-            if seconds < self.settings.no_data_timeout_s:
+        for name, source in self._wiring.items():
+            topic = self._subscribed.get(name) or self._as_subscribed(name, source)
+            heard = self.reception.heard.get(name)
+            if name == TF_STATIC or (heard is not None and topic.type == "sensor_msgs/msg/CameraInfo"):
+                continue  # these need not be repeated
+            publishers = publishers_of(self, topic.name)
+            if publishers:
+                self._offered_since.setdefault(name, now)
+            else:
+                self._offered_since.pop(name, None)
+            began = max(heard or 0.0, self._active_since, self._offered_since.get(name, 0.0))
+            if now - began < self.settings.no_data_timeout_s:
+                if heard is None and name in self._complaints:
+                    current[name] = self._complaints[name][0]  # a new publisher has this long to send something
                 continue
-            if topic.type == "sensor_msgs/msg/CameraInfo" and heard is not None:
-                continue  # a calibration need not be repeated
-            wanted = self._as_subscribed(topic)
-            publishers = publishers_of(self, wanted.name)
-            if heard is None and not publishers and topic.name not in (IMAGE, "camera_info"):
-                continue  # an optional input that nobody offers
-            current[topic.name] = silence(
-                wanted.name,
-                wanted.type,
-                wanted.qos,
+            current[name] = silence(
+                topic.name,
+                topic.type,
+                topic.qos,
                 publishers,
-                seconds,
+                now - began,
                 ever=heard is not None,
-                similar=topics_of_type(self, wanted.type),
-                large=wanted.type == "sensor_msgs/msg/Image",
+                similar=topics_of_type(self, topic.type),
+                large=topic.type == "sensor_msgs/msg/Image",
                 rmem_max=rmem_max(),
             )
         for name, text in current.items():
@@ -288,7 +320,8 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
                 logged = now
             self._complaints[name] = (text, logged)
         for name in set(self._complaints) - set(current):
-            self._say.info(f"{self._names.get(name, name)}: as it should be again")
+            label = self._subscribed[name].name if name in self._subscribed else name
+            self._say.info(f"{label}: as it should be again")
             del self._complaints[name]
 
     def _diagnose(self) -> None:
@@ -298,7 +331,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             found,
             stamp_ns=self._now_ns(),
             name=f"{self.get_fully_qualified_name()}: matching",
-            hardware=self._names[IMAGE],
+            hardware=self._wiring[IMAGE].topic,
         )
         self._diagnostics.publish(to_cdr(message))
 

@@ -53,13 +53,13 @@ _IMAGES = Qos("best_effort", 1)
 _INFO = Qos("best_effort", 5)
 OUTPUT = Qos("reliable", 10)
 
-SUBSCRIBED = (
+_SUBSCRIBED = (
     Topic(
         IMAGE,
         "sensor_msgs/msg/Image",
         _IMAGES,
-        "The camera. With image_transport compressed: <image>/compressed, CompressedImage. image_reliability sets the "
-        "reliability of all images.",
+        "The camera. image_transport auto takes raw images where they are advertised, else <image>/compressed "
+        "(CompressedImage). image_reliability sets the reliability of all images.",
     ),
     Topic(CAMERA_INFO, "sensor_msgs/msg/CameraInfo", _INFO, "Its calibration; without it there are no poses."),
     Topic(
@@ -67,16 +67,23 @@ SUBSCRIBED = (
         "sensor_msgs/msg/Image",
         _IMAGES,
         "Depth registered to the image, 16UC1 in millimetres or 32FC1 in metres: metric scale. With depth_transport "
-        "compressedDepth: <depth>/compressedDepth.",
+        "compressedDepth: <depth>/compressedDepth. Subscribed only when depth_topic or a remapping names it.",
     ),
     Topic(DEPTH_INFO, "sensor_msgs/msg/CameraInfo", _INFO, "Only to check that the depth is registered to the image."),
-    Topic(RIGHT, "sensor_msgs/msg/Image", _IMAGES, "Right image of a rectified stereo pair: metric scale."),
+    Topic(
+        RIGHT,
+        "sensor_msgs/msg/Image",
+        _IMAGES,
+        "Right image of a rectified stereo pair: metric scale. "
+        "Subscribed only when right_image_topic or a remapping names it.",
+    ),
     Topic(RIGHT_INFO, "sensor_msgs/msg/CameraInfo", _INFO, "Its calibration; the baseline is in P, or in /tf_static."),
     Topic(
         ODOMETRY,
         "nav_msgs/msg/Odometry",
         Qos("best_effort", 50),
-        "Metric odometry of the robot (wheels, inertial) that gives the scale; not one that was made from this node's.",
+        "Metric odometry of the robot (wheels, inertial) that gives the scale; not one that was made from this node's. "
+        "Subscribed only when odometry_topic or a remapping names it.",
     ),
     Topic(
         TF_STATIC,
@@ -85,8 +92,12 @@ SUBSCRIBED = (
         "Where cameras and base_frame sit on the robot.",
     ),
 )
+SUBSCRIBED = {topic.name: topic for topic in _SUBSCRIBED}
 
-PUBLISHED = (
+DIAGNOSTICS = Topic(
+    "/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", OUTPUT, "Rates, times, every drop by its reason."
+)
+_PUBLISHED = (
     Topic("~/correspondences", "densematch/msg/Correspondences", OUTPUT, "Every image that was matched."),
     Topic("~/relative_pose", "densematch/msg/RelativePose", OUTPUT, "Every image with an estimate, failed ones too."),
     Topic(
@@ -113,9 +124,10 @@ PUBLISHED = (
         "32FC3: for each keyframe pixel x and y in the image and the certainty; made only while subscribed, by dense "
         "matchers. It may be a regular subsampling of the keyframe.",
     ),
-    Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", OUTPUT, "Rates, times, every drop by its reason."),
+    DIAGNOSTICS,
     Topic("/tf", "tf2_msgs/msg/TFMessage", Qos("reliable", 100), "odom_frame -> base_frame; only with publish_tf."),
 )
+PUBLISHED = {topic.name: topic for topic in _PUBLISHED}
 
 SERVICES = (
     Service("~/reset", "std_srvs/srv/Trigger", "Forgets all keyframes; the next image is the first keyframe."),

@@ -110,6 +110,7 @@ def status_message(
     input_hz: float = math.nan,
     output_hz: float = math.nan,
     gpu_memory: int = 0,
+    scale_sources: str = "",
 ) -> Any:
     """densematch/MatcherStatus of a frame.
 
@@ -123,6 +124,7 @@ def status_message(
         latency_ms: from the image's stamp to this message; NaN in a replay.
         input_hz, output_hz: images received and processed a second; NaN in a replay.
         gpu_memory: bytes held on the GPU.
+        scale_sources: inputs that give the metric scale, in words; "" where none was named.
     """
     status = message_class("densematch/msg/MatcherStatus")
     matches = tracked.correspondences
@@ -150,4 +152,5 @@ def status_message(
         input_hz=float(input_hz),
         output_hz=float(output_hz),
         gpu_memory=int(gpu_memory),
+        scale_sources=scale_sources,
     )

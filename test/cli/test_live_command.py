@@ -20,14 +20,13 @@ def test_what_the_user_gave_to_ros_goes_on_unchanged() -> None:
     assert ros_arguments(NOTHING, []) == []
 
 
-def test_named_topics_become_remappings_with_the_calibration_beside_them() -> None:
+def test_named_topics_become_remappings_and_optional_inputs_parameters() -> None:
     topics = {**NOTHING, "image": "/cam/left/image_rect", "right/image": "/cam/right/image_rect"}
     assert ros_arguments(topics, []) == [
         "--ros-args",
         "-r", "image:=/cam/left/image_rect",
-        "-r", "right/image:=/cam/right/image_rect",
+        "-p", "right_image_topic:=/cam/right/image_rect",
         "-r", "camera_info:=/cam/left/camera_info",
-        "-r", "right/camera_info:=/cam/right/camera_info",
     ]  # fmt: skip
     named = {**NOTHING, "image": "/cam/image", "camera_info": "/calibration"}
     assert "camera_info:=/calibration" in ros_arguments(named, [])

@@ -30,7 +30,7 @@ def test_the_parameters_are_those_of_the_file_with_type_range_and_words(reposito
     assert (inliers.kind, inliers.default, inliers.low, inliers.high, inliers.read_only) == (
         "integer", 20, 8, 1000, False,
     )  # fmt: skip
-    assert by_name["image_transport"].choices == ("raw", "compressed")
+    assert by_name["image_transport"].choices == ("auto", "raw", "compressed")
     assert by_name["image_transport"].read_only
     # what the contract lets change while the node runs
     for name in ("matcher", "preset", "mask", "tracker.keyframe_overlap", "tracker.pose.max_epipolar_error_px"):
@@ -65,7 +65,7 @@ def test_extrinsics_as_text() -> None:
 
 def test_every_topic_and_service_has_a_known_type_and_words() -> None:
     known = set(ros2_typestore().types)
-    for topic in (*SUBSCRIBED, *PUBLISHED):
+    for topic in (*SUBSCRIBED.values(), *PUBLISHED.values()):
         assert topic.type in known, topic.name
         assert topic.description
     services = {"std_srvs/srv/Trigger", "std_srvs/srv/SetBool"} | {

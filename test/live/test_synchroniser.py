@@ -115,13 +115,27 @@ def test_counts_add_up_and_keep_first_and_last_case() -> None:
     for now in range(10):
         assert counters.receive(now * 100 * MS) == now
     assert counters.drop(Drop.MALFORMED, "short")
-    assert not counters.drop(Drop.MALFORMED, "long")
+    assert counters.drop(Drop.MALFORMED, "image with encoding 'yuv9'")  # another kind of fault is worth a line too
+    assert counters.drop(Drop.MALFORMED, "image with encoding 'yuv8'")
+    assert not counters.drop(Drop.MALFORMED, "short")
+    assert counters.drop(Drop.MALFORMED, "3 bytes of 10")
+    assert not counters.drop(Drop.MALFORMED, "4 bytes of 12")
     counters.drop(Drop.LOST, "3 before image 4", 3)
     counters.drop(Drop.FAILED, "no memory")
     assert counters.snapshot().failures_in_a_row == 1
     counters.process(0)
-    found = counters.snapshot()
-    assert (found.received, found.processed, found.dropped, found.refused) == (10, 1, 6, 2)
-    assert (found.first[Drop.MALFORMED], found.last[Drop.MALFORMED]) == ("short", "long")
+    found = counters.snapshot(900 * MS)
+    assert (found.received, found.processed, found.dropped, found.refused) == (10, 1, 10, 6)
+    assert (found.first[Drop.MALFORMED], found.last[Drop.MALFORMED]) == ("short", "4 bytes of 12")
     assert found.input_hz == pytest.approx(10.0)
     assert found.failures_in_a_row == 0
+
+
+def test_rates_are_those_of_the_last_seconds() -> None:
+    counters = Counters()
+    for now in range(300):
+        counters.receive(now * 33 * MS)
+    end = 299 * 33 * MS
+    assert counters.snapshot(end).input_hz == pytest.approx(30.3, abs=0.1)
+    assert counters.snapshot(end + 2_500 * MS).input_hz < 20.0
+    assert counters.snapshot(end + 6_000 * MS).input_hz == 0.0  # the publisher is gone

@@ -15,14 +15,16 @@ import pytest
 import yaml
 
 from ros2_densematch.configuration import parameter_names
+from ros2_densematch.live.reference import launch_parameters
 from ros2_densematch.live.topics import PUBLISHED, SUBSCRIBED
 
 LAUNCH_MODULES = (
     *("launch", "launch.actions", "launch.events", "launch.substitutions", "launch.launch_description_sources"),
+    *("launch.logging",),
     *("launch_ros", "launch_ros.actions"),
 )
-IN = {topic.name for topic in SUBSCRIBED}
-OUT = {topic.name.replace("~", "/matcher") for topic in PUBLISHED}
+IN = set(SUBSCRIBED)
+OUT = {topic.name.replace("~", "/matcher") for topic in PUBLISHED.values()}
 
 
 @pytest.fixture
@@ -50,15 +52,44 @@ def values(module: types.ModuleType, **given: str) -> dict[str, str]:
     """Every argument with its default, and what is given."""
     defaults = {name: default for name, (default, _) in module.OTHERS.items()}
     defaults |= {name: default for name, (_, default, _) in module.TOPICS.items()}
-    return defaults | dict.fromkeys(module.PARAMETERS, "") | given
+    return defaults | dict.fromkeys(module.ARGUMENTS, "") | given
 
 
 def test_every_topic_argument_is_an_input_of_the_node(matcher: types.ModuleType) -> None:
     assert {topic for topic, _, _ in matcher.TOPICS.values()} == IN - {"/tf_static"}
 
 
-def test_every_parameter_argument_is_a_parameter_of_the_node(matcher: types.ModuleType) -> None:
-    assert set(matcher.PARAMETERS) <= set(parameter_names())
+def test_every_parameter_without_a_dot_has_an_argument(matcher: types.ModuleType) -> None:
+    assert set(matcher.PARAMETERS) == {name for name in parameter_names() if "." not in name}
+    assert set(matcher.PARAMETERS) - set(matcher.ARGUMENTS) == set(matcher.NAMED_BY.values())
+    assert {"image_reliability", "depth_transport", "base_from_camera"} <= set(matcher.ARGUMENTS)
+
+
+def test_the_table_of_launch_arguments_is_that_of_the_node(repository: Path) -> None:
+    assert (repository / "launch/parameters.json").read_text("utf-8") == launch_parameters()
+
+
+def test_other_parameters_are_given_in_one_argument(matcher: types.ModuleType) -> None:
+    given = values(matcher, params="{tracker.min_inliers: 30, tracker.pose.robust: true}", preset="fast")
+    found = matcher.parameters_of(given)
+    assert found["tracker.min_inliers"] == 30
+    assert found["tracker.pose.robust"] is True
+    assert found["preset"] == "fast"
+    for wrong in ("tracker.min_inliers", "[1]", "{a: {b: 1}}", "{"):
+        with pytest.raises(ValueError, match="write names and values"):
+            matcher.parameters_of(values(matcher, params=wrong))
+
+
+def test_an_input_that_gives_the_scale_is_named_to_the_node_too(matcher: types.ModuleType) -> None:
+    found = matcher.parameters_of(values(matcher, odometry="/wheels/odometry", depth="depth"))
+    assert (found["odometry_topic"], found["depth_topic"]) == ("odometry", "depth")
+    assert "right_image_topic" not in found
+
+
+def test_a_misspelt_argument_is_warned_about_and_a_foreign_one_is_not(matcher: types.ModuleType) -> None:
+    found = matcher.near_misses({"image_reliabilty": "reliable", "robot": "a", "image": "x", "use_sim_tim": "true"})
+    assert [text.split()[2] for text in found] == ["image_reliabilty", "use_sim_tim"]
+    assert "did you mean image_reliability?" in found[0]
 
 
 def test_the_arguments_of_the_issue_are_there(matcher: types.ModuleType) -> None:
@@ -89,6 +120,9 @@ def test_parameters_have_their_types_and_empty_ones_are_left_to_the_file(matcher
     assert matcher.parameters_of(values(matcher)) == {"use_sim_time": False}
     given = values(matcher, publish_tf="true", matcher="sift", use_sim_time="True")
     assert matcher.parameters_of(given) == {"publish_tf": True, "matcher": "sift", "use_sim_time": True}
+    assert matcher.parameters_of(values(matcher, max_image_age_s="2"))["max_image_age_s"] == 2.0
+    with pytest.raises(ValueError, match="sync_wait_s:=soon: write a number"):
+        matcher.parameters_of(values(matcher, sync_wait_s="soon"))
     with pytest.raises(ValueError, match="publish_tf:=yes: write true or false"):
         matcher.parameters_of(values(matcher, publish_tf="yes"))
 

@@ -23,7 +23,7 @@ def test_the_tables_are_those_of_the_declarations(document: str) -> None:
 
 def test_every_name_is_in_them() -> None:
     text = tables()
-    for name in [*(t.name for t in (*SUBSCRIBED, *PUBLISHED)), *(s.name for s in SERVICES), *parameter_names()]:
+    for name in [*(t for t in (*SUBSCRIBED, *PUBLISHED)), *(s.name for s in SERVICES), *parameter_names()]:
         assert f"| `{name}` |" in text
 
 
@@ -31,7 +31,7 @@ def test_defaults_and_ranges_are_written_as_in_a_parameter_file() -> None:
     rows = {line.split("`")[1]: line for line in tables().splitlines() if line.startswith("| `")}
     assert "| integer | `0` | >= 0 |" in rows["tracker.seed"]
     assert "| bool | `false` |  | any time |" in rows["publish_tf"]
-    assert "| `raw` | raw, compressed | at start |" in rows["image_transport"]
+    assert "| `auto` | auto, raw, compressed | at start |" in rows["image_transport"]
     assert '| string | `""` |' in rows["mask"]
 
 

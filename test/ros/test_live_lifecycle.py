@@ -217,6 +217,16 @@ def test_a_signal_ends_the_process_in_order(start_node: Any, peer: Any, camera: 
         os.kill(node.process.pid, 0)
 
 
+def test_a_second_signal_does_not_disturb_the_end(start_node: Any, peer: Any, camera: Any) -> None:
+    node = start_node("--matcher", "sift", "--ros-args", "-p", "image_reliability:=reliable")
+    peer.listen("/matcher/status", "densematch/msg/MatcherStatus")
+    for index in range(3):
+        peer.publish("/image", camera.raw(index))
+    node.process.send_signal(signal.SIGINT)
+    assert node.stop(signal.SIGINT) == 0
+    assert "terminate called" not in node.log
+
+
 def test_states_in_messages_are_those_of_the_tracker(ros_environment: None) -> None:
     from densematch.msg import MatcherStatus
 

@@ -23,6 +23,7 @@ SETTINGS = (
     "--matcher", "sift", "--ros-args", "-p", "image_reliability:=reliable", "-p", "base_frame:=base_link",
     "-p", f"base_from_camera:='{BASE_FROM_CAMERA}'", "-p", "sync_wait_s:=2.0",
 )  # fmt: skip
+WITH_DEPTH = (*SETTINGS, "-p", "depth_topic:=depth")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def fly(peer: Any, camera: Any, flight: list[Any], *, depth: bool) -> list[int]:
 
 
 def test_depth_gives_odometry_of_the_base_in_metres(start_node: Any, peer: Any, camera: Any, flight: Any) -> None:
-    start_node(*SETTINGS)
+    start_node(*WITH_DEPTH)
     peer.listen_to_node()
     odometry = peer.listen("/matcher/odometry", "nav_msgs/msg/Odometry")
     simple = peer.listen("/matcher/pose", "geometry_msgs/msg/PoseWithCovarianceStamped")
@@ -85,7 +86,35 @@ def test_depth_gives_odometry_of_the_base_in_metres(start_node: Any, peer: Any, 
     assert np.linalg.norm(speed * seconds - step[:3, 3]) < 0.015
     assert last.twist.twist.angular.z * seconds == pytest.approx(np.radians(1.0), abs=np.radians(0.3))
     assert simple[-1].pose == last.pose
-    assert peer.heard["/matcher/status"][-1].odometry_reason == ""
+    status = peer.heard["/matcher/status"][-1]
+    assert status.odometry_reason == ""
+    assert status.scale_sources == "depth /depth"
+
+
+def test_a_topic_that_happens_to_be_called_odometry_gives_no_scale(
+    start_node: Any, peer: Any, camera: Any, flight: Any
+) -> None:
+    """Any robot may publish /odometry; metres come only from a source that was named."""
+    from nav_msgs.msg import Odometry
+
+    publisher = peer.node.create_publisher(Odometry, "/odometry", 10)
+    node = start_node(*SETTINGS)
+    node.wait_for("no source of metric scale was named")
+    peer.listen_to_node()
+    peer.calibrate(info_of_demo(camera))
+    for image, _, T in flight[:4]:
+        stamp = camera.next_stamp()
+        message = Odometry()
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
+        message.header.frame_id, message.child_frame_id = "odom", FRAME
+        message.pose.pose.position.x = 100.0 * float(T[0, 3])
+        message.pose.pose.orientation.w = 1.0
+        publisher.publish(message)
+        peer.publish("/image", image_message(image, "rgb8", stamp, FRAME))
+        status = peer.status_of(stamp)
+    assert publisher.get_subscription_count() == 0
+    assert status.scale != 2, status.reason
+    assert status.scale_sources == ""
 
 
 def test_without_metric_scale_there_is_no_odometry_unless_it_is_asked_for(
@@ -111,7 +140,7 @@ def test_without_metric_scale_there_is_no_odometry_unless_it_is_asked_for(
 
 def test_tf_is_published_only_on_request(start_node: Any, peer: Any, camera: Any, flight: Any) -> None:
     pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not here: make messages builds it")
-    start_node(*SETTINGS, "-p", "publish_tf:=true")
+    start_node(*WITH_DEPTH, "-p", "publish_tf:=true")
     peer.listen_to_node()
     transforms = peer.listen("/tf", "tf2_msgs/msg/TFMessage")
     fly(peer, camera, flight, depth=True)
@@ -144,7 +173,7 @@ def test_extrinsics_come_from_tf_static(start_node: Any, peer: Any, camera: Any,
     kept = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     publisher = peer.node.create_publisher(ros_type("tf2_msgs/msg/TFMessage"), "/tf_static", kept)
     publisher.publish(to_cdr(transform_message(state, 1, "base_link", FRAME)))
-    start_node(*SETTINGS, "-p", "base_from_camera:=''")
+    start_node(*WITH_DEPTH, "-p", "base_from_camera:=''")
     peer.listen_to_node()
     odometry = peer.listen("/matcher/odometry", "nav_msgs/msg/Odometry")
     peer.until(lambda: publisher.get_subscription_count() > 0, "the node's subscription of /tf_static")

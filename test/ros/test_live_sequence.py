@@ -50,12 +50,12 @@ def offline(name: str, camera: Any, reference: int, query: int) -> Any:
     return matcher.match(*encodings, max_matches=config.max_matches, seed=config.seed)
 
 
-@pytest.mark.parametrize(("transport", "topic"), [("raw", "/image"), ("compressed", "/image/compressed")])
+@pytest.mark.parametrize(("transport", "topic"), [("raw", "/image"), ("auto", "/image/compressed")])
 def test_sift_at_30_hz(start_node: Any, peer: Any, camera: Any, transport: str, topic: str) -> None:
     start_node("--matcher", "sift", *RELIABLE, "-p", f"image_transport:={transport}")
     peer.listen_to_node()
     peer.calibrate(camera.info())
-    message = camera.raw if transport == "raw" else camera.compressed
+    message = camera.raw if topic == "/image" else camera.compressed
     # before its first message nobody can tell whether a publisher sent others
     sent = send(peer, camera, range(1), 30.0, topic, message)
     peer.status_of(max(sent))
