@@ -1,4 +1,4 @@
-"""Camera files in the YAML format of ROS' camera calibrator, as plain mappings."""
+"""Camera files: YAML as plain mappings, other forms as text."""
 
 from __future__ import annotations
 
@@ -10,20 +10,33 @@ import yaml
 from ros2_densematch.files.atomic import write_text
 
 
-def read_camera_yaml(path: Path) -> dict[str, Any]:
-    """The keys and values of a camera file; OpenCV's `%YAML:1.0` header and `!!opencv-matrix` tags are read as well.
+def read_text(path: Path) -> str:
+    """The text of a camera file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no YAML file or holds no keys.
+        ValueError: it is not text.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no camera file {path}")
     try:
-        text = path.read_text(encoding="utf-8")
-        lines = [line for line in text.splitlines() if not line.startswith("%YAML")]
-        content = yaml.load("\n".join(lines), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a camera file: it is not text") from None
+
+
+def parse_yaml(text: str, path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML camera file, of its first document where there are several.
+
+    OpenCV's `%YAML:1.0` header and `!!opencv-matrix` tags are read as well.
+
+    Raises:
+        ValueError: the text of `path` is no YAML or holds no keys.
+    """
+    lines = [line for line in text.splitlines() if not line.startswith("%YAML")]
+    try:
+        content = next(iter(yaml.load_all("\n".join(lines), Loader=_Loader)), None)
+    except yaml.YAMLError as error:
         raise ValueError(f"{path} is not a YAML file: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a camera file: expected keys such as image_width and camera_matrix")

@@ -6,6 +6,7 @@ What CameraInfo messages and camera YAML files say is taken apart in `camera_inf
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ros2_densematch.files.camera_yaml import read_camera_yaml, write_camera_yaml
-from ros2_densematch.geometry import camera_info, distortion
+from ros2_densematch.files import camera_yaml
+from ros2_densematch.geometry import calibration_forms, camera_info, distortion
 from ros2_densematch.geometry.camera_info import CameraInfo
 from ros2_densematch.geometry.distortion import DistortionModel
 
@@ -84,21 +85,27 @@ class Camera:
 
     @staticmethod
     def from_yaml(path: str | Path, rectified: Rectified = "auto") -> Camera:
-        """A camera from a YAML file in ROS' camera_info format, whose keys `camera_info.from_mapping` lists.
+        """A camera from a calibration file of any form that `calibration_forms` reads, recognised by its content: ROS'
+        camera_info format first of all, Kalibr, EuRoC, OpenCV, ORB-SLAM, VINS, COLMAP, KITTI, TUM.
 
         Args:
-            path: the file.
+            path: the file. `FILE#NAME` chooses one of several cameras, as calib.yaml#cam1; `FILE@WxH` says the image
+                size for a file that does not, as calib.txt#P0@1241x376.
             rectified: as in `from_camera_info`; "auto" means raw, because a file names no topic.
 
         Raises:
             FileNotFoundError: there is no such file.
             UncalibratedCameraError: K[0] is 0.
-            ValueError: the file is not such a YAML file; the message names the file and the key.
+            ValueError: the file is no calibration, or one of a lens that is not supported, or it leaves open which
+                camera or image size is meant; the message names the file, the key and the remedy.
         """
-        path = Path(path)
-        content = read_camera_yaml(path)
+        path, which, size = _file_camera_size(path)
+        text = camera_yaml.read_text(path)
         try:
-            return Camera._from_info(camera_info.from_mapping(content), rectified is True)
+            info = calibration_forms.from_text(text, which, size)
+            if info is None:
+                info = calibration_forms.from_yaml_content(camera_yaml.parse_yaml(text, path), which, size)
+            return Camera._from_info(info, rectified is True)
         except UncalibratedCameraError as error:
             raise UncalibratedCameraError(f"{path}: {error}") from None
         except (ValueError, TypeError, AttributeError) as error:
@@ -129,7 +136,7 @@ class Camera:
         plain = self.distortion_model == "none"
         model, D = ("plumb_bob", np.zeros(5)) if plain else (self.distortion_model, self.D)
         info = CameraInfo(self.frame_id, self.size, self.K, D, P, model)
-        write_camera_yaml(Path(path), camera_info.to_mapping(info))
+        camera_yaml.write_camera_yaml(Path(path), camera_info.to_mapping(info))
 
     @property
     def focal(self) -> float:
@@ -283,6 +290,16 @@ class Camera:
 
     def _to_pixels(self, distorted: Float64) -> Float64:
         return np.asarray(distorted @ self.K[:2, :2].T + self.K[:2, 2], np.float64)
+
+
+def _file_camera_size(path: str | Path) -> tuple[Path, str, tuple[int, int] | None]:
+    """The parts of FILE#NAME@WxH; a file whose own name looks like that is taken as it is."""
+    if Path(path).is_file():
+        return Path(path), "", None
+    found = re.fullmatch(r"(.+?)(?:#([^#@/]+))?(?:@(\d+)x(\d+))?", str(path))
+    assert found is not None  # the first part takes anything
+    name, which, width, height = found.groups()
+    return Path(name), which or "", (int(width), int(height)) if width else None
 
 
 def _matrix(value: ArrayLike, shape: tuple[int, int], name: str) -> Float64:
