@@ -1,15 +1,18 @@
-"""Exit codes of every command: 0 done, 2 bad input (one line on stderr), 1 our fault (message and a short trace)."""
+"""Exit codes: 0 done, 2 bad input (one line on stderr), 3 nothing found (if asked), 1 our fault (with a short trace)."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable
 
-DONE, OUR_FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, OUR_FAULT, BAD_INPUT, EMPTY, INTERRUPTED = 0, 1, 2, 3, 130
 
-# What the file system says about a path that the user named; other OSErrors (disk full, I/O error) are not bad input.
+# What the file system says about a path that the user named, or about the user's disk; other OSErrors (I/O errors) are
+# not bad input.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError)
 
 
@@ -23,8 +26,17 @@ class InputError(ValueError):
     """The input cannot be used; the message is one line that names the thing, the value and the remedy."""
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether the user's disk is full (or a quota, or the largest size of a file is reached)."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
 def one_line(error: BaseException) -> str:
     """The message of an error on one line; its type when it has no message."""
+    if is_full(error):
+        assert isinstance(error, OSError)
+        where = error.filename or "the results"
+        return f"{where} cannot be written ({error.strerror}): free some space, or name another folder with --out"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
@@ -70,6 +82,11 @@ def exit_code_of(function: Callable[[], int | None]) -> int:
             return _our_fault(error)
         print(f"densematch: error: {missing(error.name or str(error))}", file=sys.stderr)
         return OUR_FAULT
+    except OSError as error:
+        if not is_full(error):
+            return _our_fault(error)
+        print(f"densematch: error: {one_line(error)}", file=sys.stderr)
+        return BAD_INPUT
     except Exception as error:  # noqa: BLE001  (the outermost frame: everything unexpected becomes exit code 1)
         usage = getattr(error, "format_message", None)  # a wrong option or argument, found by the command line parser
         if usage is not None:

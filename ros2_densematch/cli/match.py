@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ros2_densematch.cli.errors import BAD_INPUT, DONE, INTERRUPTED, InputError, one_line
+from ros2_densematch.cli.errors import BAD_INPUT, DONE, EMPTY, INTERRUPTED, InputError, one_line
 from ros2_densematch.cli.interrupt import stop_request
 from ros2_densematch.cli.options import (
     ConfigOption,
@@ -28,6 +28,7 @@ from ros2_densematch.cli.options import (
 )
 from ros2_densematch.cli.pairs import Pair, read_pairs
 from ros2_densematch.cli.progress import progress_counter
+from ros2_densematch.files.results_folder import ResultsFolder
 
 if TYPE_CHECKING:
     from ros2_densematch.configuration import Configuration
@@ -64,6 +65,9 @@ def command(
     weights: WeightsOption = None,
     max_matches: Annotated[int | None, typer.Option("--max-matches", min=1, help="Most matches a pair.")] = None,
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Write a picture of each pair.")] = True,
+    fail_on_empty: Annotated[
+        bool, typer.Option("--fail-on-empty", help="Exit with 3 where a pair has no match to rely on.")
+    ] = False,
 ) -> int:
     """Match two images (REF QUERY) or a list of pairs (--pairs), with relative poses where cameras are known."""
     if pairs is None:
@@ -82,7 +86,8 @@ def command(
     cameras = _cameras(reference_camera, query_camera)
     chosen = configured(config, matcher, preset, device, weights)
     folder = output_folder(out)
-    job = _Job(chosen, matcher_of(chosen), cameras, max_matches, folder, "matches.png" if pairs is None else None)
+    picture = "matches.png" if pairs is None else None
+    job = _Job(chosen, matcher_of(chosen), cameras, max_matches, folder, picture, fail_on_empty)
     return job.run(wanted, pictures)
 
 
@@ -94,12 +99,15 @@ class _Job:
     max_matches: int | None
     folder: Path
     picture_name: str | None
+    fail_on_empty: bool = False
+    files: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._encodings: OrderedDict[tuple[Path, bool], tuple[Encoding, Picture]] = OrderedDict()
 
     def run(self, wanted: list[Pair], pictures: bool) -> int:
         """Matches all pairs, writes their files and the summary, and returns the exit code."""
+        self._results = ResultsFolder(self.folder, self._planned(wanted))
         rows: list[dict[str, Any]] = []
         skipped: list[dict[str, Any]] = []
         with stop_request() as stop, progress_counter("match", len(wanted), "pair") as counter:
@@ -117,11 +125,34 @@ class _Job:
                     skipped.append({"index": pair.index, "line": pair.line, "reason": reason})
                     say(f"line {pair.line} skipped: {reason}")
                 counter.advance()
+        self._results.begin()  # also where every pair was skipped
         self._summary(rows, skipped, len(wanted), stop.reason)
+        self._results.finish()
         for row in rows if len(wanted) == 1 else ():
             print(_sentence(row))
-        print(f"{len(rows)} of {len(wanted)} pairs matched, {len(skipped)} skipped; results in {self.folder}")
-        return INTERRUPTED if stop else BAD_INPUT if skipped else DONE
+        counts = Counter(row["result"] for row in rows)
+        extra = "".join(f", {counts[name]} {name}" for name in ("weak", "failed") if counts[name])
+        print(
+            f"{counts['matched']} of {len(wanted)} pairs matched{extra}, {len(skipped)} skipped; "
+            f"results in {self.folder}"
+        )
+        if stop:
+            return INTERRUPTED
+        return BAD_INPUT if skipped else EMPTY if self.fail_on_empty and counts["failed"] else DONE
+
+    def _planned(self, wanted: list[Pair]) -> list[str]:
+        names = [f"{pair.index:06d}{suffix}" for pair in wanted for suffix in (".npz", ".png")]
+        return [*names, "matches.png"]
+
+    def _result(self, matches: Correspondences, pose: RelativePose | None) -> str:
+        """ "matched", "weak" (fewer than `min_inliers` matches to rely on) or "failed" (none, or none that agree)."""
+        least = self.configuration.tracker.min_inliers
+        if pose is not None:
+            if len(matches) == 0 or not pose.ok:
+                return "failed"
+            return "matched" if pose.num_inliers >= least else "weak"
+        expected = float(matches.score.sum())  # scores are probabilities: this many are right
+        return "failed" if expected < 1.0 else "matched" if expected >= least else "weak"
 
     def _pair(self, pair: Pair, pictures: bool) -> dict[str, Any]:
         from ros2_densematch.evaluation.pictures import match_picture, with_caption
@@ -143,12 +174,15 @@ class _Job:
             pose = estimate_relative_pose(matches, *cameras, config=settings.pose, seed=settings.seed)
             timings["pose"] = (time.perf_counter() - start) * 1e3
         name = f"{pair.index:06d}"
+        self._results.begin()
         _write_npz(self.folder / f"{name}.npz", matches, pose)
-        row = _row(pair, matches, pose, timings)
+        row = {**_row(pair, matches, pose, timings), "result": self._result(matches, pose)}
+        self.files.append(f"{name}.npz")
         if pictures:
             picture = match_picture(image0, image1, matches, None if pose is None else pose.inliers)
             facts = f"{self.matcher.name} ({self.configuration.preset}): {_sentence(row)}"
-            _write_picture(self.folder / (self.picture_name or f"{name}.png"), with_caption(picture, facts))
+            self.files.append(self.picture_name or f"{name}.png")
+            _write_picture(self.folder / self.files[-1], with_caption(picture, facts))
         return row
 
     def _encode(self, path: Path, reference: bool, timings: dict[str, float]) -> tuple[Encoding, Picture]:
@@ -184,11 +218,14 @@ class _Job:
             "matcher": matcher_facts(self.configuration, self.matcher),
             "estimator": estimator_facts(self.configuration),
             "total": total,
-            "matched": len(rows),
+            "matched": sum(row["result"] == "matched" for row in rows),
+            "weak": sum(row["result"] == "weak" for row in rows),
+            "failed": sum(row["result"] == "failed" for row in rows),
             "skipped": skipped,
             "stopped_early": stop,
             "timings_ms": stage_times([row["timings_ms"] for row in rows]),
             "pairs": rows,
+            "files": [*self.files, "summary.json"],
         }
         write_json(self.folder / "summary.json", summary)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ros2_densematch.cli.errors import BAD_INPUT, DONE, INTERRUPTED, OUR_FAULT, InputError, one_line
+from ros2_densematch.cli.errors import BAD_INPUT, DONE, INTERRUPTED, OUR_FAULT, InputError, is_full, one_line
 from ros2_densematch.cli.interrupt import StopRequest, stop_request
 from ros2_densematch.cli.options import (
     ConfigOption,
@@ -194,6 +194,7 @@ class _Replay:
         self._gallery = Gallery()
         self._image = ""
         self._first_segment = 0
+        self._files = self._result_files()
         self._elapsed_s = 0.0
         self._readout_s = 0.0
 
@@ -208,7 +209,7 @@ class _Replay:
             length = self._max_frames if length is None else min(length, self._max_frames)
         begin = time.perf_counter()
         with ExitStack() as stack:
-            files = stack.enter_context(self._files())
+            files = stack.enter_context(self._files)
             counter = stack.enter_context(progress_counter(f"replay {self._source.name}", length))
             try:
                 for frame in self._source:
@@ -234,7 +235,7 @@ class _Replay:
         tracked = tracker.process(frame)
         return replace(tracked, segment=tracked.segment + self._first_segment) if self._first_segment else tracked
 
-    def _files(self) -> ResultFiles:
+    def _result_files(self) -> ResultFiles:
         from ros2_densematch.cli.result_files import ResultFiles
 
         facts = matcher_facts(self._configuration, self._matcher)
@@ -265,13 +266,14 @@ class _Replay:
             min_inliers=self._configuration.tracker.min_inliers,
         )
         write_json(self._folder / "summary.json", summary)
+        self._files.finish()
         for line in _conclusion(summary):
             print(line)
         return ReplayResult(summary, self._exit_code(stop))
 
     def _exit_code(self, stop: StopRequest) -> int:
         if self.error is not None:
-            bad_input = isinstance(self.error, (ValueError, FileNotFoundError))
+            bad_input = isinstance(self.error, (ValueError, FileNotFoundError)) or is_full(self.error)
             say(f"densematch: error: {one_line(self.error)}")
             if not bad_input:
                 traceback.print_exception(self.error, limit=-4)

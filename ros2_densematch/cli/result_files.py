@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ros2_densematch.files.results_folder import ResultsFolder
+
 if TYPE_CHECKING:
     from ros2_densematch.evaluation.summary import FrameRecord
     from ros2_densematch.tracking.frame import Frame
     from ros2_densematch.tracking.tracked_frame import TrackedFrame
 
 BAG, POSES, TRAJECTORY = "bag", "relative_poses.csv", "trajectory.tum"
+PLANNED = (BAG, POSES, TRAJECTORY, "report.html")
 
 
 class ResultFiles:
@@ -30,14 +33,16 @@ class ResultFiles:
         self._matcher, self._preset, self._device = matcher, preset, device
         self._stack = ExitStack()
         self._opened = False
+        self._results = ResultsFolder(folder, PLANNED)
 
     def write(self, frame: Frame, tracked: TrackedFrame, *, frames_dropped: int = 0) -> None:
-        """All that is written of one frame.
+        """All that is written of one frame; with the first one the results of an earlier run are removed.
 
         Raises:
-            FileExistsError: the bag's folder exists and is no bag.
+            ForeignFileError: a file of the name of a result exists and is none.
         """
         if not self._opened:
+            self._results.begin()
             self._open(rectified=frame.camera is not None and frame.camera.distortion_model == "none")
         self._bag.write(tracked, frame.size, frames_dropped=frames_dropped)
         self._poses.write(tracked)
@@ -59,6 +64,10 @@ class ResultFiles:
         self._poses = self._stack.enter_context(RelativePosesCsv(self._folder / POSES))
         self._opened = True
 
+    def finish(self) -> None:
+        """All results are in their place, summary.json last."""
+        self._results.finish()
+
     def __enter__(self) -> ResultFiles:
         return self
 
@@ -69,14 +78,11 @@ class ResultFiles:
 def write_trajectories(folder: Path, records: list[FrameRecord], main_segment: int | None) -> list[str]:
     """Writes trajectory.tum (the main segment) and trajectory_segment_N.tum for each other one; returns their names.
 
-    Segments have no common scale and no known relation, so they do not go into one file. Files that an earlier run left
-    for segments that this run does not have are removed.
+    Segments have no common scale and no known relation, so they do not go into one file.
     """
     from ros2_densematch.geometry.trajectory import Trajectory
     from ros2_densematch.io.results.tum import write_tum
 
-    for old in (folder / TRAJECTORY, *folder.glob("trajectory_segment_*.tum")):
-        old.unlink(missing_ok=True)
     posed = [r for r in records if r.T_world_from_camera is not None]
     names = []
     for segment in sorted({r.segment for r in posed}):

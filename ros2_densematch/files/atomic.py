@@ -72,8 +72,11 @@ class AtomicFile:
     def close(self) -> None:
         """Put the file in its place."""
         if not self.stream.closed:
-            self.stream.close()
-            os.replace(self._temporary, self.path)
+            try:
+                self.stream.close()
+                os.replace(self._temporary, self.path)
+            finally:  # a full disk leaves no part behind
+                self._temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> AtomicFile:
         return self

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ros2_densematch.geometry import poses
+from ros2_densematch.geometry.two_view import estimate_relative_pose
 from ros2_densematch.io.sources.base import FrameSource
 from ros2_densematch.io.sources.opening import open_source
 from ros2_densematch.io.sources.options import SourceOptions
+from ros2_densematch.matchers.registry import load_matcher
 from ros2_densematch.tracking.frame import Frame
 
 
@@ -91,6 +94,19 @@ def test_grey_values_of_16_bits_are_no_picture_where_there_are_others(shared_cas
     assert frames[0].source == "/camera/rgb/image_raw/compressed"
     assert all(f.depth is not None and 0.3 < np.nanmedian(f.depth) < 30 for f in frames)
     assert not source.warnings
+
+
+def test_a_video_that_players_turn_is_read_as_stored(shared_cases) -> None:
+    video = shared_cases.need("video_rotation_180/rot180.mp4")
+    frames, source = read(video, camera_yaml=shared_cases.need("video_rotation_180/cam.yaml"))
+    assert not source.warnings
+    assert len([note for note in source.notes if "turned by 180 degrees" in note]) == 1
+    truth = np.loadtxt(shared_cases.need("video_rotation_180/truth.txt")).reshape(-1, 4, 4)
+    matcher = load_matcher("sift")
+    last = len(frames) - 1
+    matches = matcher.match(matcher.encode(frames[0].image, reference=True), matcher.encode(frames[last].image))
+    pose = estimate_relative_pose(matches, frames[0].camera, frames[last].camera)
+    assert poses.rotation_angle_deg(pose.T_query_from_reference, poses.inverse(truth[last])) < 0.3
 
 
 def test_depth_of_another_camera_is_refused_with_the_numbers(shared_cases) -> None:

@@ -125,9 +125,12 @@ class ResultBag:
         """Finish the bag and put it in its place."""
         if self._writer is None:
             return
-        self._writer.close()
-        self._writer = None
-        self._place.close()
+        writer, self._writer = self._writer, None
+        try:
+            writer.close()
+            self._place.close()
+        finally:  # a full disk leaves no part behind
+            self._place.discard()
 
     def __enter__(self) -> ResultBag:
         return self

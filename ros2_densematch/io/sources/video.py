@@ -12,11 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.io.sources.base import Picture, Source
+from ros2_densematch.io.sources.containers import cut_short
 from ros2_densematch.io.sources.files import load_camera
 from ros2_densematch.io.sources.options import SourceOptions, refuse_topics
 
 # Containers that FFmpeg reads without following references to other files or addresses (no playlists).
 SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ogv", ".wmv")
+# Their frame count is that of a table of frames; other containers give a duration, from which OpenCV guesses one.
+_WITH_FRAME_TABLE = (".mp4", ".mov", ".m4v")
+_LEEWAY = 2  # frames that a decoder keeps back at the end of an intact file
 
 
 class VideoSource(Source):
@@ -34,6 +38,13 @@ class VideoSource(Source):
         self._rate = float(capture.get(cv2.CAP_PROP_FPS))
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self._count = count if count > 0 else None
+        self._exact_count = path.suffix.lower() in _WITH_FRAME_TABLE
+        rotation = round(float(capture.get(cv2.CAP_PROP_ORIENTATION_META))) % 360
+        if rotation:
+            self._log.note(
+                f"{path.name} is to be shown turned by {rotation} degrees: the pixels are used as stored, as the "
+                "calibration has them, and all coordinates are those of the stored pixels"
+            )
         readable, _ = capture.read()
         capture.release()
         if not readable:
@@ -64,13 +75,25 @@ class VideoSource(Source):
                 yield Picture(stamp_ns, self._path.name, partial(_rgb, image))
         finally:
             capture.release()
-        if self._count is not None and number < self._count:
-            self._log.warn(f"{self._path.name} ends after {number} of {self._count} frames: it is cut or damaged")
+        self._say_what_is_missing(number)
+
+    def _say_what_is_missing(self, number: int) -> None:
+        """After the last frame that could be decoded."""
+        cut = cut_short(self._path)
+        if cut:
+            self._log.warn(f"{self._path.name} is cut: {cut}; {number} frames could be read")
+        elif self._count is not None and self._exact_count and number < self._count - _LEEWAY:
+            self._log.warn(f"{self._path.name} is damaged: {number} of {self._count} frames could be decoded")
 
     def _open(self) -> cv2.VideoCapture:
         capture = cv2.VideoCapture(str(self._path))
         if not capture.isOpened():
+            cut = cut_short(self._path)
+            if cut:
+                raise ValueError(f"{self._path} is cut and cannot be opened: {cut}; copy or record it again")
             raise ValueError(f"{self._path}: OpenCV cannot open this video: convert it to H.264 in mp4")
+        # Players turn the pictures of a camera that was held upside down; the calibration belongs to the stored pixels.
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
         return capture
 
 
