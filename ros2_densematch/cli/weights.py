@@ -86,10 +86,15 @@ def fetch_command(
 def import_command(
     file: Annotated[Path, typer.Argument(help="The published file (.pth, .pt, .pth.tar) or a safetensors file.")],
     name: Annotated[str, typer.Option("--as", help="What it is: a name of `densematch weights list`.")],
+    version: Annotated[
+        str | None,
+        typer.Option("--version", help="Of the network, where it has several and the file does not say (roma_v2)."),
+    ] = None,
 ) -> None:
     from ros2_densematch.weights.store import import_checkpoint
 
-    _say_stored(name, import_checkpoint(file, name))
+    path = import_checkpoint(file, name, version=version)
+    _say_stored(path.name.removesuffix(".safetensors"), path)
 
 
 @app.command("average", help="Write the mean of weights that were trained from one start.")

@@ -36,13 +36,8 @@ def read_official(official: Official, path: Path) -> dict[str, Tensor]:
         FileNotFoundError: no such file.
         ValueError: damaged, of another network, or asking for code; the message lists what does not fit.
     """
-    found = _renamed(_tensors(read_container(path, inert=official.inert), official, path))
-    found = {key: value for key, value in found.items() if not key.startswith(official.unused)}
-    tables = [key_table(name) for name in official.key_tables]
-    complaints = [_complaint(found, table) for table in tables]
-    if "" not in complaints:
-        raise ValueError(f"{path} is not {official.name}: keys {complaints[0]}")
-    table = tables[complaints.index("")]
+    found = official_tensors(official, path)
+    table = next(table for table in map(key_table, official.key_tables) if not _complaint(found, table))
     state = {key: _value(found.get(key), expected) for key, expected in table.items()}
     bad = sorted(key for key, value in state.items() if not bool(torch.isfinite(value).all()))
     if bad:
@@ -50,12 +45,32 @@ def read_official(official: Official, path: Path) -> dict[str, Tensor]:
     return state
 
 
+def official_tensors(official: Official, path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
+    """The tensors of an official checkpoint under its official keys and in the file's own types, keys checked.
+
+    Args:
+        official: what the file should be.
+        path: as for `read_official`.
+        mapped: leave the numbers in the file until they are used.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, of another network, or asking for code; the message lists what does not fit.
+    """
+    found = _renamed(_tensors(read_container(path, inert=official.inert, mapped=mapped), official, path))
+    found = {key: value for key, value in found.items() if not key.startswith(official.unused)}
+    complaints = [_complaint(found, key_table(name)) for name in official.key_tables]
+    if "" not in complaints:
+        raise ValueError(f"{path} is not {official.name}: keys {complaints[0]}")
+    return found
+
+
 def _stand_in(*_: object) -> dict[Any, Any]:
     """Takes the place of a type that a checkpoint uses for its bookkeeping: keeps items, calls nothing."""
     return {}
 
 
-def read_container(path: Path, *, inert: tuple[str, ...] = ()) -> Any:
+def read_container(path: Path, *, inert: tuple[str, ...] = (), mapped: bool = False) -> Any:
     """What a checkpoint file holds: tensors, numbers, text, dictionaries, lists; no code is run.
 
     Pickles are read by PyTorch's restricted unpickler (`weights_only=True`), which knows tensors and plain containers.
@@ -65,6 +80,7 @@ def read_container(path: Path, *, inert: tuple[str, ...] = ()) -> Any:
     Args:
         path: the file.
         inert: dotted names that get an empty stand-in instead of a refusal.
+        mapped: leave the numbers in the file until they are used, where its format allows that.
 
     Raises:
         FileNotFoundError: no such file.
@@ -80,7 +96,9 @@ def read_container(path: Path, *, inert: tuple[str, ...] = ()) -> Any:
     try:
         allowed = [*_allowed(), *((_stand_in, name) for name in inert)]
         with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # files of PyTorch 1.5 and before are no archives, and cannot be mapped
+            mapped = mapped and zipfile.is_zipfile(path)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is refused: it holds more than tensors and plain values, or is damaged; nothing was executed "

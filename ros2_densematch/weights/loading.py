@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -36,22 +37,31 @@ def _names(keys: list[str], most: int = 5) -> str:
     return ", ".join(keys[:most]) + (", ..." if len(keys) > most else "")
 
 
+def check_keys(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """Compares keys and shapes with the module's.
+
+    Raises:
+        ValueError: keys are missing, unknown or of another shape; the message lists them.
+    """
+    own = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    missing = sorted(own.keys() - shapes.keys())
+    unknown = sorted(shapes.keys() - own.keys())
+    misshapen = sorted(k for k in own.keys() & shapes.keys() if own[k] != tuple(shapes[k]))
+    if missing or unknown or misshapen:
+        parts = [
+            f"{len(keys)} {what} ({_names(keys)})"
+            for what, keys in (("missing", missing), ("unknown", unknown), ("of another shape", misshapen))
+            if keys
+        ]
+        raise ValueError(f"{path} does not fit {type(module).__name__}: keys {'; '.join(parts)}")
+
+
 def load_exactly(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     """Loads a state whose keys and shapes must be the module's.
 
     Raises:
         ValueError: keys are missing, unknown or of another shape; the message lists them.
     """
-    own = module.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    unknown = sorted(state.keys() - own.keys())
-    shapes = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
-    if missing or unknown or shapes:
-        parts = [
-            f"{len(keys)} {what} ({_names(keys)})"
-            for what, keys in (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
-            if keys
-        ]
-        raise ValueError(f"{path} does not fit {type(module).__name__}: keys {'; '.join(parts)}")
+    check_keys(module, {key: tuple(value.shape) for key, value in state.items()}, path)
     # a module that was built without memory takes the tensors themselves
     module.load_state_dict(state, strict=True, assign=any(p.is_meta for p in module.parameters()))

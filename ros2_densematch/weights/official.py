@@ -20,10 +20,12 @@ class Official:
         sha256: digest of the published file, or its leading digits where only those are published (torchvision puts
             eight into the file's name); empty where unknown: then recorded at the first fetch and enforced later.
         size: bytes of the published file, rounded where its publisher rounds, 0 where unknown.
-        restricted: the licence forbids commercial use or is not clear: fetching needs an explicit consent.
+        restricted: the licence forbids some uses or is not clear: fetching needs an explicit consent.
         entry: the item of the file's dictionary that holds the tensors; empty for a plain state dictionary.
         unused: prefixes of keys that the file holds and nothing here reads.
         inert: further names that the pickle asks for; each gets an empty stand-in that runs nothing.
+        version: of the network that these weights are for, where published versions differ in their operations but not
+            in their keys; empty elsewhere.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Official:
     entry: str = ""
     unused: tuple[str, ...] = ()
     inert: tuple[str, ...] = ()
+    version: str = ""
 
     @property
     def file(self) -> str:
@@ -53,6 +56,8 @@ _MIT_SILENT = "MIT (repository; no separate statement for the weights)"
 _R2D2 = "CC BY-NC-SA 3.0: non-commercial, share-alike"
 _TORCHVISION = "BSD-3-Clause (torchvision repository); trained on ImageNet-1k"
 _PARSKATT = "https://github.com/Parskatt/storage/releases/download"
+_ROMA_V2 = "https://github.com/Parskatt/RoMaV2/releases/download"
+_DINOV3 = "MIT (repository) and DINOv3 License (own terms, no military or weapons use; docs/matchers/roma_v2.md)"
 _WILLOW = "www.di.ens.fr/willow/research"
 _STREETVIEW = f"http://{_WILLOW}/cnngeometric/trained_models/pytorch/best_streetview_checkpoint_adam"
 _WEAKALIGN = f"http://{_WILLOW}/weakalign/trained_models"
@@ -72,6 +77,21 @@ def _r2d2(name: str, sha256: str, size: int, inert: tuple[str, ...] = ()) -> Off
         restricted=True,
         entry="state_dict",
         inert=inert,
+    )
+
+
+def _roma_v2(version: str, path: str, sha256: str, size: int = 0) -> Official:
+    # one key table: the versions differ in an operation, and so in what the weights were trained for
+    return Official(
+        f"roma_v2_{version}",
+        "roma_v2",
+        _DINOV3,
+        ("roma_v2",),
+        f"{_ROMA_V2}/{path}",
+        sha256,
+        size,
+        restricted=True,
+        version=version,
     )
 
 
@@ -112,6 +132,13 @@ OFFICIAL: dict[str, Official] = {
             ("dinov2_vitl14",),
             "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
         ),
+        _roma_v2(
+            "2.0.1",
+            "v2.0.1/romav2.0.1.pt",
+            "1557dec0d21b62366465f7ff4d5fdf228cc695d0582e196ad2b80e05230828b7",
+            1_095_883_548,
+        ),
+        _roma_v2("2.0.0", "weights/romav2.pt", "3516ccdbbd8eb89d50dfc0bc4562ccdcc2c60b7908e1819d5aae0cbe1bf979bc"),
         Official(
             "tiny_roma_outdoor",
             "tiny_roma",

@@ -15,6 +15,7 @@ from ros2_densematch.weights.catalogue import digest
 from ros2_densematch.weights.checkpoint import read_official
 from ros2_densematch.weights.loading import read_state
 from ros2_densematch.weights.official import Official, official
+from ros2_densematch.weights.versions import entry_for
 
 
 class MissingCheckpoint(FileNotFoundError):
@@ -113,12 +114,13 @@ def read_checkpoint(name: str, weights: str | Path | None = None) -> dict[str, T
     return read_state(path) if path.suffix == ".safetensors" else read_official(official(name), path)
 
 
-def import_checkpoint(path: Path, name: str, *, source: str | None = None) -> Path:
+def import_checkpoint(path: Path, name: str, *, version: str | None = None, source: str | None = None) -> Path:
     """Checks a published checkpoint and stores its tensors as safetensors, in place of an earlier one, atomically.
 
     Args:
         path: the published file, or a safetensors file with the same keys.
-        name: in the catalogue.
+        name: in the catalogue, or a matcher of which several versions are.
+        version: which of those; None where the file or the name says it.
         source: what the record names as origin; the file's name when None.
 
     Returns:
@@ -126,13 +128,15 @@ def import_checkpoint(path: Path, name: str, *, source: str | None = None) -> Pa
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged, of another network, or not the one that is pinned or was recorded before.
+        ValueError: the file is damaged, of another network, or not the one that is pinned or was recorded before; or
+            its version is not known.
     """
     from safetensors.torch import save_file
 
-    entry = official(name)
     if not path.is_file():
         raise FileNotFoundError(f"no weights file {path}: give the path of a checkpoint")
+    name = entry_for(name, path, version)
+    entry = official(name)
     found = digest(path)
     published = path.suffix != ".safetensors"
     if published:
@@ -141,6 +145,8 @@ def import_checkpoint(path: Path, name: str, *, source: str | None = None) -> Pa
     target = stored_file(name)
     target.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"matcher": entry.matcher, "checkpoint": name, "licence": entry.licence, "source_sha256": found}
+    if entry.version:
+        metadata["version"] = entry.version
     with replacing(target) as temporary:
         save_file(state, str(temporary), metadata)
     record = Record(found if published else "", path.stat().st_size, source or path.name, digest(target))
