@@ -18,6 +18,7 @@ _MATCHERS = {
     "gcm_paper": ("ros2_densematch.matchers.gcm_paper.matcher", "GcmPaperMatcher"),
     "r2d2": ("ros2_densematch.matchers.r2d2", "R2d2Matcher"),
     "roma": ("ros2_densematch.matchers.roma.matcher", "RomaMatcher"),
+    "roma_v2": ("ros2_densematch.matchers.roma_v2.matcher", "RomaV2Matcher"),
     "sift": ("ros2_densematch.matchers.sift", "SiftMatcher"),
     "sparse_ncnet": ("ros2_densematch.matchers.sparse_ncnet.matcher", "SparseNcnetMatcher"),
     "tiny_roma": ("ros2_densematch.matchers.tiny_roma.matcher", "TinyRomaMatcher"),

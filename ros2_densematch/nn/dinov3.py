@@ -39,8 +39,11 @@ class RotaryPeriods(nn.Module):
 class Dinov3(nn.Module):
     """Patch tokens after chosen blocks, each through the last layer norm."""
 
+    # blocks of the published model that the default taps need
+    USED = 18
+
     def __init__(
-        self, *, width: int = 1024, depth: int = 24, heads: int = 16, taps: tuple[int, ...] = (11, 17)
+        self, *, width: int = 1024, depth: int = 24, heads: int = 16, taps: tuple[int, ...] = (11, USED - 1)
     ) -> None:
         """
         Args:
@@ -59,10 +62,6 @@ class Dinov3(nn.Module):
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-5)
-
-    def unused(self) -> list[str]:
-        """Prefixes of the keys that the forward pass never reads."""
-        return ["mask_token", *(f"blocks.{i}." for i in range(self._taps[-1] + 1, len(self.blocks)))]
 
     def drop_unused(self) -> None:
         """Takes the blocks after the last tap out, in place."""

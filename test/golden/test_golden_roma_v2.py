@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,17 @@ from golden_set import Golden, GoldenSet
 from roma_v2_weights import roma_v2_state
 from torch import Tensor, nn
 
+from ros2_densematch.matchers.common.dense.keypoints import match_keypoints
+from ros2_densematch.matchers.common.dense.precision import predicted_precision
+from ros2_densematch.matchers.common.dense.result import DenseResult, to_pixels
+from ros2_densematch.matchers.common.dense.sampling import kernel_density
+from ros2_densematch.matchers.encoding import Encoding
+from ros2_densematch.matchers.roma_v2.encoding import Encoder
 from ros2_densematch.matchers.roma_v2.images import prepared
+from ros2_densematch.matchers.roma_v2.matcher import RomaV2Matcher
 from ros2_densematch.matchers.roma_v2.network import SCALES, Layers, Refined, RomaV2Network
 from ros2_densematch.matchers.roma_v2.refiner import confidence_update
+from ros2_densematch.matchers.roma_v2.sampling import published_rows
 from ros2_densematch.nn.rotary import rotation_of
 
 # of the sheet, section 11: pixel stride per pass and scale, and channels
@@ -218,3 +227,182 @@ def test_a_rotary_table_does_not_depend_on_the_resolution():
     # the centre of a patch of the coarse grid is that of the middle one of nine
     middle = large.sin.unflatten(0, (6, 9))[1::3, 1::3].flatten(0, 1)
     np.testing.assert_allclose(small.sin, middle, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def matcher(golden: Golden, state: dict[str, Tensor]) -> RomaV2Matcher:
+    settings = golden.open("roma_v2", "forward").settings
+    return RomaV2Matcher(
+        device="cpu",
+        weights=state,
+        version="2.0.1",
+        coarse_size=tuple(settings["coarse_res_hw"]),
+        upsample_size=tuple(settings["upsample_res_hw"]),
+        direction="both" if settings["symmetric"] else "reference_to_query",
+    )
+
+
+@pytest.fixture(scope="module")
+def encodings(golden: Golden, matcher: RomaV2Matcher) -> tuple[Encoding, Encoding]:
+    return matcher.encode(golden.image("A"), reference=True), matcher.encode(golden.image("B"))
+
+
+@pytest.fixture(scope="module")
+def results(matcher: RomaV2Matcher, encodings: tuple[Encoding, Encoding]) -> list[DenseResult]:
+    return matcher.dense(*encodings)
+
+
+def matrices(precision: Tensor) -> Tensor:
+    """Entries xx, xy, yy (..., 3) to (..., 2, 2)."""
+    return precision[..., [0, 1, 1, 2]].unflatten(-1, (2, 2))
+
+
+def compare_result(expected: GoldenSet, prefix: str, name: str, result: DenseResult, step: int, matrix_step: int):
+    expected.compare(f"{prefix}warp_{name}", result.flow[None, ::step, ::step])
+    expected.compare(f"{prefix}overlap_{name}", result.certainty[None, ::step, ::step, None])
+    expected.compare(f"{prefix}precision_{name}", matrices(result.precision)[None, ::matrix_step, ::matrix_step])
+
+
+def test_the_match_in_both_directions(golden: Golden, matcher: RomaV2Matcher, results, encodings):
+    expected = golden.open("roma_v2", "forward")
+    for name, result in zip(("AB", "BA"), results, strict=True):
+        compare_result(expected, "", name, result, 4, 8)
+    matcher._overlap_threshold = 0.7
+    # near the threshold a certainty may flip
+    close = (results[0].certainty - 0.7).abs()[::4, ::4] < 1e-4
+    thresholded = matcher.dense(*encodings)[0].certainty[::4, ::4]
+    matcher._overlap_threshold = None
+    stored = torch.from_numpy(expected.arrays["overlap_AB_threshold_0.7"])[0, ..., 0]
+    expected.compare("overlap_AB_threshold_0.7", torch.where(close, stored, thresholded)[None, ..., None])
+
+
+def test_one_direction_at_one_resolution(golden: Golden, matcher: RomaV2Matcher, monkeypatch):
+    expected = golden.open("roma_v2", "forward")
+    # the same network with other settings
+    settings = replace(matcher.settings, upsample_size=None, direction="reference_to_query")
+    monkeypatch.setattr(matcher, "settings", settings)
+    monkeypatch.setattr(matcher, "_encoder", Encoder(matcher.network, settings.coarse_size, None))
+    monkeypatch.setattr(matcher, "_keeps_shares", False)
+    (result,) = matcher.dense(matcher.encode(golden.image("A")), matcher.encode(golden.image("B")))
+    compare_result(expected, "uni_nohr_", "AB", result, 8, 8)
+
+
+def test_the_published_draw(golden: Golden, results: list[DenseResult]):
+    expected = golden.open("roma_v2", "forward")
+    step = expected.settings["sample_row_step"]
+    found = published_rows(*results)
+    expected.compare("sample_rows", found.rows[::step])
+    compare_confidence(expected, "sample_confidence", found.rows[::step], found.confidence[::step], results[0])
+    expected.compare("sample_precision_A", matrices(found.precision_a[::step]))
+    expected.compare("sample_precision_B", matrices(found.precision_b[::step]))
+    density = kernel_density(found.rows[::step])
+    expected.compare("sample_density", density)
+    weight = 1 / (density + 1)
+    weight[density < 10] = 1e-7
+    # near a density of 10 the weight may flip
+    stored = torch.from_numpy(expected.arrays["sample_balance_weight"])
+    expected.compare("sample_balance_weight", torch.where((density - 10).abs() < 0.2, stored, weight))
+    # information: distances in half precision, up to a tenth away
+    half = torch.from_numpy(expected.arrays["sample_density_half"]).float()
+    assert ((half - density).abs() <= 0.1 * density).all()
+    expected.mark("sample_density_half")
+    half_weight = torch.from_numpy(expected.arrays["sample_balance_weight_half"]).float()
+    sure = ((density - 10).abs() > 1) | (density < 9)
+    assert ((half_weight - weight).abs() <= 0.1 * weight + 1e-6)[sure].all()
+    expected.mark("sample_balance_weight_half")
+    one = published_rows(results[0], None)
+    expected.compare("uni_sample_rows", one.rows[::step][::8])
+    compare_confidence(
+        expected, "uni_sample_confidence", one.rows[::step][::8], one.confidence[::step][::8], results[0]
+    )
+    # the released code gives rows of the matrix in the place of two matrices
+    for name, row in (("third", 0), ("fourth", 1)):
+        expected.compare(f"uni_sample_{name}", matrices(one.precision_b)[::step][::8][:, row])
+
+
+def compare_confidence(expected: GoldenSet, name: str, rows: Tensor, confidence: Tensor, result: DenseResult) -> None:
+    """Rows near the border may flip; those from the grid that lie on it are kept."""
+    border = 1 - 1 / result.certainty.shape[0]
+    near = (rows.abs().amax(1) - border).abs() < 1e-4
+    stored = torch.from_numpy(expected.arrays[name])
+    expected.compare(name, torch.where(near, stored, confidence))
+
+
+def test_what_the_released_draw_gave_are_rows_of_ours(golden: Golden, results: list[DenseResult]):
+    expected = golden.open("roma_v2", "forward")
+    found = published_rows(*results)
+    names = [f"sample_seed0_{part}" for part in ("matches", "confidence", "precision_A", "precision_B")]
+    drawn = {name: torch.from_numpy(expected.arrays[name]) for name in names}
+    exact = "donot_use_mm_for_euclid_dist"
+    away, nearest = torch.cdist(drawn[names[0]], found.rows, compute_mode=exact).min(1)
+    assert away.max() < 1e-4
+    assert (found.confidence[nearest] - drawn[names[1]]).abs().max() < 1e-3
+    # here too the rows of the matrix of B take the place of two matrices
+    for row, name in enumerate(names[2:]):
+        assert (matrices(found.precision_b[nearest])[:, row] - drawn[name]).abs().max() < 1e-2
+    for name in names:
+        expected.mark(name)
+
+
+def test_pixels_and_their_precision(golden: Golden, results: list[DenseResult]):
+    expected = golden.open("roma_v2", "forward")
+    height_a, width_a, height_b, width_b = expected.settings["pixel_sizes"]
+    found = published_rows(*results)
+    step = expected.settings["sample_row_step"]
+    rows = found.rows[::step][::16].numpy()
+    # there pixel centres lie at half-integers
+    expected.compare("pixel_A", to_pixels(rows[:, :2], (width_a, height_a)) + 0.5)
+    expected.compare("pixel_B", to_pixels(rows[:, 2:], (width_b, height_b)) + 0.5)
+    picked = found.precision_b[::step][::16]
+    # any map of the match's size: it is the size that counts
+    of_that_size = torch.zeros_like(results[0].precision)
+    of_that_size.reshape(-1, 3)[: len(picked)] = picked
+    got = predicted_precision(of_that_size, torch.arange(len(picked)), (width_b, height_b))
+    expected.compare("precision_B_mapped", got)
+
+
+def test_given_key_points(golden: Golden, results: list[DenseResult]):
+    expected = golden.open("roma_v2", "forward")
+    sizes = (640, 480), (400, 300)
+    given = [to_pixels(expected.arrays[f"kp_{name}"], size) for name, size in zip("AB", sizes, strict=True)]
+    found = match_keypoints(results[0], *sizes, *given).index
+    for number, name in enumerate("AB"):
+        expected.compare_integers(f"kp_index_{name}", found[:, number])
+        expected.mark(f"kp_{name}")
+
+
+def test_version_2_0_0_correlates_the_warped_map(golden: Golden, run: Run, state: dict[str, Tensor]):
+    expected = golden.open("roma_v2", "forward")
+    with torch.device("meta"):
+        older = RomaV2Network(version="2.0.0")
+    older.load_state_dict(state, assign=True)
+    older.eval().requires_grad_(False)
+    correlated: dict[int, Tensor] = {}
+    for s in (4, 2):
+        refiner = older.refiners[str(s)]
+        refiner.pair_inputs = first_correlation(correlated, s, refiner.pair_inputs)
+    passes = []
+    for i in (0, 1):
+        found = run.coarse[i]
+        low = older.refine(run.maps["c"][i], run.maps["c"][1 - i], found.warp, found.overlap)
+        high = older.refine(run.maps["u"][i], run.maps["u"][1 - i], low[1].warp, low[1].confidence)
+        passes.append((low, high[1]))
+    for s in SCALES:
+        step, wide = _STRIDES["c", s], 8 // s
+        if s in correlated:
+            expected.compare(f"v200_c_r{s}_corr", correlated[s][:, :: _CORRELATED[s], ::step, ::step])
+        expected.compare(f"v200_c_flow{s}", torch.cat([low[s].warp for low, _ in passes])[..., ::wide, ::wide])
+        expected.compare(f"v200_c_conf{s}", torch.cat([low[s].confidence for low, _ in passes])[..., ::wide, ::wide])
+    for name, (_, refined) in zip(("AB", "BA"), passes, strict=True):
+        warp, confidence = (x[0].permute(1, 2, 0) for x in (refined.warp, refined.confidence))
+        result = DenseResult(warp, confidence[..., 0].sigmoid(), precision=confidence[..., 1:])
+        compare_result(expected, "v200_", name, result, 8, 8)
+
+
+def first_correlation(into: dict[int, Tensor], s: int, function: Callable[..., list[Tensor]]):
+    def recorded(*arguments: Any) -> list[Tensor]:
+        parts = function(*arguments)
+        into.setdefault(s, parts[-1])
+        return parts
+
+    return recorded

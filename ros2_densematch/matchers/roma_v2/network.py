@@ -165,6 +165,24 @@ class RomaV2Network(nn.Module):
         for s, refiner in self.refiners.items():
             self.refiners[s] = PreparedRomaV2Refiner(cast(RomaV2Refiner, refiner))
 
+    def set_precision(self, dtype: torch.dtype) -> None:
+        """Runs the heavy parts in another type.
+
+        As in the released model the attention match, the head's last convolutions, the refiners' projections, sampling
+        and heads, warps and confidences stay in float32. Batch norms must be folded, refiners prepared.
+        """
+        exact: list[nn.Module] = [
+            self.f.rope_embed,
+            self.matcher.mv_vit.rope_embed,
+            self.matcher.head.scratch.output_conv2,
+        ]
+        kept = {id(t) for module in exact for t in [*module.parameters(), *module.buffers()]}
+        parts: list[nn.Module] = [self.f, self.matcher.mv_vit, self.matcher.head, self.refiner_features]
+        for refiner in self.refiners.values():
+            parts += cast(PreparedRomaV2Refiner, refiner).blocks_of_any_type()
+        for part in parts:
+            part._apply(lambda t: t if id(t) in kept else t.to(dtype))  # type: ignore[no-untyped-call]
+
     def compilable(self) -> list[nn.Module]:
         """The parts that `torch.compile` speeds up."""
         parts: list[nn.Module] = [self.f, self.matcher.mv_vit, self.matcher.head, self.refiner_features]

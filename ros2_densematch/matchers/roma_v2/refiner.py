@@ -122,6 +122,10 @@ class PreparedRomaV2Refiner(_Inputs, PreparedRefiner):
         self.proj = refiner.proj
         self._correlates_warped = refiner._correlates_warped
 
+    def blocks_of_any_type(self) -> list[nn.Module]:
+        """What may run in half precision: all between the inputs and the heads."""
+        return [self.own, self.pair, *self.blocks, self.last]
+
 
 def confidence_update(raw: Tensor) -> Tensor:
     """What a refiner adds: overlap logit, and the entries p00, p10, p11 of L L^T, L lower triangular.

@@ -18,7 +18,13 @@ from ros2_densematch.geometry.correspondences import Correspondences, DenseWarp
 from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
 from ros2_densematch.matchers.common.dense.keypoints import KeypointMatches, match_keypoints
 from ros2_densematch.matchers.common.dense.network import DenseNetwork, Pyramid
-from ros2_densematch.matchers.common.dense.precision import carried_precision, upper_triangle, warp_precision
+from ros2_densematch.matchers.common.dense.precision import (
+    carried_precision,
+    precision_at,
+    predicted_precision,
+    upper_triangle,
+    warp_precision,
+)
 from ros2_densematch.matchers.common.dense.result import (
     DenseResult,
     attenuate,
@@ -95,22 +101,19 @@ class SampledMatcher(Matcher):
         for result in self.dense(reference, query):
             own, other = (query, reference) if result.reversed else (reference, query)
             hidden = hide_masked(result, own, other)
-            # what leaves the image is no match, even where the network does not clamp
-            inside = (hidden.flow.abs() <= 1).all(2)
-            certainty = (hidden.certainty.float() * inside).cpu()
-            results.append((DenseResult(hidden.flow.float().cpu(), certainty, hidden.reversed), own))
+            results.append((_on_cpu(hidden, self._drawn_certainty(hidden)), own))
         overlap = mean_certainty(results)
         index = self._drawn([result for result, _ in results], max_matches, seed)
+        forward = [result for result, _ in results if not result.reversed]
         parts = []
         start = 0
         for result, _ in results:
             end = start + result.certainty.numel()
             chosen = index[(index >= start) & (index < end)] - start
-            parts.append(_matches(result, chosen, reference, query))
+            parts.append(_matches(result, chosen, reference, query, forward[0] if forward else None))
             start = end
         reference_xy, query_xy, score, precision = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         order = np.argsort(-score, kind="stable")
-        forward = [result for result, _ in results if not result.reversed]
         return Correspondences(
             reference_xy[order],
             query_xy[order],
@@ -121,6 +124,11 @@ class SampledMatcher(Matcher):
             precision[order],
             _dense_warp(forward[0], reference, query) if forward else None,
         )
+
+    def _drawn_certainty(self, result: DenseResult) -> Tensor:
+        """The certainty (H, W) with which cells are drawn: 0 for those that are no match."""
+        # what leaves the image is no match, even where the network does not clamp
+        return result.certainty * (result.flow.abs() <= 1).all(2)
 
     def _drawn(self, results: list[DenseResult], max_matches: int | None, seed: int) -> NDArray[np.intp]:
         """Indices into the concatenated cells of all directions."""
@@ -316,6 +324,11 @@ def _checked(settings: DensePreset, name: str, multiple: int) -> DensePreset:
     return settings
 
 
+def _on_cpu(result: DenseResult, certainty: Tensor) -> DenseResult:
+    precision = None if result.precision is None else result.precision.float().cpu()
+    return DenseResult(result.flow.float().cpu(), certainty.float().cpu(), result.reversed, precision)
+
+
 def _pairs(results: list[DenseResult], index: Tensor) -> Tensor:
     """Both normalised positions (M, 4) of concatenated cells, reference first."""
     points = torch.zeros(len(index), 4)
@@ -332,9 +345,17 @@ def _pairs(results: list[DenseResult], index: Tensor) -> Tensor:
 
 
 def _matches(
-    result: DenseResult, index: NDArray[np.intp], reference: Encoding, query: Encoding
+    result: DenseResult,
+    index: NDArray[np.intp],
+    reference: Encoding,
+    query: Encoding,
+    forward: DenseResult | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Reference and query pixels (N, 2), scores (N,) and precisions (N, 3) of chosen cells of one direction."""
+    """Reference and query pixels (N, 2), scores (N,) and precisions (N, 3) of chosen cells of one direction.
+
+    `forward` is the result from reference to query, where there is one: what its network predicts of the precision in
+    the query image holds for matches of both directions.
+    """
     own, other = (query, reference) if result.reversed else (reference, query)
     height, width = result.certainty.shape
     warp_xy = to_pixels(result.flow.numpy(), other.size)
@@ -342,9 +363,14 @@ def _matches(
     cells = to_pixels(cell_positions(index, height, width), own.size)
     predicted = warp_xy.reshape(-1, 2)[index]
     precision, linear = warp_precision(warp_xy, certainty, index, other.size)
+    if result.precision is not None:
+        precision = predicted_precision(result.precision, torch.from_numpy(index), other.size)
     score = certainty.reshape(-1)[index]
     if not result.reversed:
         return cells, predicted, score, upper_triangle(precision)
+    if forward is not None and forward.precision is not None:
+        at = result.flow.reshape(-1, 2)[torch.from_numpy(index)]
+        return predicted, cells, score, upper_triangle(precision_at(forward.precision, at, query.size))
     # the prediction lies in the reference image: carried over to the query image by the local affine map
     per_pixel = linear * np.array([width / own.size[0], height / own.size[1]])
     return predicted, cells, score, upper_triangle(carried_precision(precision, per_pixel))

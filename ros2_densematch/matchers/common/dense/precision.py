@@ -9,7 +9,11 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from ros2_densematch.nn.grid import sample
 
 FloatArray = NDArray[np.float64]
 
@@ -63,12 +67,49 @@ def warp_precision(
     return np.linalg.inv(covariance) * sure[:, None, None], affine[:, :, 1:]
 
 
+def predicted_precision(precision: Tensor, index: Tensor, other_size: tuple[int, int]) -> FloatArray:
+    """The precision that a network predicts, in pixels of the original image.
+
+    Args:
+        precision: float32 (H, W, 3) = xx, xy, yy of the flow's target, where a cell of the map is 1 long along
+            each axis.
+        index: int64 (N,), flat indices of cells.
+        other_size: (width, height) of the original image that the flow leads into.
+
+    Returns:
+        (N, 2, 2) inverse covariance in px^-2.
+    """
+    height, width = precision.shape[:2]
+    return _in_pixels(precision.reshape(-1, 3)[index], (width, height), other_size)
+
+
+def precision_at(precision: Tensor, position: Tensor, other_size: tuple[int, int]) -> FloatArray:
+    """Likewise between the cells, bilinear: at normalised positions (N, 2) of the map; beyond its rim, the rim's."""
+    height, width = precision.shape[:2]
+    rim = 1 - 1 / torch.tensor([width, height])
+    at = torch.minimum(torch.maximum(position, -rim), rim)
+    values = sample(precision.permute(2, 0, 1)[None], at.T[None, :, None])[0, :, 0].T
+    return _in_pixels(values, (width, height), other_size)
+
+
+def _in_pixels(values: Tensor, map_size: tuple[int, int], size: tuple[int, int]) -> FloatArray:
+    """(N, 3) per cell -> (N, 2, 2) per pixel: P r r^T with r = cells per pixel along each axis."""
+    xx, xy, yy = values.double().numpy().T
+    matrix = np.stack([np.stack([xx, xy], 1), np.stack([xy, yy], 1)], 1)
+    ratio = np.array(map_size) / np.array(size)
+    return np.asarray(_positive_definite(matrix * np.outer(ratio, ratio)), np.float64)
+
+
 def carried_precision(precision: FloatArray, linear: FloatArray) -> FloatArray:
     """The precision of a position p when that of q = q0 + L p is known: L^T P L, (N, 2, 2)."""
     carried = np.einsum("nki,nkl,nlj->nij", linear, precision, linear)
-    # a collapsed warp says nothing along some axis: a little, so that the result stays positive definite
-    least = _LEAST_ROUNDNESS * np.trace(carried, axis1=1, axis2=2) + _LEAST_PRECISION
-    return np.asarray(carried + least[:, None, None] * np.eye(2), np.float64)
+    return _positive_definite(carried, _LEAST_ROUNDNESS)
+
+
+def _positive_definite(precision: FloatArray, roundness: float = 1e-6) -> FloatArray:
+    """With a little along every axis: a collapsed warp, or a network, may say nothing along some axis."""
+    least = roundness * np.trace(precision, axis1=1, axis2=2) + _LEAST_PRECISION
+    return np.asarray(precision + least[:, None, None] * np.eye(2), np.float64)
 
 
 def upper_triangle(precision: FloatArray) -> NDArray[np.float32]:

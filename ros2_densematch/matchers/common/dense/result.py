@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,14 @@ class DenseResult:
         flow: float32 (H, W, 2), normalised (x, y) in the other image: outer edges -1 and +1.
         certainty: float32 (H, W) in [0, 1].
         reversed: the cells belong to the query image and the flow leads into the reference image.
+        precision: float32 (H, W, 3), entries xx, xy, yy of the inverse covariance of the flow's target, where one cell
+            of the map is 1 long along either axis; None where the network predicts none.
     """
 
     flow: Tensor
     certainty: Tensor
     reversed: bool = False
+    precision: Tensor | None = None
 
 
 def attenuate(certainty: Tensor, coarse: Tensor) -> Tensor:
@@ -90,7 +93,7 @@ def hide_masked(result: DenseResult, own: Encoding, other: Encoding) -> DenseRes
     if other.mask is not None:
         allowed &= other.allows(to_pixels(result.flow.reshape(-1, 2).cpu().numpy(), other.size))
     kept = torch.from_numpy(allowed.reshape(height, width)).to(result.certainty.device)
-    return DenseResult(result.flow, result.certainty * kept, result.reversed)
+    return replace(result, certainty=result.certainty * kept)
 
 
 def mean_certainty(results: list[tuple[DenseResult, Encoding]]) -> float:
