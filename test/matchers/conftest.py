@@ -96,6 +96,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "ncnet": {"preset": "small"},
     "r2d2": {"preset": "turbo", "least_reliability": 0.0, "least_repeatability": 0.0},
     "roma": {"preset": "turbo", "coarse_size": (112, 112)},
+    "roma_v2": {"preset": "turbo", "coarse_size": (64, 80)},
     "sift": {"preset": "base"},
     "sparse_ncnet": {"preset": "small"},
     "weakalign": {"preset": "base"},

@@ -54,6 +54,14 @@ def dense(matcher: Any, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(matcher.network, "match_coarse", lambda *_: outputs)
 
 
+def joint(matcher: Any, patch: pytest.MonkeyPatch) -> None:
+    from ros2_densematch.matchers.roma_v2.network import Refined
+
+    flow = identity_flow(*matcher.settings.coarse_size)
+    outputs = {1: Refined(flow, torch.ones(1, 4, *flow.shape[2:]), flow)}
+    patch.setattr(matcher.network, "refine", lambda *_: outputs)
+
+
 def tiny(matcher: Any, patch: pytest.MonkeyPatch) -> None:
     from ros2_densematch.matchers.common.dense.network import ScaleOutput
 
@@ -133,6 +141,7 @@ ANALYTIC: dict[str, Install] = {
     "ncnet": consensus,
     "r2d2": keypoints,
     "roma": dense,
+    "roma_v2": joint,
     "sparse_ncnet": consensus,
     "tiny_roma": tiny,
     "weakalign": parametric,
