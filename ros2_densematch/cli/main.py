@@ -22,6 +22,7 @@ COMMANDS = {
     "replay": ("replay", "Replay a bag, a video or an image folder into correspondences, poses and a report."),
     "live": ("live", "Run the ROS 2 node: live images in, correspondences and poses out."),
     "match": ("match", "Match two images, or a list of pairs."),
+    "eval": ("eval", "Measure matchers on data with ground truth, and compare them on recordings without."),
     "train": ("train", "Train a matcher from a configuration file; resumes by default."),
     "weights": ("weights", "List, fetch, verify and import weights."),
     "bench": ("bench", "Time encoding, matching and pose per frame beside a baseline."),

@@ -54,9 +54,11 @@ class FlowTruth:
 
     Attributes:
         read: gives the displacement (H, W, 2) in pixels of the original images and the mask (H, W) of known pixels.
+        pck: whether the data set is scored by correct pixels as well (TSS).
     """
 
     read: Callable[[], tuple[NDArray[np.float32], NDArray[np.bool_]]]
+    pck: bool = False
 
 
 @dataclass(frozen=True, eq=False)

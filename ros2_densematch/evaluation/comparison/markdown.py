@@ -1,0 +1,44 @@
+"""report.md: the tables of an evaluation as GitHub renders them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ros2_densematch.evaluation.comparison.run import Evaluation
+from ros2_densematch.evaluation.comparison.tables import Cell, Table, count_table, subset_table, sweep_tables, tables
+from ros2_densematch.files.atomic import write_text
+
+MARKDOWN = "report.md"
+
+
+def write_markdown(out: Path, evaluation: Evaluation) -> None:
+    """Writes report.md."""
+    write_text(out / MARKDOWN, markdown(evaluation))
+
+
+def markdown(evaluation: Evaluation) -> str:
+    """All tables with their settings and notes."""
+    dataset, protocol = evaluation.dataset, evaluation.protocol
+    lines = [f"# {dataset.task}: {dataset.name}", ""]
+    lines += [f"{len(dataset.pairs) + len(dataset.unusable)} pairs, protocol {protocol.name}, {protocol.judged_label}."]
+    if dataset.research_only:
+        lines += ["", f"Licence of the data: {dataset.licence} (research only)."]
+    if evaluation.incomplete:
+        lines += ["", "**Incomplete**: more than 1 % of the pairs of an entry are missing."]
+    subsets = subset_table(evaluation)
+    found = [*tables(evaluation), *([subsets] if subsets else []), *sweep_tables(evaluation), count_table(evaluation)]
+    for table in found:
+        lines += ["", f"## {table.title}", "", f"{table.setting}. {table.note}".strip(), "", *table_lines(table)]
+    return "\n".join(lines) + "\n"
+
+
+def table_lines(table: Table) -> list[str]:
+    """One table, entries in rows."""
+    head = f"| | {' | '.join(table.columns)} |"
+    rule = "| --- |" + " ---: |" * len(table.columns)
+    return [head, rule, *(f"| {name} | {' | '.join(_cell(c) for c in cells)} |" for name, cells in table.rows)]
+
+
+def _cell(cell: Cell) -> str:
+    text = f"**{cell.text}**" if cell.best else cell.text
+    return f"{text} ({cell.small})" if cell.small else text

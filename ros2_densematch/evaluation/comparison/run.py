@@ -1,0 +1,174 @@
+"""An evaluation from end to end: predictions of every entry, then scores. One folder holds one data set and one export.
+
+```
+DIR/evaluation.json          what the predictions depend on: data, size of images, entries
+DIR/predictions/NAME/        stage 1: manifest.json, NNNNNN.npz a pair, NNNNNN.missing.json, cost.json
+DIR/scores.json              stage 2
+DIR/report.html, report.md   the same for people
+```
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ros2_densematch import __version__
+from ros2_densematch.evaluation.datasets.base import Dataset
+from ros2_densematch.evaluation.predictions.entries import Entry
+from ros2_densematch.evaluation.predictions.export import Exported, export
+from ros2_densematch.evaluation.predictions.store import PredictionStore, StoreError, read_manifest
+from ros2_densematch.evaluation.protocols import Protocol
+from ros2_densematch.evaluation.scores.dispatch import score_of
+from ros2_densematch.evaluation.scores.figures import EntryScores
+from ros2_densematch.files.atomic import write_text
+
+EVALUATION, PREDICTIONS = "evaluation.json", "predictions"
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What the reports are made of.
+
+    Attributes:
+        dataset: what was evaluated on.
+        protocol: how.
+        entries: the scores, in the order of the table.
+        notes: what a reader must know besides, one sentence each.
+    """
+
+    dataset: Dataset
+    protocol: Protocol
+    entries: tuple[EntryScores, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether an entry lacks so many pairs that its figures do not stand for the data set."""
+        return any(entry.incomplete for entry in self.entries)
+
+
+def open_folder(
+    out: Path, dataset: Dataset, protocol: Protocol, entries: Sequence[Entry], source: dict[str, Any]
+) -> None:
+    """Claims a folder for an evaluation, or recognises it as its own.
+
+    Further entries may join a folder; other data, other image sizes or another weights file of the same name may not.
+
+    Args:
+        out: the folder.
+        dataset, protocol, entries: what is evaluated.
+        source: how the data set was named, so that it can be scored again without naming it.
+
+    Raises:
+        StoreError: the folder holds another evaluation; the message says what differs.
+    """
+    wanted: dict[str, Any] = {
+        "format": 1,
+        "version": __version__,
+        "data": {"fingerprint": dataset.fingerprint(), "layout": dataset.layout, "task": dataset.task, **source},
+        "export": protocol.export_settings(),
+        "entries": {entry.name: entry.facts for entry in entries},
+    }
+    wanted = json.loads(json.dumps(wanted))
+    file = out / EVALUATION
+    if file.exists():
+        found = read_manifest(file)
+        _refuse_other(out, found, wanted)
+        wanted["entries"] = {**found["entries"], **wanted["entries"]}
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps(wanted, indent=1) + "\n")
+
+
+def _refuse_other(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    if not isinstance(found.get("entries"), dict) or not isinstance(found.get("data"), dict):
+        raise StoreError(f"{out / EVALUATION} is damaged: remove the folder or choose another --out")
+    other = [key for key in ("format", "version", "export") if found.get(key) != wanted[key]]
+    other += ["data"] if found["data"].get("fingerprint") != wanted["data"]["fingerprint"] else []
+    kept = found["entries"]
+    other += [f"entry {n}" for n, facts in wanted["entries"].items() if n in kept and kept[n] != facts]
+    if not set(kept) <= set(wanted["entries"]):
+        missing = ", ".join(sorted(set(kept) - set(wanted["entries"])))
+        raise StoreError(
+            f"{out} holds an evaluation of {missing} as well: name it too (eval compare), or choose another --out"
+        )
+    if other:
+        details = "; ".join(f"{key}: {_short(found, key)}, not {_short(wanted, key)}" for key in other)
+        raise StoreError(f"{out} holds an evaluation with other settings ({details}): choose another --out")
+
+
+def _short(content: dict[str, Any], key: str) -> str:
+    value = content["entries"][key[6:]] if key.startswith("entry ") else content.get(key)
+    return json.dumps(value)[:120]
+
+
+def store_of(out: Path, dataset: Dataset, protocol: Protocol, entry: Entry) -> PredictionStore:
+    """The predictions of one entry in an evaluation's folder."""
+    settings = {
+        "version": __version__,
+        "data": dataset.fingerprint(),
+        "export": protocol.export_settings(),
+        "entry": entry.facts,
+    }
+    return PredictionStore(out / PREDICTIONS / entry.name, settings)
+
+
+def export_all(
+    out: Path,
+    dataset: Dataset,
+    protocol: Protocol,
+    entries: Sequence[Entry],
+    *,
+    advance: Callable[[str], None] = lambda name: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Exported]:
+    """Stage 1 of every entry, one after the other."""
+    done = {}
+    for entry in entries:
+
+        def on_pair(name: str = entry.name) -> None:
+            advance(name)
+
+        done[entry.name] = export(
+            dataset, protocol, entry, store_of(out, dataset, protocol, entry), advance=on_pair, stop=stop
+        )
+        if done[entry.name].stopped:
+            break
+    return done
+
+
+def score_all(
+    out: Path,
+    dataset: Dataset,
+    protocol: Protocol,
+    entries: Sequence[Entry],
+    *,
+    advance: Callable[[str], None] = lambda name: None,
+) -> Evaluation:
+    """Stage 2 of every entry: no matcher runs, and the same predictions give the same scores."""
+    score = score_of(dataset)
+    scored = []
+    for entry in entries:
+        scored.append(score(dataset, store_of(out, dataset, protocol, entry), entry, protocol))
+        advance(entry.name)
+    return Evaluation(dataset, protocol, tuple(scored), dataset.notes)
+
+
+def claimed(out: Path) -> dict[str, Any]:
+    """What `evaluation.json` of a folder says, for scoring it again.
+
+    Raises:
+        StoreError: the folder holds no evaluation, or a damaged one.
+    """
+    file = out / EVALUATION
+    if not file.is_file():
+        raise StoreError(
+            f"{out} holds no evaluation ({EVALUATION} is missing): run eval pose, homography or dense first"
+        )
+    content = read_manifest(file)
+    if not isinstance(content.get("entries"), dict) or not isinstance(content.get("data"), dict):
+        raise StoreError(f"{file} is damaged: remove the folder and run the evaluation again")
+    return content
