@@ -1,4 +1,4 @@
-"""Exit codes: 0 done, 2 bad input (one line on stderr), 3 nothing found (if asked), 1 our fault (with a short trace)."""
+"""Exit codes: 0 done, 2 bad input (one line on stderr), 3 nothing found (if asked), 1 our fault (a short trace)."""
 
 from __future__ import annotations
 
