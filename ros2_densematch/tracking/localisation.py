@@ -41,6 +41,7 @@ class Localisation:
         reason: what happened, in words.
         covariance: (6, 6) of `T_frame_from_keyframe` in map units where `has_length`: order x y z, rotation x y z, left
             perturbation about the fixed axes of the frame (as `geometry.poses`); else None.
+        structure: the keyframe's points with those that this frame showed for the first time.
         sigma: standard deviation of one observed coordinate in normalised units, where `has_length`.
     """
 
@@ -55,6 +56,7 @@ class Localisation:
     near_parallax_deg: float
     two_view: RelativePose
     reason: str
+    structure: Structure
     covariance: Float | None = None
     sigma: float = float("nan")
 
@@ -99,7 +101,8 @@ def localise(
     The rotation and the epipolar geometry come from all matches, the length of the translation from those at points of
     known depth; both are refined together (`refinement.refine`). Start values: the predictions, the two-view rotation
     with the translation that the known points give linearly, and, when these explain too little, PoseLib's LO-RANSAC
-    absolute pose. New points are added to `structure` for the matches that the two-view geometry accepts.
+    absolute pose. Matches that the two-view geometry accepts become points of the keyframe where there was none
+    (`Localisation.structure`).
 
     Args:
         matches: reference = keyframe, query = frame.
@@ -117,15 +120,15 @@ def localise(
     bearing_ok: NDArray[np.bool_] = np.asarray(finite.all(1))
     weight = relative_weight(matches) * bearing_ok
     xy = np.where(bearing_ok[:, None], xy, 0.0)
-    known = structure.known()
+    known = structure.known
     index = structure.find(matches.reference_xy)
     usable = np.flatnonzero((index >= 0) & bearing_ok)
     usable = usable[known[index[usable]]]
     index, usable = _unique(index, usable)
     if two_view.num_inliers >= min_inliers:
         accepted = two_view.inliers & bearing_ok & (index < 0)
-        index[accepted] = structure.find_or_add(matches.reference_xy[accepted])
-        known = structure.known()
+        structure, index[accepted] = structure.with_points(matches.reference_xy[accepted])
+        known = structure.known
         usable = np.flatnonzero((index >= 0) & bearing_ok)
         index, usable = _unique(index, usable)
         usable = usable[known[index[usable]]]
@@ -170,7 +173,20 @@ def localise(
         bound = f"but fix the rotation to {rotation_std:.2f} degrees only (limit {max_rotation_std_deg:g})"
         return replace(failed, ok=False, reason=f"{reason}, {bound}")
     return Localisation(
-        True, T, True, inliers, index, xy, weight, parallax, near, two_view, reason, covariance, float(refined.sigma)
+        True,
+        T,
+        True,
+        inliers,
+        index,
+        xy,
+        weight,
+        parallax,
+        near,
+        two_view,
+        reason,
+        structure,
+        covariance,
+        float(refined.sigma),
     )
 
 
@@ -232,7 +248,7 @@ def _rotation_only(
         else:
             T[:3, 3] /= length
     reason = f"{two_view.num_inliers} of {len(matches)} matches agree: {two_view.status}"
-    return Localisation(ok, T, False, inliers, index, xy, weight, parallax, near, two_view, reason)
+    return Localisation(ok, T, False, inliers, index, xy, weight, parallax, near, two_view, reason, structure)
 
 
 def _start(

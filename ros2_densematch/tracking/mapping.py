@@ -1,6 +1,8 @@
-"""Building and refining the points of keyframes, and the decision when a keyframe is replaced."""
+"""Building and refining the points of keyframes: each function returns another version of what it was given."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,6 @@ _OUTLIER_CHI2 = 9.21  # 99 % of a chi-squared variable with 2 degrees of freedom
 _MIN_SIGMA_PX, _MAX_SIGMA_PX = 0.15, 2.0
 _MAX_REFINED = 700  # points in the refinement of the window's poses
 _NEW_SIGHT_RAD = 0.015  # a frame joins the window when its centre moved by this share of the median depth
-_CELLS_X, _CELLS_Y = 10, 8
 
 
 def triangulate(T_frame_from_keyframe: Float, bearing: Float, xy: Float) -> Float:
@@ -37,22 +38,21 @@ def triangulate(T_frame_from_keyframe: Float, bearing: Float, xy: Float) -> Floa
 
 
 def initialise_structure(
-    keyframe: Keyframe, found: Localisation, focal: float, length: float | None, median_depth: float
-) -> Float | None:
+    structure: Structure, found: Localisation, focal: float, length: float | None, median_depth: float
+) -> tuple[Structure, Float] | None:
     """Triangulates a keyframe's points from scratch with the first frame of enough parallax.
 
     Args:
-        keyframe: without known points.
+        structure: without known points.
         found: `T_frame_from_keyframe` has a translation of unit length.
         focal: of the frame, pixels.
         length: true length of the translation where odometry knows it; None fixes the unit by `median_depth`.
         median_depth: that the points shall have then, map units.
 
     Returns:
-        T_frame_from_keyframe (4, 4) in map units, or None when the points do not lie in front of both cameras.
+        The structure with known points and T_frame_from_keyframe (4, 4) in map units, or None when the points do not
+        lie in front of both cameras.
     """
-    structure = keyframe.structure
-    assert structure is not None
     chosen = np.flatnonzero(found.inliers)
     index, T = found.index[chosen], np.array(found.T_frame_from_keyframe, np.float64)
     rho = triangulate(T, structure.bearing[index], found.xy[chosen])
@@ -64,45 +64,51 @@ def initialise_structure(
     unit = length if length is not None else median_depth * float(np.median(rho[front]))
     T[:3, 3] *= unit
     index, rho, d = index[front], rho[front] / unit, d[0, front] * unit
-    structure.rho[index] = rho
-    structure.info[index] = np.sum(d**2, 1) * (focal / 0.5) ** 2
-    return T
+    all_rho, all_info = structure.rho.copy(), structure.info.copy()
+    all_rho[index] = rho
+    all_info[index] = np.sum(d**2, 1) * (focal / 0.5) ** 2
+    return replace(structure, rho=all_rho, info=all_info), T
 
 
-def add_sight(keyframe: Keyframe, found: Localisation, T: Float, config: TrackerConfig) -> bool:
-    """Keeps a frame with its keyframe when it sees the points from a new place; drops the least telling one when full.
+def with_sight(keyframe: Keyframe, found: Localisation, T: Float, config: TrackerConfig) -> tuple[Keyframe, Float]:
+    """Keeps a frame with its keyframe when it sees the points from a new place, drops the least telling one when there
+    are too many, and refines points and poses together.
+
+    Args:
+        T: (4, 4) T_frame_from_keyframe, map units.
 
     Returns:
-        Whether the frame was kept.
+        The keyframe, and the frame's T_frame_from_keyframe (4, 4), refined where the frame was kept.
     """
     structure = keyframe.structure
     assert structure is not None
-    depth = 1.0 / max(structure.median_rho(), 1e-9)
-    if not np.isfinite(depth):
-        return False
+    if not np.isfinite(structure.median_rho):
+        return keyframe, T
     centre = poses.inverse(T)[:3, 3]
     centres = [np.zeros(3), *(poses.inverse(s.T_frame_from_keyframe)[:3, 3] for s in keyframe.window)]
-    if min(float(np.linalg.norm(centre - c)) for c in centres) < _NEW_SIGHT_RAD * depth:
-        return False
+    if min(float(np.linalg.norm(centre - c)) for c in centres) < _NEW_SIGHT_RAD * structure.median_depth:
+        return keyframe, T
     chosen = np.flatnonzero(found.inliers)
-    keyframe.window.append(Sight(T.copy(), found.index[chosen], found.xy[chosen], found.weight[chosen]))
-    if len(keyframe.window) > config.max_window:
+    new = Sight(T.copy(), found.index[chosen], found.xy[chosen], found.weight[chosen])
+    window = [*keyframe.window, new]
+    if len(window) > config.max_window:
         centres.append(centre)
         gaps = []
-        for i, sight in enumerate(keyframe.window[:-1]):
+        for i, sight in enumerate(window[:-1]):
             others = [c for j, c in enumerate(centres) if j != i + 1]
             gap = min(float(np.linalg.norm(centres[i + 1] - c)) for c in others)
             gaps.append(np.inf if sight.fixed else gap)
-        del keyframe.window[int(np.argmin(gaps))]
-    return True
+        del window[int(np.argmin(gaps))]
+    keyframe = refined_window(replace(keyframe, window=tuple(window)))
+    return keyframe, keyframe.window[-1].T_frame_from_keyframe
 
 
-def refine_window(keyframe: Keyframe) -> None:
+def refined_window(keyframe: Keyframe) -> Keyframe:
     """Refines the points of a keyframe and the poses of its window together; outlying observations are dropped."""
     structure = keyframe.structure
     assert structure is not None
     if not keyframe.window:
-        return
+        return keyframe
     points = np.unique(np.concatenate([s.index for s in keyframe.window]))
     row = np.full(len(structure), -1, np.intp)
     row[points] = np.arange(len(points))
@@ -140,28 +146,39 @@ def refine_window(keyframe: Keyframe) -> None:
         poses_refined[:, :3, 3] *= unit
         rho, info = rho / unit, info * unit**2
     supported = good.any(0)
-    structure.rho[points] = rho
-    structure.info[points] = np.where(supported, info, 0.0)
-    structure.prior_info[points] = np.where(supported, structure.prior_info[points], 0.0)
+    new_rho, new_info, new_prior = structure.rho.copy(), structure.info.copy(), structure.prior_info.copy()
+    new_rho[points] = rho
+    new_info[points] = np.where(supported, info, 0.0)
+    new_prior[points] = np.where(supported, new_prior[points], 0.0)
+    window = []
     for k, sight in enumerate(keyframe.window):
-        sight.T_frame_from_keyframe = poses_refined[k]
         kept = good[k, row[sight.index]]
-        sight.index, sight.xy, sight.weight = sight.index[kept], sight.xy[kept], sight.weight[kept]
+        window.append(
+            replace(
+                sight,
+                T_frame_from_keyframe=poses_refined[k],
+                index=sight.index[kept],
+                xy=sight.xy[kept],
+                weight=sight.weight[kept],
+            )
+        )
+    structure = replace(structure, rho=new_rho, info=new_info, prior_info=new_prior)
+    return replace(keyframe, structure=structure, window=tuple(window))
 
 
 def _unit_change(structure: Structure, points: NDArray[np.intp], rho: Float) -> float:
     """Median ratio of refined to present inverse depths of the known points; 1 where depths were measured."""
     before = structure.rho[points]
-    both = structure.known()[points] & (before > 0) & (rho > 0)
+    both = structure.known[points] & (before > 0) & (rho > 0)
     measured = np.count_nonzero(structure.prior_info[points] > 0)
     if np.count_nonzero(both) < 8 or measured >= 8:
         return 1.0
     return float(np.median(rho[both] / before[both]))
 
 
-def anchor_to_previous(
+def anchored_to_previous(
     new: Keyframe, previous: Keyframe, matches: Correspondences, T_previous_from_new: Float, weight: Float
-) -> None:
+) -> Keyframe:
     """Gives a new keyframe its first points from matches back to the keyframe before, whose relative pose is known.
 
     Args:
@@ -170,13 +187,13 @@ def anchor_to_previous(
         T_previous_from_new: (4, 4) in map units; it holds the scale and is not refined.
         weight: (N,) relative weights of the matches.
     """
-    structure = new.structure
-    assert structure is not None
+    assert new.structure is not None
     assert previous.camera is not None
+    camera = new.structure.camera
     xy = previous.camera.normalise(matches.query_xy)
-    finite = np.isfinite(xy).all(1) & np.isfinite(structure.camera.normalise(matches.reference_xy)).all(1)
+    finite = np.isfinite(xy).all(1) & np.isfinite(camera.normalise(matches.reference_xy)).all(1)
     xy, reference, weight = xy[finite], matches.reference_xy[finite], weight[finite]
-    bearing = np.column_stack([structure.camera.normalise(reference), np.ones(len(reference))])
+    bearing = np.column_stack([camera.normalise(reference), np.ones(len(reference))])
     sigma = 1.0 / previous.camera.focal
     nothing = np.zeros(len(xy))
     rho = np.maximum(triangulate(T_previous_from_new, bearing, xy), 0.0)
@@ -184,20 +201,20 @@ def anchor_to_previous(
     rho, _ = solve_rho(T, PointPriors(bearing, rho, nothing), xy[None], np.ones((1, len(xy))) / sigma**2, rho)
     predicted, z, _ = project(T, bearing, rho)
     agree = (np.sum((predicted[0] - xy) ** 2, 1) < _OUTLIER_CHI2 * sigma**2) & (z[0] > 0) & (weight > 0)
-    index = structure.find_or_add(reference[agree])
+    structure, index = new.structure.with_points(reference[agree])
     _, first = np.unique(index, return_index=True)
     first = first[index[first] >= 0]
-    shift = (structure.xy[index[first]] - reference[agree][first]) / structure.camera.focal
+    shift = (structure.xy[index[first]] - reference[agree][first]) / camera.focal
     sight = Sight(T_previous_from_new, index[first], xy[agree][first] + shift, weight[agree][first], fixed=True)
-    new.window.append(sight)
     unknown = structure.info[sight.index] <= 0
-    structure.rho[sight.index[unknown]] = rho[agree][first][unknown]
-    refine_window(new)
+    start = structure.rho.copy()
+    start[sight.index[unknown]] = rho[agree][first][unknown]
+    return refined_window(replace(new, structure=replace(structure, rho=start), window=(*new.window, sight)))
 
 
-def add_query_depth(
-    keyframe: Keyframe, found: Localisation, T: Float, depth: NDArray[np.float32], query_xy: Float
-) -> None:
+def with_query_depth(
+    structure: Structure, found: Localisation, T: Float, depth: NDArray[np.float32], query_xy: Float
+) -> Structure:
     """Takes metric depth measured in a frame as knowledge about the keyframe's points (both in metres).
 
     Args:
@@ -205,8 +222,6 @@ def add_query_depth(
         depth: float32 (H, W) metres of the frame.
         query_xy: (N, 2) pixels of the frame for the matches of `found`.
     """
-    structure = keyframe.structure
-    assert structure is not None
     chosen = np.flatnonzero(found.inliers)
     index = found.index[chosen]
     measured, info = rho_from_depth(depth, query_xy[chosen])
@@ -216,13 +231,13 @@ def add_query_depth(
     rho = turned_z / np.where(np.abs(z - T[2, 3]) < 1e-6, 1e-6, z - T[2, 3])
     good = (info > 0) & (rho > 0) & (turned_z > 0)
     slope = rho**2 / np.maximum(turned_z, 1e-6) * z**2  # d rho / d measured
-    structure.set_prior(index[good], rho[good], info[good] / np.maximum(slope[good] ** 2, 1e-9))
+    return structure.with_prior(index[good], rho[good], info[good] / np.maximum(slope[good] ** 2, 1e-9))
 
 
 def metric_ratio(structure: Structure, found: Localisation, depth: NDArray[np.float32], query_xy: Float) -> float:
     """Metres per map unit from a frame's depth image: median over known points; NaN with fewer than 20 of them."""
     chosen = np.flatnonzero(found.inliers)
-    chosen = chosen[structure.known()[found.index[chosen]]]
+    chosen = chosen[structure.known[found.index[chosen]]]
     index = found.index[chosen]
     measured, info = rho_from_depth(depth, query_xy[chosen])
     _, z, _ = project(found.T_frame_from_keyframe[None], structure.bearing[index], structure.rho[index])
@@ -230,29 +245,3 @@ def metric_ratio(structure: Structure, found: Localisation, depth: NDArray[np.fl
     if np.count_nonzero(good) < 20:
         return float("nan")
     return float(np.median(structure.rho[index][good] / z[0, good] / measured[good]))
-
-
-def covered_cells(xy: NDArray[np.floating], size: tuple[int, int]) -> int:
-    """Cells of a 10 x 8 grid over an image of `size` (width, height) that hold at least one of `xy` (N, 2)."""
-    column = np.clip((np.asarray(xy)[:, 0] + 0.5) * _CELLS_X / size[0], 0, _CELLS_X - 1).astype(int)
-    row = np.clip((np.asarray(xy)[:, 1] + 0.5) * _CELLS_Y / size[1], 0, _CELLS_Y - 1).astype(int)
-    return len(np.unique(row * _CELLS_X + column))
-
-
-def keyframe_reason(
-    keyframe: Keyframe, inliers: int, cells: int, parallax_deg: float, rotation_deg: float, config: TrackerConfig
-) -> str:
-    """Why the keyframe should be replaced, in words; empty when it should stay. Also remembers the best counts."""
-    keyframe.best_inliers = max(keyframe.best_inliers, inliers)
-    keyframe.best_cells = max(keyframe.best_cells, cells)
-    if cells < config.keyframe_overlap * keyframe.best_cells:
-        return f"matches cover {100 * cells / keyframe.best_cells:.0f} % of the area they covered at best"
-    if inliers < config.keyframe_inliers * keyframe.best_inliers:
-        return f"{inliers} matches agree, {keyframe.best_inliers} did at best"
-    if inliers < 2 * config.min_inliers:
-        return f"only {inliers} matches agree"
-    if parallax_deg > config.keyframe_parallax_deg:
-        return f"the parallax is {parallax_deg:.1f} degrees"
-    if rotation_deg > config.keyframe_rotation_deg:
-        return f"the camera has turned by {rotation_deg:.0f} degrees"
-    return ""

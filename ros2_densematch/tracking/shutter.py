@@ -8,7 +8,7 @@ turning, and the rays of the frames that follow are corrected (`geometry.rolling
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,22 +35,23 @@ _MAX_STEP_S, _MAX_S = 0.015, 0.050
 _LEAST_S, _SURE = 0.005, 3.0
 
 
+@dataclass(frozen=True)
 class Shutter:
-    """The readout time of one camera.
+    """The readout time of one camera. It never changes: what a frame teaches makes another one.
 
-    Args:
-        readout_s: seconds from the first row to the last; None = estimated, beginning with a global shutter.
+    Attributes:
+        given_s: seconds from the first row to the last; None = estimated, beginning with a global shutter.
     """
 
-    def __init__(self, readout_s: float | None) -> None:
-        self._given = readout_s
-        self._weight, self._weighted = 0.0, 0.0
+    given_s: float | None
+    _weight: float = 0.0
+    _weighted: float = 0.0
 
     @property
     def readout_s(self) -> float:
         """Seconds from the first row to the last; 0 = all rows at once, as far as is known."""
-        if self._given is not None:
-            return self._given
+        if self.given_s is not None:
+            return self.given_s
         estimate, std = self._estimate_s(), (self._weight + _PRIOR_STD_S**-2) ** -0.5
         return estimate if abs(estimate) >= max(_LEAST_S, _SURE * std) else 0.0
 
@@ -67,7 +68,7 @@ class Shutter:
             return camera
         return RollingCamera.of(camera, rate, self.readout_s)
 
-    def learn(
+    def learned(
         self,
         found: Localisation,
         matches: Correspondences,
@@ -75,8 +76,8 @@ class Shutter:
         camera: Camera,
         keyframe_rate: Float | None,
         rate: Float | None,
-    ) -> None:
-        """Takes the evidence of a tracked frame about the readout time into account.
+    ) -> Shutter:
+        """With the evidence of a tracked frame about the readout time.
 
         Args:
             found, matches: of the frame against a keyframe, with known length; query = frame.
@@ -84,20 +85,22 @@ class Shutter:
             camera: of the frame.
             keyframe_rate, rate: (3,) angular velocities of the keyframe and of the frame; None where not known.
         """
-        if self._given is not None or keyframe_rate is None or rate is None or not found.has_length:
-            return
+        if self.given_s is not None or keyframe_rate is None or rate is None or not found.has_length:
+            return self
         sights = _Sights.of(found, matches, structure, camera)
         if sights is None:
-            return
+            return self
         derivative = sights.predicted_by_turn(keyframe_rate) - sights.observed_by_turn(rate)
         evidence = further_parameters(sights.T, sights.priors, sights.xy, sights.weight, derivative[:, :, None])
         gradient, information = float(evidence.gradient[0]), float(evidence.information[0, 0])
         if not (information > 0 and np.isfinite(gradient)):
-            return
+            return self
         step = float(np.clip(_GAIN * gradient / information, -_MAX_STEP_S, _MAX_STEP_S))
         weight = 1.0 / (1.0 / information + _MODEL_STD_S**2)
-        self._weight = _MEMORY * self._weight + weight
-        self._weighted = _MEMORY * self._weighted + weight * float(np.clip(self.readout_s + step, -_MAX_S, _MAX_S))
+        heavier = replace(self, _weight=_MEMORY * self._weight + weight)
+        # with the new weight already: steps are long (`_GAIN`), and this holds them back
+        readout_s = float(np.clip(heavier.readout_s + step, -_MAX_S, _MAX_S))
+        return replace(heavier, _weighted=_MEMORY * self._weighted + weight * readout_s)
 
     def _estimate_s(self) -> float:
         return self._weighted / (self._weight + _PRIOR_STD_S**-2)
@@ -119,7 +122,7 @@ class Shutter:
         to find it; that is taken into account to first order.
 
         Args:
-            found, matches, structure, camera: as in `learn`.
+            found, matches, structure, camera: as in `learned`.
             assumed: (3,) rate with which `found` was found: that of the frame before; None = there is none, the camera
                 is taken to turn evenly.
             R_before_from_now: (3, 3) between the two frames' cameras.

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from ros2_densematch.geometry import poses
+from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.rolling_shutter import shift_px
 from ros2_densematch.tracking.keyframe import Keyframe
-from ros2_densematch.tracking.keyframe_maker import Seen
 from ros2_densematch.tracking.localisation import Localisation
 from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.shutter import Shutter
+from ros2_densematch.tracking.view import View
 
 _GAP_NS = (1_000_000, 200_000_000)  # between two frames whose poses say how fast the camera turns
 _FASTEST = 20.0  # rad/s; a camera that turns faster shows nothing, and a pose that says so is wrong
 _NOTABLE_PX = 0.3  # rays that move by less stay as they are
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A frame and the keyframe that it is compared with, both with the cameras of their turning."""
+
+    view: View
+    keyframe: Keyframe
+
+
+@dataclass(frozen=True, eq=False)
 class _Before:
     """The last frame with a pose: T_world_from_camera (4, 4), its time, its angular velocity (3,) or None."""
 
@@ -28,82 +35,82 @@ class _Before:
     rate: Float | None
 
 
+@dataclass(frozen=True, eq=False)
 class Turning:
-    """Follows the turning of one camera from frame to frame.
+    """Follows the turning of one camera from frame to frame. It never changes: what a frame teaches makes another one.
 
-    Args:
-        readout_s: seconds from the first row to the last; None = estimated, beginning with a global shutter.
+    Attributes:
+        shutter: of the camera.
     """
 
-    def __init__(self, readout_s: float | None) -> None:
-        self.shutter = Shutter(readout_s)
-        self._before: _Before | None = None
+    shutter: Shutter
+    _before: _Before | None = None
 
-    def prepare(self, seen: Seen, keyframe: Keyframe) -> None:
+    def expected(self, view: View, keyframe: Keyframe) -> Pair:
         """Cameras for the first look at a frame: as if it turned like the frame before."""
-        before = self._recent(seen)
-        seen.rate = before.rate if before is not None else None
-        self._set_cameras(seen, keyframe)
+        before = self._recent(view)
+        return self._with_cameras(Pair(replace(view, rate=before.rate if before is not None else None), keyframe))[0]
 
-    def measure(self, seen: Seen, keyframe: Keyframe, found: Localisation) -> bool:
-        """Takes the frame's angular velocity from the pose that was found, and sets the cameras accordingly.
+    def measured(self, pair: Pair, matches: Correspondences, found: Localisation) -> tuple[Pair, bool]:
+        """Takes the frame's angular velocity from the pose that was found, and the cameras from that.
 
         A keyframe whose own rate is not known, as the first one's, is taken to turn like the frame after it.
 
         Returns:
-            Whether that moved any ray notably, so that the pose should be estimated again.
+            The frame and the keyframe with these cameras, and whether any ray moved notably, so that the pose should
+            be estimated again.
         """
-        before = self._recent(seen)
+        view, keyframe, before = pair.view, pair.keyframe, self._recent(pair.view)
         if before is None:
-            return False
+            return pair, False
         assert keyframe.structure is not None
-        assert seen.matches is not None
-        assert seen.camera is not None
+        assert view.camera is not None
         T_world = poses.compose(keyframe.T_world_from_camera, poses.inverse(found.T_frame_from_keyframe))
         rate = self.shutter.rate(
             found,
-            seen.matches,
+            matches,
             keyframe.structure,
-            seen.camera,
-            seen.rate,
+            view.camera,
+            view.rate,
             before.T_world[:3, :3].T @ T_world[:3, :3],
-            1e-9 * (seen.frame.stamp_ns - before.stamp_ns),
+            1e-9 * (view.frame.stamp_ns - before.stamp_ns),
         )
-        if not np.linalg.norm(rate) < _FASTEST:
-            return False
-        seen.rate = rate
+        if not float(rate @ rate) < _FASTEST**2:
+            return pair, False
         if keyframe.rate is None and keyframe.stamp_ns == before.stamp_ns:
-            keyframe.rate = rate
-        return self._set_cameras(seen, keyframe)
+            keyframe = replace(keyframe, rate=rate)
+        return self._with_cameras(Pair(replace(view, rate=rate), keyframe))
 
-    def learn(self, seen: Seen, keyframe: Keyframe, found: Localisation) -> None:
-        """Takes a frame that was tracked against points of measured depth as evidence about the readout time.
+    def learned(self, pair: Pair, matches: Correspondences, found: Localisation) -> Turning:
+        """With the evidence about the readout time of a frame that was tracked against points of measured depth.
 
         Points that were triangulated from the same images have taken up the skew themselves and say nothing.
         """
-        if keyframe.structure is not None and seen.matches is not None and seen.camera is not None:
-            self.shutter.learn(found, seen.matches, keyframe.structure, seen.camera, keyframe.rate, seen.rate)
+        structure, camera = pair.keyframe.structure, pair.view.camera
+        if structure is None or camera is None:
+            return self
+        shutter = self.shutter.learned(found, matches, structure, camera, pair.keyframe.rate, pair.view.rate)
+        return replace(self, shutter=shutter)
 
-    def passed(self, seen: Seen, T_world_from_camera: Float) -> None:
-        """The frame has a pose (4, 4) and is the frame before from now on."""
-        self._before = _Before(T_world_from_camera, seen.frame.stamp_ns, seen.rate)
+    def passed(self, view: View, T_world_from_camera: Float) -> Turning:
+        """After a frame with a pose (4, 4): it is the frame before from now on."""
+        return replace(self, _before=_Before(T_world_from_camera, view.frame.stamp_ns, view.rate))
 
-    def _recent(self, seen: Seen) -> _Before | None:
+    def _recent(self, view: View) -> _Before | None:
         if self._before is None:
             return None
         low, high = _GAP_NS
-        return self._before if low <= seen.frame.stamp_ns - self._before.stamp_ns <= high else None
+        return self._before if low <= view.frame.stamp_ns - self._before.stamp_ns <= high else None
 
-    def _set_cameras(self, seen: Seen, keyframe: Keyframe) -> bool:
-        assert seen.frame.camera is not None
-        assert seen.camera is not None
+    def _with_cameras(self, pair: Pair) -> tuple[Pair, bool]:
+        view, keyframe, moved = pair.view, pair.keyframe, False
+        assert view.frame.camera is not None
+        assert view.camera is not None
         assert keyframe.camera is not None
-        camera = self.shutter.camera(seen.frame.camera, seen.rate)
-        moved = shift_px(seen.camera, camera) > _NOTABLE_PX
-        if moved:
-            seen.camera = camera
+        camera = self.shutter.camera(view.frame.camera, view.rate)
+        if shift_px(view.camera, camera) > _NOTABLE_PX:
+            view, moved = replace(view, camera=camera), True
         camera = self.shutter.camera(keyframe.camera, keyframe.rate)
         if shift_px(keyframe.camera, camera) > _NOTABLE_PX:
-            keyframe.set_camera(camera)
-            moved = True
-        return moved
+            keyframe, moved = keyframe.with_camera(camera), True
+        return Pair(view, keyframe), moved

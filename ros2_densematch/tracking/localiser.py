@@ -1,0 +1,77 @@
+"""Localises a frame against a keyframe, without changing either."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.geometry.relative_pose import Scale
+from ros2_densematch.tracking.attempt import Attempt
+from ros2_densematch.tracking.config import TrackerConfig
+from ros2_densematch.tracking.keyframe import Keyframe
+from ros2_densematch.tracking.localisation import localise
+from ros2_densematch.tracking.matching import Matching
+from ros2_densematch.tracking.refinement import Float
+from ros2_densematch.tracking.state import State
+from ros2_densematch.tracking.turning import Pair
+from ros2_densematch.tracking.view import View
+
+
+class Localiser:
+    """Localises one frame against keyframes.
+
+    Args:
+        matching: of the frame.
+        config: of the tracker.
+    """
+
+    def __init__(self, matching: Matching, config: TrackerConfig) -> None:
+        self.matching = matching
+        self._config = config
+
+    def attempt(
+        self,
+        state: State,
+        view: View,
+        keyframe: Keyframe,
+        predictions: list[Float],
+        matches: Correspondences | None = None,
+    ) -> Attempt:
+        """Localises a frame against a keyframe.
+
+        Args:
+            state: how the camera turned until now, and whether lengths are metric.
+            view, keyframe: both with a camera.
+            predictions: (4, 4) guesses of T_frame_from_keyframe in map units.
+            matches: where they were made already.
+        """
+        if matches is None:
+            matches = self.matching.match(keyframe.reference, view.encoding)
+        turning, scale = state.turning, state.segments.scale
+        first = self._at(turning.expected(view, keyframe), matches, predictions, scale)
+        if not first.found.ok:
+            return first
+        pair, moved = turning.measured(first.pair, matches, first.found)
+        if not moved:
+            return Attempt(pair.view, pair.keyframe, matches, first.found)
+        guesses = [first.found.T_frame_from_keyframe] if first.found.has_length else predictions
+        again = self._at(pair, matches, guesses, scale)
+        return again if again.found.ok else first
+
+    def _at(self, pair: Pair, matches: Correspondences, predictions: list[Float], scale: Scale) -> Attempt:
+        """With the cameras as they are."""
+        assert pair.keyframe.structure is not None
+        assert pair.view.camera is not None
+        metric = scale is Scale.METRIC
+        found = localise(
+            matches,
+            pair.keyframe.structure,
+            pair.view.camera,
+            min_inliers=self._config.min_inliers,
+            # measured depth does not drift: there the bound would only cost frames
+            max_rotation_std_deg=float("inf") if metric else self._config.max_rotation_std_deg,
+            predictions=predictions,
+            config=self._config.pose,
+            seed=self._config.seed,
+        )
+        return Attempt(pair.view, replace(pair.keyframe, structure=found.structure), matches, found)

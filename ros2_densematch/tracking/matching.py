@@ -1,0 +1,53 @@
+"""The matcher as the tracker uses it: its settings, and its time."""
+
+from __future__ import annotations
+
+from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.matchers.base import Encoding, Matcher
+from ros2_densematch.tracking.config import TrackerConfig
+from ros2_densematch.tracking.frame import Frame
+from ros2_densematch.tracking.stopwatch import Stopwatch
+from ros2_densematch.tracking.view import View
+
+
+class Matching:
+    """Encodes and matches for one frame.
+
+    Args:
+        matcher, config: of the tracker.
+        stopwatch: of the frame.
+    """
+
+    def __init__(self, matcher: Matcher, config: TrackerConfig, stopwatch: Stopwatch) -> None:
+        self._matcher = matcher
+        self._config = config
+        self._stopwatch = stopwatch
+
+    @property
+    def references_differ(self) -> bool:
+        """Whether a query's encoding cannot serve as a reference."""
+        return self._matcher.reference_encoding_differs
+
+    def view(self, frame: Frame) -> View:
+        """The frame, encoded as a query."""
+        with self._stopwatch.stage("encode"):
+            encoding = self._matcher.encode(frame.image, mask=frame.mask)
+        return View(frame, encoding, frame.camera)
+
+    def reference(self, view: View) -> Encoding:
+        """Its encoding as a reference; the same one where the matcher makes no difference."""
+        if not self.references_differ:
+            return view.encoding
+        with self._stopwatch.stage("encode"):
+            return self._matcher.encode(view.frame.image, reference=True, mask=view.frame.mask)
+
+    def right(self, frame: Frame) -> Encoding:
+        """Encoding of the right image of a stereo pair."""
+        assert frame.right_image is not None
+        with self._stopwatch.stage("encode"):
+            return self._matcher.encode(frame.right_image)
+
+    def match(self, reference: Encoding, query: Encoding) -> Correspondences:
+        """Matches two encodings."""
+        with self._stopwatch.stage("match"):
+            return self._matcher.match(reference, query, max_matches=self._config.max_matches, seed=self._config.seed)

@@ -1,0 +1,223 @@
+"""What is tried beside the current keyframe: older keyframes, the previous frame as a keyframe, a new segment.
+
+Each function takes a state and gives the choice it would make, with the state in which that would be committed, or
+None. Whatever is not chosen leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ros2_densematch.geometry import poses
+from ros2_densematch.tracking.attempt import Attempt, support
+from ros2_densematch.tracking.config import TrackerConfig
+from ros2_densematch.tracking.keyframe import Keyframe
+from ros2_densematch.tracking.keyframe_maker import KeyframeMaker
+from ros2_densematch.tracking.localiser import Localiser
+from ros2_densematch.tracking.policy import Sharing, outworn, with_best
+from ros2_densematch.tracking.state import State, Tracked
+from ros2_densematch.tracking.tracked_frame import Status
+from ros2_densematch.tracking.view import View
+
+_STRONGER = 1.5  # times the support that another keyframe must give to take a frame over
+_AGREE_DEG, _AGREE_SHARE = 1.5, 0.05  # two keyframes agree on a pose: turn, and distance over median depth
+_SAME_VIEW = 0.35  # radians of turn plus distance over median depth within which an older keyframe shows the same
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """An attempt to commit.
+
+    Attributes:
+        state: in which it is committed.
+        attempt: against one of its keyframes.
+        status: of the frame then.
+        note: how it came to it, in words, to be put before the reason.
+    """
+
+    state: State
+    attempt: Attempt
+    status: Status = Status.TRACKED
+    note: str = ""
+
+
+class Recovery:
+    """Tries for one frame.
+
+    Args:
+        localiser, maker: of the frame.
+        config: of the tracker.
+    """
+
+    def __init__(self, localiser: Localiser, maker: KeyframeMaker, config: TrackerConfig) -> None:
+        self._localiser = localiser
+        self._maker = maker
+        self._config = config
+
+    # ---- while tracking
+
+    def due_of_older_segment(self, state: State) -> Keyframe | None:
+        """In a later segment, every few frames, a keyframe of an older one with a unit no worse."""
+        segments = state.segments
+        if state.keyframe.tracked % self._config.relocalisation_interval:
+            return None
+        older = [k for k in state.keyframes if k.segment < segments.current and k.structure is not None]
+        older = [k for k in older if segments.source_of(k.segment).scale >= segments.scale]
+        return older[state.turn % len(older)] if older else None
+
+    def rejoined(self, state: State, view: View, candidate: Keyframe) -> Choice | None:
+        """Whether a keyframe of an older segment sees this frame; then that segment goes on and the later one is given
+        up: nothing relates the two units but this frame."""
+        attempt = self._localiser.attempt(state, view, candidate, [])
+        if not attempt.found.has_length or attempt.inliers < self._config.relocalisation_inliers:
+            return None
+        left = state.segments.current
+        state = replace(state, keyframes=state.keyframes.without_segment(left))
+        note = f"segment {candidate.segment} found again by keyframe {candidate.id}, segment {left} ends; "
+        return Choice(state, attempt, Status.RELOCALISED, note)
+
+    def stronger(self, state: State, view: View, first: Attempt) -> Choice | None:
+        """Another keyframe for a frame with few matches.
+
+        A sudden drop is mostly blur: a blurred frame matches its blurred predecessor better than a sharp keyframe, and
+        a sharp frame an older keyframe better than a blurred one that was just made.
+        """
+        if first.inliers >= self._config.keyframe_inliers * max(state.keyframe.best_inliers, state.usual_inliers):
+            return None
+        if state.last is None:
+            for other in state.older()[:1]:
+                again = self._localiser.attempt(state, view, other, [])
+                if again.found.has_length and again.inliers > _STRONGER * first.inliers:
+                    return Choice(state, again, note=f"back to keyframe {other.id}: ")
+            return None
+        probe = None
+        if not self._localiser.matching.references_differ:
+            probe = self._localiser.matching.match(state.last.attempt.view.encoding, view.encoding)
+            if support(probe) <= _STRONGER * first.support:
+                return None
+        promoted = self._maker.promoted(state, state.last)
+        again = self._localiser.attempt(promoted, view, promoted.keyframe, [np.eye(4)], probe)
+        if again.found.ok and again.found.has_length >= first.found.has_length:
+            return Choice(promoted, again, note=_late(state.last))
+        return None
+
+    # ---- when the current keyframe does not do
+
+    def with_previous_frame(self, state: State, view: View) -> Choice | None:
+        """The keyframe is out of sight, the previous frame hardly is: that one becomes the keyframe, a frame late.
+
+        Returns:
+            The choice; its attempt may have failed all the same. None without a previous frame.
+        """
+        if state.last is None:
+            return None
+        promoted = self._maker.promoted(state, state.last)
+        again = self._localiser.attempt(promoted, view, promoted.keyframe, [np.eye(4)])
+        return Choice(promoted, again, note=_late(state.last))
+
+    def any_with_length(self, state: State, view: View) -> Choice | None:
+        """An older keyframe whose points give the length that the current one does not."""
+        for other in state.older()[: self._config.relocalisation_candidates]:
+            again = self._localiser.attempt(state, view, other, [])
+            if again.found.has_length:
+                return Choice(state, again, note=f"back to keyframe {other.id}: ")
+        return None
+
+    # ---- when lost
+
+    def relocalised(self, state: State, view: View) -> Choice | None:
+        """The next older keyframes in turn (from `state.turn` on), until one sees this frame."""
+        for candidate in self.next_in_turn(state):
+            attempt = self._localiser.attempt(state, view, candidate, [])
+            state = replace(state, turn=state.turn + 1)
+            if attempt.found.ok and attempt.inliers >= self._config.relocalisation_inliers:
+                return Choice(state, attempt, Status.RELOCALISED, found_again(state, candidate))
+        return None
+
+    def next_in_turn(self, state: State) -> list[Keyframe]:
+        """The older keyframes that are tried for one lost frame."""
+        older = state.older()
+        count = min(self._config.relocalisation_candidates, len(older))
+        return [older[(state.turn + i) % len(older)] for i in range(count)]
+
+    def new_segment(self, state: State, view: View) -> Choice | None:
+        """Two lost frames in a row that match each other begin a new segment at the last known pose.
+
+        Args:
+            state: its `tentative` is the first of them.
+        """
+        tentative, used = state.tentative, state.segment_was_tracked
+        if tentative is None or tentative.camera is None:
+            return None
+        if not self._localiser.matching.references_differ:
+            probe = self._localiser.matching.match(tentative.encoding, view.encoding)
+            if len(probe) < 2 * self._config.min_inliers:
+                return None
+        segment = state.segments.count if used else state.segments.current
+        keyframe = self._maker.make(tentative, state.next_id, state.T_world_from_camera, segment, use_metric=True)
+        attempt = self._localiser.attempt(state, view, keyframe, [])
+        if not attempt.found.ok:
+            return None
+        if used:
+            note = f"new segment {segment} at the last known pose after {state.lost_frames} lost frames; "
+            state = replace(state, segments=state.segments.begun())
+        else:
+            note = f"begun again at frame {keyframe.frame_index}: nothing matched the first frame; "
+            state = replace(state, keyframes=state.keyframes.without_segment(segment))
+        return Choice(state.with_keyframe(keyframe).with_source_of(keyframe), attempt, note=note)
+
+    # ---- after a frame was tracked
+
+    def returned(self, state: State, known: int) -> State | None:
+        """Takes up an older keyframe where it sees the last frame too: its points are better known and drifted less.
+
+        The two must agree on where the frame is, unless the older one is the far better connected (`Keyframe.support`).
+
+        Args:
+            state: its `last` is the frame.
+            known: points of known depth by which the current keyframe sees the frame.
+
+        Returns:
+            The state in which the frame was tracked against the older keyframe, or None.
+        """
+        keyframe, tracked = state.keyframe, state.last
+        assert tracked is not None
+        view, inliers = tracked.attempt.view, tracked.attempt.inliers
+        T_world = state.pose_of(keyframe, tracked)
+        near = state.keyframes.nearest(T_world, state.segments.current, within=_SAME_VIEW)
+        candidate = next((k for k in near if k.id != keyframe.id and k.camera is not None), None)
+        if candidate is None or candidate.structure is None or candidate.size != view.frame.size:
+            return None
+        guess = poses.compose(poses.inverse(T_world), candidate.T_world_from_camera)
+        again = self._localiser.attempt(state, _at_rest(view), candidate, [guess])
+        T, enough = again.found.T_frame_from_keyframe, self._config.relocalisation_inliers
+        if not again.found.has_length or again.inliers < max(enough, min(inliers, 4 * enough)):
+            return None
+        turned, moved = poses.rotation_angle_deg(T, guess), float(np.linalg.norm(T[:3, 3] - guess[:3, 3]))
+        agree = turned < _AGREE_DEG and moved < _AGREE_SHARE * state.typical_depth
+        if not agree and candidate.support < 2 * min(keyframe.support, known):
+            return None
+        sharing = Sharing.of(again, T)
+        candidate = with_best(again.keyframe, sharing)
+        if outworn(candidate, sharing, self._config):
+            return None
+        candidate = replace(candidate, tracked=candidate.tracked + 1)
+        return replace(
+            state, keyframes=state.keyframes.updated(candidate), current_id=candidate.id, last=Tracked(again, T)
+        )
+
+
+def found_again(state: State, keyframe: Keyframe) -> str:
+    """In words, that a keyframe sees the lost camera."""
+    return f"found again by keyframe {keyframe.id} after {state.lost_frames} lost frames; "
+
+
+def _late(tracked: Tracked) -> str:
+    return f"frame {tracked.attempt.view.frame.index} became a keyframe first: "
+
+
+def _at_rest(view: View) -> View:
+    """As before the first attempt."""
+    return replace(view, camera=view.frame.camera, rate=None)

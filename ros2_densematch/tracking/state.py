@@ -1,0 +1,126 @@
+"""Everything that the tracker knows between two frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ros2_densematch.geometry import poses
+from ros2_densematch.tracking.attempt import Attempt
+from ros2_densematch.tracking.config import TrackerConfig
+from ros2_densematch.tracking.keyframe import Keyframe
+from ros2_densematch.tracking.keyframes import Keyframes
+from ros2_densematch.tracking.refinement import Float
+from ros2_densematch.tracking.segments import LengthSource, Segments
+from ros2_densematch.tracking.shutter import Shutter
+from ros2_densematch.tracking.turning import Turning
+from ros2_densematch.tracking.view import View
+
+
+@dataclass(frozen=True, eq=False)
+class Tracked:
+    """A frame that was tracked against the current keyframe.
+
+    Attributes:
+        attempt: that was committed.
+        T_from_keyframe: (4, 4) T_frame_from_keyframe in map units, after the refinement.
+    """
+
+    attempt: Attempt
+    T_from_keyframe: Float
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What the tracker knows. It never changes: a frame that is committed leads from one state to the next, and what is
+    tried and not used leads nowhere.
+
+    Attributes:
+        keyframes: in memory.
+        next_id: number of the next keyframe.
+        segments: stretches of trajectory and their units of length.
+        turning: how the camera turns.
+        current_id: number of the keyframe that frames are tracked against, or None before the first.
+        last: the previous frame, when it was tracked against the current keyframe.
+        tentative: a lost frame that may begin a new segment.
+        T_world_from_camera: (4, 4) of the last frame with a pose.
+        stamp_ns: time of the last frame, or None.
+        lost_frames: in a row until now.
+        typical_depth: median depth of the last known points, map units: the unit of a new segment.
+        usual_inliers: of the frames so far, the last ones most.
+        turn: which older keyframe is tried next.
+        asked_for: why the next frame becomes a keyframe whatever it shows, in words; "" = nobody asked.
+    """
+
+    keyframes: Keyframes
+    turning: Turning
+    next_id: int = 0
+    segments: Segments = field(default_factory=Segments)
+    current_id: int | None = None
+    last: Tracked | None = None
+    tentative: View | None = None
+    T_world_from_camera: Float = field(default_factory=lambda: np.eye(4))
+    stamp_ns: int | None = None
+    lost_frames: int = 0
+    typical_depth: float = 1.0
+    usual_inliers: float = 0.0
+    turn: int = 0
+    asked_for: str = ""
+
+    @staticmethod
+    def beginning(config: TrackerConfig, next_id: int = 0) -> State:
+        """Before the first frame."""
+        return State(Keyframes(config.max_keyframes), Turning(Shutter(config.readout_s)), next_id)
+
+    @property
+    def keyframe(self) -> Keyframe:
+        """The one that frames are tracked against."""
+        assert self.current_id is not None
+        return self.keyframes[self.current_id]
+
+    @property
+    def segment_was_tracked(self) -> bool:
+        """Whether any frame was tracked in the present segment."""
+        return any(k.tracked > 0 for k in self.keyframes.of_segment(self.segments.current))
+
+    def older(self, *others: Keyframe) -> list[Keyframe]:
+        """The keyframes that can give a pose, likeliest first, without the current one and `others`."""
+        without = {self.current_id, *(k.id for k in others)}
+        ordered = self.keyframes.nearest(self.T_world_from_camera, self.segments.current)
+        return [k for k in ordered if k.id not in without and k.camera is not None]
+
+    def with_keyframe(self, keyframe: Keyframe) -> State:
+        """With a new keyframe, which is the current one from now on."""
+        return replace(
+            self,
+            keyframes=self.keyframes.added(keyframe),
+            next_id=keyframe.id + 1,
+            current_id=keyframe.id,
+            last=None,
+        )
+
+    def with_source_of(self, keyframe: Keyframe) -> State:
+        """The present segment gets its unit from this keyframe's own measurements, or none."""
+        measured = keyframe.structure is not None and keyframe.structure.measured
+        source = LengthSource.DEPTH if measured else LengthSource.NOTHING
+        return replace(self, segments=self.segments.with_source(source))
+
+    def with_new_segment(self, keyframe: Keyframe, *, whole: bool = False) -> State:
+        """A segment begins with this keyframe; `whole`: with all keyframes of the present one."""
+        old, segments = self.segments.current, self.segments.begun()
+
+        def renamed(k: Keyframe) -> Keyframe:
+            joins = k.id == keyframe.id or (whole and k.segment == old)
+            return replace(k, segment=segments.current) if joins else k
+
+        return replace(self, segments=segments, keyframes=self.keyframes.changed(renamed))
+
+    def after(self, view: View, T_world_from_camera: Float) -> State:
+        """After a frame whose pose is (4, 4)."""
+        turning = self.turning.passed(view, T_world_from_camera)
+        return replace(self, T_world_from_camera=T_world_from_camera, turning=turning)
+
+    def pose_of(self, keyframe: Keyframe, tracked: Tracked) -> Float:
+        """T_world_from_camera (4, 4) of a frame that was tracked against `keyframe`."""
+        return poses.compose(keyframe.T_world_from_camera, poses.inverse(tracked.T_from_keyframe))
