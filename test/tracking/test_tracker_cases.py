@@ -23,7 +23,7 @@ from ros2_densematch.tracking.tracker import Status, Tracker, TrackerConfig
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World()
+    return World(points=4500)
 
 
 SIDEWAYS = through([(0, look(-1, 0, 0)), (16, look(0.6, 0.1, 0.2, -4))])

@@ -16,7 +16,7 @@ from ros2_densematch.tracking.tracker import Status, Tracker
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World()
+    return World(points=4500)
 
 
 FLIGHT = through(
