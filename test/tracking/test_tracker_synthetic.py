@@ -6,18 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 sys.path.insert(0, str(Path(__file__).parent))
 from synthetic_world import PointMatcher, World, look, run, similarity_error, through
 
 from ros2_densematch.tracking.tracker import Status, Tracker
-
-
-@pytest.fixture(scope="module")
-def world() -> World:
-    return World(points=4500)
-
 
 FLIGHT = through(
     [
@@ -34,8 +26,8 @@ FLIGHT = through(
 BLANK = frozenset(range(143, 162))
 
 
-def test_flight_with_rotation_loss_and_recovery_keeps_one_scale(world: World) -> None:
-    tracker = Tracker(PointMatcher(world, FLIGHT, blind=BLANK))
+def test_flight_with_rotation_loss_and_recovery_keeps_one_scale() -> None:
+    tracker = Tracker(PointMatcher(World(points=4500), FLIGHT, blind=BLANK))
     results = run(tracker, FLIGHT)
     ate, _, turn = similarity_error(results, FLIGHT)
     assert all(r.reason for r in results)
@@ -46,8 +38,8 @@ def test_flight_with_rotation_loss_and_recovery_keeps_one_scale(world: World) ->
     assert turn < 0.1
 
 
-def test_own_work_of_a_frame_is_small(world: World) -> None:
-    tracker = Tracker(PointMatcher(world, FLIGHT))
+def test_own_work_of_a_frame_is_small() -> None:
+    tracker = Tracker(PointMatcher(World(), FLIGHT))
     run(tracker, FLIGHT[:12])
     start = time.process_time()
     results = run(tracker, FLIGHT, numbers=list(range(12, 40)))
