@@ -26,6 +26,7 @@ from ros2_densematch.cli.options import (
     output_folder,
     say,
 )
+from ros2_densematch.cli.pair_cameras import PairCameras, cameras_of_options
 from ros2_densematch.cli.pairs import Pair, read_pairs
 from ros2_densematch.cli.progress import progress_counter
 from ros2_densematch.files.results_folder import ResultsFolder
@@ -33,9 +34,9 @@ from ros2_densematch.files.results_folder import ResultsFolder
 if TYPE_CHECKING:
     from ros2_densematch.configuration import Configuration
     from ros2_densematch.evaluation.pictures import Picture
-    from ros2_densematch.geometry.camera import Camera
     from ros2_densematch.geometry.correspondences import Correspondences
     from ros2_densematch.geometry.two_view import RelativePose
+    from ros2_densematch.geometry.uncalibrated import UncalibratedPair
     from ros2_densematch.matchers.base import Encoding, Matcher
 
 ENCODINGS_KEPT = 4  # a list often names the same image in neighbouring lines; a dense encoding may take 100 MB
@@ -53,10 +54,16 @@ def command(
         Path | None, typer.Option("--root", help="Folder of the list's images (default: the list's folder).")
     ] = None,
     reference_camera: Annotated[
-        Path | None, typer.Option("--reference-camera", help="Calibration of REF (ROS camera_info YAML).")
+        Path | None, typer.Option("--reference-camera", help="Calibration of REF (ROS, Kalibr, COLMAP, ... file).")
     ] = None,
     query_camera: Annotated[
         Path | None, typer.Option("--query-camera", help="Calibration of QUERY (default: that of REF).")
+    ] = None,
+    intrinsics: Annotated[
+        str | None, typer.Option("--K", help="Intrinsics of both images in pixels: fx,fy,cx,cy.", metavar="fx,fy,cx,cy")
+    ] = None,
+    fov: Annotated[
+        float | None, typer.Option("--fov", help="Horizontal field of view of both images, in degrees.")
     ] = None,
     config: ConfigOption = None,
     matcher: MatcherOption = None,
@@ -83,7 +90,7 @@ def command(
         if reference_camera is not None or query_camera is not None:
             raise InputError("cameras of a list of pairs are K0 and K1 of its lines: leave --...-camera out")
         wanted = read_pairs(pairs, root or pairs.parent)
-    cameras = _cameras(reference_camera, query_camera)
+    cameras = cameras_of_options(reference_camera, query_camera, intrinsics, fov)
     chosen = configured(config, matcher, preset, device, weights)
     folder = output_folder(out)
     picture = "matches.png" if pairs is None else None
@@ -95,7 +102,7 @@ def command(
 class _Job:
     configuration: Configuration
     matcher: Matcher
-    cameras: tuple[Camera, Camera] | None
+    cameras: PairCameras
     max_matches: int | None
     folder: Path
     picture_name: str | None
@@ -157,6 +164,7 @@ class _Job:
     def _pair(self, pair: Pair, pictures: bool) -> dict[str, Any]:
         from ros2_densematch.evaluation.pictures import match_picture, with_caption
         from ros2_densematch.geometry.two_view import estimate_relative_pose
+        from ros2_densematch.geometry.uncalibrated import estimate_uncalibrated
 
         timings: dict[str, float] = {}
         encoding0, image0 = self._encode(pair.reference, True, timings)
@@ -167,19 +175,26 @@ class _Job:
             encoding0, encoding1, max_matches=self.max_matches or settings.max_matches, seed=settings.seed
         )
         timings["match"] = (time.perf_counter() - start) * 1e3
-        cameras = self._cameras_of(pair, image0, image1)
-        pose = None
+        cameras = self.cameras.of(pair, encoding0.size, encoding1.size)
+        pose, uncalibrated = None, None
+        start = time.perf_counter()
         if cameras is not None:
-            start = time.perf_counter()
             pose = estimate_relative_pose(matches, *cameras, config=settings.pose, seed=settings.seed)
-            timings["pose"] = (time.perf_counter() - start) * 1e3
+        else:
+            uncalibrated = estimate_uncalibrated(matches, seed=settings.seed)
+        timings["pose"] = (time.perf_counter() - start) * 1e3
         name = f"{pair.index:06d}"
         self._results.begin()
-        _write_npz(self.folder / f"{name}.npz", matches, pose)
-        row = {**_row(pair, matches, pose, timings), "result": self._result(matches, pose)}
+        _write_npz(self.folder / f"{name}.npz", matches, pose, uncalibrated)
+        row = {
+            **_row(pair, matches, pose, timings),
+            "uncalibrated": None if uncalibrated is None else _uncalibrated_row(uncalibrated),
+            "result": self._result(matches, pose),
+        }
         self.files.append(f"{name}.npz")
         if pictures:
-            picture = match_picture(image0, image1, matches, None if pose is None else pose.inliers)
+            agree = pose.inliers if pose is not None else uncalibrated.inliers if uncalibrated is not None else None
+            picture = match_picture(image0, image1, matches, agree)
             facts = f"{self.matcher.name} ({self.configuration.preset}): {_sentence(row)}"
             self.files.append(self.picture_name or f"{name}.png")
             _write_picture(self.folder / self.files[-1], with_caption(picture, facts))
@@ -198,16 +213,6 @@ class _Job:
             if len(self._encodings) > ENCODINGS_KEPT:
                 self._encodings.popitem(last=False)
         return self._encodings[key]
-
-    def _cameras_of(self, pair: Pair, image0: Picture, image1: Picture) -> tuple[Camera, Camera] | None:
-        from ros2_densematch.geometry.camera import Camera
-
-        sizes = [(image.shape[1], image.shape[0]) for image in (image0, image1)]
-        if pair.reference_K is not None and pair.query_K is not None:
-            return Camera.from_matrix(pair.reference_K, *sizes[0]), Camera.from_matrix(pair.query_K, *sizes[1])
-        if self.cameras is None:
-            return None
-        return self.cameras[0].for_image(*sizes[0]), self.cameras[1].for_image(*sizes[1])
 
     def _summary(self, rows: list[dict[str, Any]], skipped: list[dict[str, Any]], total: int, stop: str | None) -> None:
         from ros2_densematch.evaluation.summary import stage_times, versions, write_json
@@ -253,6 +258,18 @@ def _row(pair: Pair, matches: Correspondences, pose: RelativePose | None, timing
     return row
 
 
+def _uncalibrated_row(pair: UncalibratedPair) -> dict[str, Any]:
+    """What a pair without calibration gives, for summary.json."""
+    return {
+        "kind": pair.kind,
+        "status": pair.status,
+        "fundamental": None if pair.fundamental is None else pair.fundamental.tolist(),
+        "homography": None if pair.homography is None else pair.homography.tolist(),
+        "fundamental_inliers": int(pair.fundamental_inliers.sum()),
+        "homography_inliers": int(pair.homography_inliers.sum()),
+    }
+
+
 def _errors(pose: RelativePose, truth: Any) -> dict[str, float | None]:
     import numpy as np
 
@@ -271,20 +288,11 @@ def _errors(pose: RelativePose, truth: Any) -> dict[str, float | None]:
 
 def _sentence(row: dict[str, Any]) -> str:
     counted = f"{row['matches']} matches"
+    if row.get("uncalibrated"):
+        counted += f" (no camera: {row['uncalibrated']['status']})"
     if row["inliers"] is not None:
         counted = f"{row['inliers']} inliers of {counted}, {row['geometry']}"
     return f"{counted}, overlap {row['overlap']:.2f}"
-
-
-def _cameras(reference: Path | None, query: Path | None) -> tuple[Camera, Camera] | None:
-    if reference is None and query is None:
-        return None
-    if reference is None:
-        raise InputError(f"--query-camera {query} was given without --reference-camera: give both")
-    from ros2_densematch.geometry.camera import Camera
-
-    first = Camera.from_yaml(reference)
-    return first, first if query is None else Camera.from_yaml(query)
 
 
 def _write_picture(path: Path, picture: Picture) -> None:
@@ -298,7 +306,9 @@ def _write_picture(path: Path, picture: Picture) -> None:
     write_bytes(path, data.tobytes())
 
 
-def _write_npz(path: Path, matches: Correspondences, pose: RelativePose | None) -> None:
+def _write_npz(
+    path: Path, matches: Correspondences, pose: RelativePose | None, uncalibrated: UncalibratedPair | None
+) -> None:
     """The arrays of a pair (docs/formats.md), written in one step."""
     import io
 
@@ -326,6 +336,12 @@ def _write_npz(path: Path, matches: Correspondences, pose: RelativePose | None) 
         arrays["median_epipolar_px"] = np.float64(pose.median_epipolar_px)
         arrays["median_triangulation_deg"] = np.float64(pose.median_triangulation_deg)
         arrays["status"] = np.array(pose.status)
+    if uncalibrated is not None and uncalibrated.fundamental is not None:
+        arrays["uncalibrated"] = np.array(uncalibrated.kind)
+        arrays["fundamental"] = uncalibrated.fundamental
+        arrays["homography"] = uncalibrated.homography
+        arrays["fundamental_inliers"] = uncalibrated.fundamental_inliers
+        arrays["homography_inliers"] = uncalibrated.homography_inliers
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_bytes(path, buffer.getvalue())

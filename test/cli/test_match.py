@@ -45,7 +45,13 @@ def test_a_pair_without_cameras_gives_correspondences(densematch, flight: Path, 
     assert summary["pairs"][0]["matches"] == n
     assert "no camera" in summary["pairs"][0]["status"]
     assert summary["timings_ms"]["encode"]["median"] > 0
-    assert summary["timings_ms"]["pose"]["median"] is None
+    uncalibrated = summary["pairs"][0]["uncalibrated"]
+    assert uncalibrated["kind"] in ("fundamental", "homography")
+    x = [np.column_stack([found[name], np.ones(n)]) for name in ("reference_xy", "query_xy")]
+    lines = x[0] @ np.array(uncalibrated["fundamental"]).T
+    distance = np.abs(np.sum(lines * x[1], 1)) / np.hypot(lines[:, 0], lines[:, 1])
+    assert np.median(distance[found["fundamental_inliers"]]) < 1.5
+    np.testing.assert_allclose(found["homography"], uncalibrated["homography"])
     picture = cv2.imread(str(tmp_path / "matches.png"))
     assert picture.shape[1] == 1280
 
@@ -76,6 +82,35 @@ def test_a_camera_file_gives_the_pose(densematch, flight: Path, tmp_path: Path) 
     assert str(found["scale"]) == "UNIT"
     assert found["covariance"].shape == (6, 6)
     assert found["inliers"].sum() > 50
+
+
+@pytest.mark.parametrize("options", [("--K", "260,260,159.5,119.5"), ("--fov", "63.2")])
+def test_intrinsics_or_a_field_of_view_give_the_pose(
+    densematch, flight: Path, tmp_path: Path, options: tuple[str, str]
+) -> None:
+    images = [flight / i for i in IMAGES]
+    outcome = densematch("match", *images, "--matcher", "sift", "--out", tmp_path, *options)
+    assert outcome.code == 0, outcome.err
+    T = np.load(tmp_path / "000000.npz")["T_query_from_reference"]
+    cosine = (np.trace(T[:3, :3] @ true_pose()[:3, :3].T) - 1) / 2
+    assert np.degrees(np.arccos(np.clip(cosine, -1, 1))) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--K", "260,260"), "--K 260,260: write four numbers fx,fy,cx,cy"),
+        (("--K", "0,260,1,1"), "focal lengths fx and fy must be positive"),
+        (("--fov", "200"), "--fov 200 must lie between 1 and 170 degrees"),
+        (("--fov", "60", "--K", "1,1,1,1"), "give one of them"),
+    ],
+)
+def test_wrong_intrinsics_are_named(
+    densematch, flight: Path, tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    outcome = densematch("match", *(flight / i for i in IMAGES), "--matcher", "sift", "--out", tmp_path, *options)
+    assert outcome.code == 2
+    assert words in outcome.err
 
 
 def test_a_list_is_worked_off_and_bad_lines_are_named_counted_and_skipped(
