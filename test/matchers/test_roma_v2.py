@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,20 @@ import torch
 from safetensors.torch import save_file
 from scipy.stats import spearmanr
 
+from ros2_densematch.matchers.common.dense.guided import warp_from_prior
 from ros2_densematch.matchers.common.dense.precision import precision_at, predicted_precision
-from ros2_densematch.matchers.common.dense.result import DenseResult
+from ros2_densematch.matchers.common.dense.result import DenseResult, to_pixels
 from ros2_densematch.matchers.common.dense.sampling import kernel_density, subsampled_density
+from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.matchers.roma_v2.coarse import CoarseMatcher
 from ros2_densematch.matchers.roma_v2.dpt_head import DptHead
+from ros2_densematch.matchers.roma_v2.matcher import RomaV2Matcher
 from ros2_densematch.matchers.roma_v2.network import RomaV2Network
 from ros2_densematch.matchers.roma_v2.sampling import published_certainty, published_rows
 from ros2_densematch.matchers.roma_v2.weights import resolved
 from ros2_densematch.nn.batch_norm import fold_batch_norms
 from ros2_densematch.nn.dinov3 import Dinov3
-from ros2_densematch.nn.grid import cell_centres
+from ros2_densematch.nn.grid import cell_centres, resize
 from ros2_densematch.weights.key_tables import key_table
 
 
@@ -173,3 +177,116 @@ def test_weights_that_do_not_say_their_version_are_not_guessed(tmp_path: Path, m
         resolved(None, "2.0.0")
     with pytest.raises(ValueError, match=r"roma_v2_2\.0\.0 holds weights of roma_v2 2\.0\.0, not 2\.0\.1"):
         resolved("roma_v2_2.0.0", "2.0.1")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> RomaV2Matcher:
+    """The matcher around a small network."""
+
+    def load(weights: object, version: str | None, dtype: torch.dtype) -> RomaV2Network:
+        network = small_network().eval().requires_grad_(False)
+        fold_batch_norms(network)
+        network.prepare_refiners()
+        network.set_precision(dtype)
+        return network
+
+    monkeypatch.setattr("ros2_densematch.matchers.roma_v2.matcher.load_network", load)
+    return RomaV2Matcher(
+        device="cpu", weights="random", coarse_size=(64, 96), upsample_size=(80, 100), direction="both"
+    )
+
+
+def test_a_kept_keyframe_gives_what_two_new_encodings_give(small: RomaV2Matcher, photo, monkeypatch):
+    a, b = photo(0, 120, 80), photo(1, 100, 90)
+    keyframe = small.encode(a, reference=True)
+    calls: list[int] = []
+    plain = small.network.layers
+    monkeypatch.setattr(small.network, "layers", lambda image: calls.append(1) or plain(image))
+    kept = [small.dense(keyframe, small.encode(b)) for _ in range(2)][1]
+    assert len(calls) == 2, "one backbone pass per frame"
+    small._keeps_shares = False
+    anew = small.dense(small.encode(a), small.encode(b))
+    for first, second in zip(kept, anew, strict=True):
+        assert torch.allclose(first.flow, second.flow, atol=1e-5)
+        assert torch.allclose(first.certainty, second.certainty, atol=1e-5)
+        assert torch.allclose(first.precision, second.precision, rtol=1e-3, atol=1e-5)
+
+
+def test_the_forward_precision_stands_for_both_directions(small: RomaV2Matcher, photo):
+    matches = small.match(small.encode(photo(0, 120, 80)), small.encode(photo(1, 100, 90)), max_matches=None)
+    xx, xy, yy = matches.precision.T.astype(np.float64)
+    assert ((xx > 0) & (xx * yy > xy * xy)).all()
+    one = RomaV2Matcher(device="cpu", weights="random", coarse_size=(64, 96), upsample_size=False)
+    assert [r.reversed for r in one.dense(one.encode(photo(0)), one.encode(photo(1)))] == [False]
+
+
+@pytest.mark.parametrize("wrong", [{"sampling": "best"}, {"overlap_threshold": 2.0}, {"coarse_size": (60, 64)}])
+def test_bad_options_are_named(wrong: dict):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        RomaV2Matcher(device="cpu", weights="random", **wrong)
+
+
+HOMOGRAPHY = np.array([[1.05, 0.02, 3.0], [-0.01, 0.98, -2.0], [1e-5, 0.0, 1.0]])
+
+
+def points_of(width: int, height: int, step: int = 12) -> np.ndarray:
+    return np.stack(np.meshgrid(np.arange(6, width, step), np.arange(6, height, step)), -1).reshape(-1, 2).astype(float)
+
+
+@pytest.mark.parametrize("with_maps", [True, False])
+def test_a_warp_is_laid_through_the_points_of_a_prior(with_maps: bool):
+    prior = Prior.from_homography(points_of(160, 120), HOMOGRAPHY)
+    if not with_maps:
+        prior = replace(prior, linear=None)
+    start = warp_from_prior(prior, (160, 120), (160, 120), (30, 40), (120, 160), 12.0)
+    xy = to_pixels(start.flow[0].flatten(1).T.numpy(), (160, 120))
+    cells = to_pixels(cell_centres(30, 40).flatten(1).T.numpy(), (160, 120))
+    mapped = np.column_stack([cells, np.ones(len(cells))]) @ HOMOGRAPHY.T
+    assert np.abs(xy - mapped[:, :2] / mapped[:, 2:]).max() < 0.6
+    assert start.covered.all()
+
+
+def test_a_prior_counts_only_as_far_as_the_refiners_reach():
+    points = points_of(160, 120)
+    left = Prior.from_homography(points[points[:, 0] < 60], HOMOGRAPHY)
+    start = warp_from_prior(left, (160, 120), (160, 120), (30, 40), (120, 160), 12.0)
+    assert start.covered[:, :14].all()
+    assert not start.covered[:, 39].any(), "nothing speaks for the far side"
+    assert float(start.certainty[0, 0, 15, 39]) < -5
+    # twelve pixels of the working image, not of the original
+    vague = replace(left, sigma=np.full(len(left), 20.0))
+    assert warp_from_prior(vague, (160, 120), (160, 120), (30, 40), (120, 160), 12.0) is None
+    assert warp_from_prior(vague, (160, 120), (160, 120), (15, 20), (60, 80), 12.0) is not None
+
+
+def test_a_guided_match_runs_no_backbone_and_returns_the_points_of_the_prior(small, photo, monkeypatch):
+    a, b = small.encode(photo(0, 160, 120)), small.encode(photo(1, 160, 120))
+    prior = Prior.from_homography(points_of(160, 120), HOMOGRAPHY)
+    full = small.match(a, b)
+    vague = replace(prior, sigma=np.full(len(prior), 100.0))
+    again = small.match(a, b, prior=vague)
+    assert np.array_equal(again.query_xy, full.query_xy), "a vague prior leaves the full match"
+    monkeypatch.setattr(small.network, "layers", lambda image: pytest.fail("the backbone runs"))
+    a, b = small.encode(photo(0, 160, 120)), small.encode(photo(1, 160, 120))
+    # refiners that change nothing: the prior itself comes back
+    plain = small.network.refine
+    kept = {}
+
+    def still(own, other, warp, confidence, shares=None):
+        refined = plain(own, other, warp, confidence, shares)[1]
+        size = tuple(refined.warp.shape[-2:])
+        kept["warp"] = resize(warp, size)
+        overlap = torch.cat([resize(confidence[:, :1], size), refined.confidence[:, 1:]], 1)
+        return {1: replace(refined, warp=kept["warp"], confidence=overlap)}
+
+    monkeypatch.setattr(small.network, "refine", still)
+    found = small.match(a, b, prior=prior)
+    assert len(found) > 0.8 * len(prior)
+    order = [int(np.flatnonzero((prior.reference_xy == xy).all(1))[0]) for xy in found.reference_xy]
+    assert np.abs(found.query_xy - prior.query_xy[order]).max() < 1.0
+    assert found.linear.shape == (len(found), 2, 2)
+    assert (np.diff(found.score) <= 0).all()
+    assert len(small.match(a, b, prior=prior, max_matches=7)) == 7
+    places = small.guide_points(a)
+    assert len(places) == 1024
+    assert (np.abs(places - [79.5, 59.5]) < [80, 60]).all()

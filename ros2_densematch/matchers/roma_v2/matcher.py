@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ros2_densematch.matchers.common.dense.guided import GuidedDense, warp_from_prior
 from ros2_densematch.matchers.common.dense.matcher import (
     DensePreset,
     SampledMatcher,
@@ -17,6 +18,7 @@ from ros2_densematch.matchers.common.dense.matcher import (
 from ros2_densematch.matchers.common.dense.result import DenseResult
 from ros2_densematch.matchers.common.dense.sampling import Sampling
 from ros2_densematch.matchers.encoding import Encoding, Image, Mask
+from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.matchers.roma_v2.encoding import Encoder, RomaV2Encoding
 from ros2_densematch.matchers.roma_v2.network import Refined
 from ros2_densematch.matchers.roma_v2.sampling import PUBLISHED, published_certainty
@@ -27,10 +29,13 @@ from ros2_densematch.nn.dinov3 import PATCH
 # the density of drawn matches is estimated against so many of them
 _DENSITY_POINTS = 3000
 
+# a prior may be wrong by so many pixels of the low resolution: the first refiner's radius of 3 cells of 4 pixels
+_REACH_PX, _FIRST_STRIDE = 12.0, 4
+
 Shares = tuple[dict[int, Tensor], dict[int, Tensor]]
 
 
-class RomaV2Matcher(SampledMatcher):
+class RomaV2Matcher(GuidedDense, SampledMatcher):
     """Edstedt et al., "RoMa v2: harder, better, faster, denser feature matching", arXiv 2511.15706."""
 
     name = "roma_v2"
@@ -137,6 +142,20 @@ class RomaV2Matcher(SampledMatcher):
         if self.settings.direction != "reference_to_query":
             results.append(self._one_direction(b, a, joint_b, joint_a, ({}, {}), reverse=True))
         return results
+
+    @torch.inference_mode()
+    def _guided(self, reference: Encoding, query: Encoding, prior: Prior) -> tuple[DenseResult, Tensor] | None:
+        if self.settings.direction == "query_to_reference":
+            return None
+        size = self.settings.coarse_size
+        grid = (size[0] // _FIRST_STRIDE, size[1] // _FIRST_STRIDE)
+        start = warp_from_prior(prior, reference.size, query.size, grid, size, _REACH_PX)
+        if start is None:
+            return None
+        device = self.network.matcher.temp.device
+        a: RomaV2Encoding = reference.data
+        refined = self._refined(a, query.data, start.flow.to(device), start.certainty.to(device), self._shares(a))
+        return self._result(refined, reverse=False), start.covered
 
     def _one_direction(
         self,
