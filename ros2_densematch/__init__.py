@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ros2_densematch.api import match as match
     from ros2_densematch.geometry.camera import Camera as Camera
     from ros2_densematch.geometry.correspondences import Correspondences as Correspondences
     from ros2_densematch.geometry.correspondences import DenseWarp as DenseWarp
     from ros2_densematch.geometry.two_view import RelativePose as RelativePose
     from ros2_densematch.geometry.two_view import estimate_relative_pose as estimate_relative_pose
+    from ros2_densematch.io.sources.opening import open_source as open_source
     from ros2_densematch.matchers.base import Matcher as Matcher
     from ros2_densematch.matchers.registry import list_matchers as list_matchers
     from ros2_densematch.matchers.registry import load_matcher as load_matcher
@@ -38,6 +40,8 @@ _HOME = {
     "estimate_relative_pose": "geometry.two_view",
     "list_matchers": "matchers.registry",
     "load_matcher": "matchers.registry",
+    "match": "api",
+    "open_source": "io.sources.opening",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

@@ -26,7 +26,7 @@ LAYERS = [
     {"messages", "configuration"},
     {"io"},
     {"evaluation", "simulation"},
-    {"live", "training"},
+    {"live", "training", "api"},
     {"cli"},
 ]
 # The same inside parts that have floors of their own; what is not named stands with the part's other files.

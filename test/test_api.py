@@ -1,0 +1,117 @@
+"""Two images in one line, in whatever form people hold them; and the result handed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PilImage
+
+import ros2_densematch as dm
+from ros2_densematch.api import image_of
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[np.ndarray, np.ndarray]:
+    """A textured picture, and the same moved by (12, 5) pixels."""
+    random = np.random.default_rng(0)
+    large = cv2.GaussianBlur(random.integers(0, 255, (280, 360, 3), np.uint8), (0, 0), 1.5)
+    large = cv2.normalize(large, None, 0, 255, cv2.NORM_MINMAX)
+    return np.ascontiguousarray(large[20:260, 20:340]), np.ascontiguousarray(large[15:255, 8:328])
+
+
+@pytest.fixture
+def paths(images: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> list[Path]:
+    names = [tmp_path / "a.png", tmp_path / "b.png"]
+    for name, image in zip(names, images, strict=True):
+        cv2.imwrite(str(name), image[..., ::-1])
+    return names
+
+
+def test_two_files_in_one_line(paths: list[Path]) -> None:
+    found = dm.match(str(paths[0]), paths[1], matcher="sift")
+    assert isinstance(found, dm.Correspondences)
+    assert len(found) > 50
+    np.testing.assert_allclose(np.median(found.query_xy - found.reference_xy, axis=0), (12, 5), atol=0.1)
+    assert (
+        repr(found) == f"<{len(found)} matches between images of 320 x 240 and 320 x 240, overlap {found.overlap:.2f}>"
+    )
+    assert found.uncalibrated.kind == "homography"
+    np.testing.assert_allclose(found.uncalibrated.homography, [[1, 0, 12], [0, 1, 5], [0, 0, 1]], atol=0.5)
+    camera = dm.Camera.from_matrix([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]], 320, 240)
+    assert found.relative_pose(camera).num_inliers > 50
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda image: image,
+        lambda image: np.dstack([image, np.full(image.shape[:2], 9, np.uint8)]),
+        lambda image: PilImage.fromarray(image),
+        lambda image: PilImage.fromarray(image).convert("RGBA"),
+        lambda image: torch.from_numpy(image).permute(2, 0, 1),
+        lambda image: torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255,
+        lambda image: image.astype(np.float64) / 255,
+    ],
+    ids=["numpy", "rgba", "pil", "pil rgba", "tensor", "float tensor", "floats"],
+)
+def test_every_form_of_an_image_is_the_same_image(convert: Any, images: tuple[np.ndarray, np.ndarray]) -> None:
+    np.testing.assert_array_equal(image_of(convert(images[0])), images[0])
+
+
+def test_grey_and_16_bit_images(images: tuple[np.ndarray, np.ndarray]) -> None:
+    grey = images[0][..., 0]
+    for form in (grey, grey[..., None], PilImage.fromarray(grey), torch.from_numpy(grey)):
+        np.testing.assert_array_equal(image_of(form), grey)
+    deep = image_of(grey.astype(np.uint16) * 100 + 7000)
+    assert deep.dtype == np.uint8
+    assert np.corrcoef(deep.ravel(), grey.ravel())[0, 1] > 0.95
+    assert image_of(np.dstack([grey.astype(np.uint16) * 200] * 3)).shape == (*grey.shape, 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        ("nowhere.png", FileNotFoundError, "there is no image nowhere.png"),
+        (np.zeros((4, 5, 2), np.uint8), ValueError, r"got shape \(4, 5, 2\)"),
+        (np.full((20, 20), 200.0), ValueError, "floats must lie in"),
+        (np.zeros((20, 20), np.int32), ValueError, "got int32"),
+        ([[1, 2]], TypeError, "got list"),
+    ],
+)
+def test_what_is_no_image_is_named(value: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        image_of(value)
+
+
+def test_a_text_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.jpg").write_text("hello")
+    with pytest.raises(ValueError, match=r"notes\.jpg"):
+        dm.match(tmp_path / "notes.jpg", tmp_path / "notes.jpg", matcher="sift")
+
+
+def test_the_result_goes_on_to_other_tools(paths: list[Path], tmp_path: Path) -> None:
+    found = dm.match(*paths, matcher="sift")
+    picture = found.plot(tmp_path / "matches.png")
+    assert cv2.imread(str(tmp_path / "matches.png")).shape == picture.shape
+    with pytest.raises(ValueError, match=r"does not end in \.png or \.jpg"):
+        found.plot(tmp_path / "matches.gif")
+    a, b, pairs = found.to_opencv()
+    assert len(a) == len(b) == len(pairs) == len(found)
+    H, _ = cv2.findHomography(
+        np.float32([a[m.queryIdx].pt for m in pairs]), np.float32([b[m.trainIdx].pt for m in pairs]), cv2.RANSAC, 2.0
+    )
+    np.testing.assert_allclose(H[:2, 2], (12, 5), atol=0.5)
+    pytest.importorskip("pandas")
+    table = found.to_dataframe()
+    assert list(table.columns[:5]) == ["reference_x", "reference_y", "query_x", "query_y", "score"]
+    assert len(table) == len(found)
+
+
+def test_a_source_of_frames_in_one_line(paths: list[Path]) -> None:
+    frames = list(dm.open_source(paths[0].parent))
+    assert len(frames) == 2
