@@ -75,8 +75,9 @@ class FrameAssembler:
         right_image: NDArray[np.uint8] | None = None,
         odometry: NDArray[np.float64] | None = None,
         camera: Camera | None = None,
+        right_camera: Camera | None = None,
     ) -> Frame | None:
-        """The frame, or None when it cannot follow the one before it; `camera`: its own calibration, if any."""
+        """The frame, or None when it cannot follow the one before it; the cameras: its own calibrations, if any."""
         if self._last_ns is not None and stamp_ns <= self._last_ns:
             self._log.drop_frame(
                 "frames do not come later than the frame before them and are left out",
@@ -100,11 +101,18 @@ class FrameAssembler:
             right_image=right_image,
             right_camera=None
             if right_image is None
-            else self._fit(self._right_camera, (right_image.shape[1], right_image.shape[0]), "right calibration"),
+            else self._fit(
+                right_camera or self._right_camera, (right_image.shape[1], right_image.shape[0]), "right calibration"
+            ),
             odometry=odometry,
             mask=self._fit_mask(size),
             source=source,
         )
+
+    def _fit_right(self, camera: Camera | None, image: NDArray[np.uint8] | None) -> Camera | None:
+        if image is None:
+            return None
+        return self._fit(camera, (image.shape[1], image.shape[0]), "right calibration")
 
     def _fit(self, camera: Camera | None, size: tuple[int, int], what: str) -> Camera | None:
         if camera is None or (camera.width, camera.height) == size:

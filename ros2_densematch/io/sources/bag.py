@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ from ros2_densematch.io.sources.options import SourceOptions
 from ros2_densematch.io.sources.pose_topics import POSE_TYPES, PoseRequest, PoseTrack, StaticTransforms, read_poses
 from ros2_densematch.io.sources.records import BagError, Record
 from ros2_densematch.io.sources.stamps import stamp_of
+from ros2_densematch.io.sources.stereo_check import StereoFinding, check_pair, with_positive_baseline
 from ros2_densematch.io.sources.storage import open_records
 from ros2_densematch.io.sources.synchronise import Stamped, synchronise
 from ros2_densematch.io.sources.timeline import TimeLine, Verdict
@@ -96,7 +97,9 @@ class BagSource(Source):
         self._depth = self._companion(options.depth_topic, "depth", _DEPTH_TOLERANCE_NS, decode_depth)
         self._right = self._companion(options.right_image_topic, "right images", _STEREO_TOLERANCE_NS, decode_image)
         self._depth_view = self._view_of_depth(camera, header_frame, static)
-        self._calibrate(camera, self._load_right_camera())
+        self._camera, self._right_camera = camera, self._load_right_camera()
+        self._stereo: StereoFinding | None = None
+        self._calibrate(camera, self._right_camera)
         self.frame_id = header_frame or self.frame_id
         self._count = self._records.topics[self._image].count
         self._odometry = self._load_odometry(header_frame, static)
@@ -139,7 +142,28 @@ class BagSource(Source):
         if depth is not None and self._depth_view is not None:
             seen_by = camera or self._depth_view.image_camera
             depth = self._depth_view.view.registered(depth, seen_by)
-        return Companions(depth, self._decoded(self._right, found), self._pose(stamp_ns, image.recorded_ns), camera)
+        right = self._decoded(self._right, found)
+        return Companions(depth, right, self._pose(stamp_ns, image.recorded_ns), camera)
+
+    def _checked_pair(self, image: NDArray[np.uint8], extra: Companions) -> Companions:
+        """The first pairs of stereo images show whether they are one, and on which side the right camera is."""
+        left, right, companion = extra.camera or self._camera, self._right_camera, self._right
+        if extra.right_image is None or left is None or right is None or companion is None:
+            return extra
+        if self._stereo is None:
+            self._stereo = check_pair(image, extra.right_image, left, right)
+            if self._stereo is not None and self._stereo.problem:
+                companion.account.refused = f"{companion.topic} is not used: {self._stereo.problem}"
+            elif self._stereo is not None and self._stereo.flipped:
+                self._log.note(
+                    f"the baseline of {companion.topic} has the sign of a camera on the left (P[0, 3] > 0), the "
+                    "disparities show that it is on the right: its length is used"
+                )
+        if self._stereo is None:
+            return extra
+        if self._stereo.problem:
+            return replace(extra, right_image=None)
+        return replace(extra, right_camera=with_positive_baseline(right)) if self._stereo.flipped else extra
 
     def _pose(self, stamp_ns: int, recorded_ns: int) -> NDArray[np.float64] | None:
         """The odometry at a time; the ground truth is only counted."""

@@ -57,12 +57,13 @@ class FrameSource(Protocol):
 @dataclass(frozen=True)
 class Companions:
     """What goes with an image: depth (H, W) in metres, the right image of a stereo pair, T_world_from_camera (4, 4) of
-    the odometry, and its own calibration where that may differ from image to image."""
+    the odometry, and the image's own calibrations where they may differ from those of the source."""
 
     depth: NDArray[np.float32] | None = None
     right_image: NDArray[np.uint8] | None = None
     odometry: NDArray[np.float64] | None = None
     camera: Camera | None = None
+    right_camera: Camera | None = None
 
 
 def _nothing(stamp_ns: int) -> Companions:
@@ -181,7 +182,7 @@ class Source(ABC):
                 self._images.unused[kind] += 1
                 self._log.drop_frame(kind, f"frame {index}, {error}")
                 continue
-            extra = picture.companions(judged.stamp_ns)
+            extra = self._checked_pair(image, picture.companions(judged.stamp_ns))
             frame = self._assembler.frame(
                 image,
                 judged.stamp_ns,
@@ -191,10 +192,15 @@ class Source(ABC):
                 right_image=extra.right_image,
                 odometry=extra.odometry,
                 camera=extra.camera,
+                right_camera=extra.right_camera,
             )
             if frame is not None:
                 self._images.used += 1
                 yield frame
+
+    def _checked_pair(self, image: NDArray[np.uint8], extra: Companions) -> Companions:
+        """What goes with an image, after a look at the two images where it is a stereo pair."""
+        return extra
 
     def _judged(self) -> Iterator[Judged[Picture]]:
         """The pictures with the judgement on their time; what is decided about the clock is said."""
