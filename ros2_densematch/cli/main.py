@@ -21,6 +21,7 @@ COMMANDS = {
     ),
     "replay": ("replay", "Replay a bag, a video or an image folder into correspondences, poses and a report."),
     "live": ("live", "Run the ROS 2 node: live images in, correspondences and poses out."),
+    "inspect": ("inspect", "Say what is in a bag: topics, clocks, gaps, calibrations, transforms, damage."),
     "match": ("match", "Match two images, or a list of pairs."),
     "eval": ("eval", "Measure matchers on data with ground truth, and compare them on recordings without."),
     "train": ("train", "Train a matcher from a configuration file; resumes by default."),

@@ -50,8 +50,8 @@ def check_pair(left: Image, right: Image, left_camera: Camera, right_camera: Cam
     dy = rows * left_camera.K[1, 1] * scale
     if np.median(np.abs(dy)) > _ROWS_PX:
         return StereoFinding(
-            f"the rows of the two images do not agree: matches differ by {np.median(np.abs(dy)) / scale:.1f} px (median "
-            f"of {len(dy)}): the images are not rectified, or not taken at the same time; name rectified and "
+            f"the rows of the two images do not agree: matches differ by {np.median(np.abs(dy)) / scale:.1f} px "
+            f"(median of {len(dy)}): the images are not rectified, or not taken at the same time; name rectified and "
             "synchronised topics"
         )
     level = np.abs(dy - np.median(dy)) < _ROWS_PX
