@@ -202,9 +202,8 @@ def _calibration(records: Records, name: str) -> CalibrationFacts:
 def _transforms(records: Records, kinds: dict[str, str]) -> list[str]:
     """The fixed transforms, without those of /tf."""
     found: list[str] = []
-    for record in records.read(
-        [name for name, kind in kinds.items() if kind in TF_TYPES and name.endswith("tf_static")]
-    ):
+    names = [name for name, kind in kinds.items() if kind in TF_TYPES and name.endswith("tf_static")]
+    for record in records.read(names):
         try:
             for item in records.decode(record).transforms:
                 found.append(f"{str(item.header.frame_id).lstrip('/')} to {str(item.child_frame_id).lstrip('/')}")
