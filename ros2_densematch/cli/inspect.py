@@ -41,7 +41,7 @@ def command(
 def _print(found: Inspection) -> None:
     if not found.full:
         print("from the index and the first messages of each topic; --full reads all")
-    rows = [("topic", "type", "messages", "Hz", "gaps", "longest", "clock", "time")]
+    rows: list[tuple[str, ...]] = [("topic", "type", "messages", "Hz", "gaps", "longest", "clock", "time")]
     rows += [_row(topic, found.image_topic) for topic in found.topics]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
