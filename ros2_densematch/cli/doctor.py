@@ -67,7 +67,7 @@ class Check:
 
 def command() -> int:
     """Say which versions, devices and weights are here, what is missing, what that costs and how to get it."""
-    checks = [*python(), *packages(), *gpu(), *ros(), *weights(), *definitions()]
+    checks = [*python(), *packages(), *gpu(), *ros(), *weights(), *matchers(), *definitions()]
     _print(checks)
     missing = [c.name for c in checks if c.state == MISSING]
     if missing:
@@ -189,6 +189,17 @@ def weights() -> list[Check]:
             continue
         size = f"{path.stat().st_size / 1e6:.1f} MB"
         rows.append(Check(f"weights {name}", OK, f"{size}, SHA-256 {found[:12]}… verified, {entry.licence}"))
+    return rows
+
+
+def matchers() -> list[Check]:
+    """The matchers that `--matcher` takes, and plugins that cannot be used, each with its error."""
+    from ros2_densematch.matchers.registry import broken_plugins, list_matchers
+
+    broken = broken_plugins()
+    rows = [Check("matchers", OK, ", ".join(name for name in list_matchers() if name not in broken))]
+    for name, why in broken.items():
+        rows.append(Check(f"plugin {name}", OPTIONAL, why, "this matcher only"))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""The list of matchers, by name."""
+"""The list of matchers, by name: those of this package and those that other packages add (`plugins`)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from ros2_densematch.matchers.base import Matcher
+from ros2_densematch.matchers.plugins import plugins, problems
 
 # name -> (module, class); modules are imported on use, so that listing costs nothing
 _MATCHERS = {
@@ -27,8 +28,37 @@ _MATCHERS = {
 
 
 def list_matchers() -> list[str]:
-    """Names that `load_matcher` takes, sorted."""
-    return sorted(_MATCHERS)
+    """Names that `load_matcher` takes, sorted, plugins among them.
+
+    Nothing is imported for it, so a name may be that of a plugin that turns out broken: `broken_plugins` tells.
+    """
+    return sorted({*_MATCHERS, *(name for name, plugin in plugins(_MATCHERS).items() if not plugin.problem)})
+
+
+def list_plugins() -> list[str]:
+    """Those of `list_matchers` that other packages bring."""
+    return [name for name in list_matchers() if name not in _MATCHERS]
+
+
+def broken_plugins() -> dict[str, str]:
+    """Plugins that cannot be used: name -> what is wrong with it and what to do. Imports every plugin to find out."""
+    return problems(_MATCHERS)
+
+
+def matcher_class(name: str) -> type[Matcher]:
+    """The class of a matcher.
+
+    Raises:
+        ValueError: unknown name, or a plugin that cannot be used; the message says why.
+    """
+    if name in _MATCHERS:
+        module, cls = _MATCHERS[name]
+        own: type[Matcher] = getattr(import_module(module), cls)
+        return own
+    found = plugins(_MATCHERS)
+    if name not in found:
+        raise ValueError(f"unknown matcher {name!r}: choose one of {', '.join(list_matchers())}")
+    return found[name].load()
 
 
 def load_matcher(
@@ -44,11 +74,9 @@ def load_matcher(
         options: further arguments of the matcher's class.
 
     Raises:
-        ValueError: unknown matcher, preset or device; the message lists the valid ones.
+        ValueError: unknown matcher, preset or device; the message lists the valid ones. A plugin that cannot be used.
         FileNotFoundError: `weights` names a file that does not exist.
     """
-    if name not in _MATCHERS:
-        raise ValueError(f"unknown matcher {name!r}: choose one of {', '.join(list_matchers())}")
-    module, cls = _MATCHERS[name]
-    matcher: Matcher = getattr(import_module(module), cls)(device=device, preset=preset, weights=weights, **options)
+    build: Any = matcher_class(name)  # each class has the options of its own configuration
+    matcher: Matcher = build(device=device, preset=preset, weights=weights, **options)
     return matcher

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ros2_densematch.matchers.base import Image, Matcher
 from ros2_densematch.matchers.gcm.matcher import GcmMatcher
-from ros2_densematch.matchers.registry import list_matchers, load_matcher
+from ros2_densematch.matchers.registry import list_matchers, list_plugins, load_matcher
 from ros2_densematch.simulation import textures
 from ros2_densematch.weights.catalogue import path_of
 from ros2_densematch.weights.loading import read_state
@@ -83,9 +83,9 @@ def shipped_filter() -> None:
         pytest.skip("the shipped weights of gcm hold no match filter yet")
 
 
-@pytest.fixture(scope="session", params=["condl", "gcm", "sift"])
+@pytest.fixture(scope="session", params=["condl", "gcm", "sift", *list_plugins()])
 def matcher(request: pytest.FixtureRequest) -> Matcher:
-    """The matchers that need no fetched weights: the half of the contract that speaks of matches."""
+    """The matchers that need no fetched weights, and plugins: the half of the contract that speaks of matches."""
     return load_matcher(request.param, device="cpu", weights="random")
 
 
@@ -106,7 +106,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="session", params=list_matchers())
 def any_matcher(request: pytest.FixtureRequest) -> Matcher:
     """Every matcher of the registry, untrained: this half of the contract does not depend on the weights."""
-    options = {"preset": "turbo", **SMALLEST.get(request.param, {})}
+    options = {"preset": "base" if request.param in list_plugins() else "turbo", **SMALLEST.get(request.param, {})}
     return load_matcher(request.param, device="cpu", weights="random", **options)
 
 
