@@ -13,7 +13,10 @@ from ros2_densematch.matchers.registry import list_matchers, list_plugins
 
 @pytest.fixture(scope="module")
 def documents(repository: Path) -> list[Path]:
-    return [repository / "README.md", repository / "CHANGELOG.md", *sorted((repository / "docs").rglob("*.md"))]
+    return [
+        *(repository / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+        *sorted((repository / "docs").rglob("*.md")),
+    ]
 
 
 def test_every_link_leads_somewhere(documents: list[Path], repository: Path) -> None:
