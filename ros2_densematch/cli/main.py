@@ -24,6 +24,7 @@ COMMANDS = {
     "inspect": ("inspect", "Say what is in a bag: topics, clocks, gaps, calibrations, transforms, damage."),
     "match": ("match", "Match two images, or a list of pairs."),
     "eval": ("eval", "Measure matchers on data with ground truth, and compare them on recordings without."),
+    "export": ("export", "Hand results on to hloc, COLMAP and others."),
     "train": ("train", "Train a matcher from a configuration file; resumes by default."),
     "weights": ("weights", "List, fetch, verify and import weights."),
     "bench": ("bench", "Time encoding, matching and pose per frame beside a baseline."),

@@ -34,6 +34,7 @@ from ros2_densematch.files.results_folder import ResultsFolder
 if TYPE_CHECKING:
     from ros2_densematch.configuration import Configuration
     from ros2_densematch.evaluation.pictures import Picture
+    from ros2_densematch.geometry.camera import Camera
     from ros2_densematch.geometry.correspondences import Correspondences
     from ros2_densematch.geometry.two_view import RelativePose
     from ros2_densematch.geometry.uncalibrated import UncalibratedPair
@@ -185,7 +186,7 @@ class _Job:
         timings["pose"] = (time.perf_counter() - start) * 1e3
         name = f"{pair.index:06d}"
         self._results.begin()
-        _write_npz(self.folder / f"{name}.npz", matches, pose, uncalibrated)
+        _write_npz(self.folder / f"{name}.npz", matches, cameras, pose, uncalibrated)
         row = {
             **_row(pair, matches, pose, timings),
             "uncalibrated": None if uncalibrated is None else _uncalibrated_row(uncalibrated),
@@ -307,7 +308,11 @@ def _write_picture(path: Path, picture: Picture) -> None:
 
 
 def _write_npz(
-    path: Path, matches: Correspondences, pose: RelativePose | None, uncalibrated: UncalibratedPair | None
+    path: Path,
+    matches: Correspondences,
+    cameras: tuple[Camera, Camera] | None,
+    pose: RelativePose | None,
+    uncalibrated: UncalibratedPair | None,
 ) -> None:
     """The arrays of a pair (docs/formats.md), written in one step."""
     import io
@@ -324,6 +329,8 @@ def _write_npz(
         "reference_size": np.array(matches.reference_size, np.int32),
         "query_size": np.array(matches.query_size, np.int32),
     }
+    if cameras is not None and all(camera.distortion_model == "none" for camera in cameras):
+        arrays["reference_K"], arrays["query_K"] = cameras[0].K, cameras[1].K
     if matches.precision is not None:
         arrays["precision"] = matches.precision
     if pose is not None:

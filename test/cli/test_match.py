@@ -84,6 +84,27 @@ def test_a_camera_file_gives_the_pose(densematch, flight: Path, tmp_path: Path) 
     assert found["inliers"].sum() > 50
 
 
+def test_a_result_is_exported_and_what_is_none_is_named(densematch, flight: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text(a_line() + "\n")
+    arguments = ("--pairs", tmp_path / "pairs.txt", "--root", flight, "--matcher", "sift", "--out", tmp_path / "out")
+    assert densematch("match", *arguments).code == 0
+    pytest.importorskip("h5py")
+    outcome = densematch("export", "hloc", tmp_path / "out", "--out", tmp_path / "hloc")
+    assert outcome.code == 0, outcome.err
+    assert "2 images, 1 pairs" in outcome.out
+    assert {p.name for p in (tmp_path / "hloc").iterdir()} == {"features.h5", "matches.h5", "pairs.txt"}
+    assert (tmp_path / "hloc/pairs.txt").read_text() == "000000.png 000004.png\n"
+    for arguments, words in (
+        (("hloc", tmp_path / "hloc", "--out", tmp_path / "x"), "holds no summary.json"),
+        (("kitti", tmp_path / "out", "--out", tmp_path / "x.txt"), "holds no trajectory.tum"),
+        (("colmap", tmp_path / "out", "--out", tmp_path), "is a folder: name a file"),
+        (("hloc", tmp_path / "out", "--out", tmp_path / "x", "--cell", "0"), "--cell 0 must be positive"),
+    ):
+        refused = densematch("export", *arguments)
+        assert refused.code == 2
+        assert words in refused.err
+
+
 @pytest.mark.parametrize("options", [("--K", "260,260,159.5,119.5"), ("--fov", "63.2")])
 def test_intrinsics_or_a_field_of_view_give_the_pose(
     densematch, flight: Path, tmp_path: Path, options: tuple[str, str]
