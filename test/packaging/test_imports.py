@@ -31,7 +31,7 @@ LAYERS = [
 ]
 # The same inside parts that have floors of their own; what is not named stands with the part's other files.
 FLOORS = {
-    "io": [{"sources", "results"}],
+    "io": [{"sources", "results"}, {"exports"}],
     "training": [
         {"images", "fingerprint"},
         {"scenes"},
