@@ -95,7 +95,15 @@ def command(
     chosen = configured(config, matcher, preset, device, weights)
     folder = output_folder(out)
     picture = "matches.png" if pairs is None else None
-    job = _Job(chosen, matcher_of(chosen), cameras, max_matches, folder, picture, fail_on_empty)
+    job = _Job(
+        configuration=chosen,
+        matcher=matcher_of(chosen),
+        cameras=cameras,
+        max_matches=max_matches,
+        folder=folder,
+        picture_name=picture,
+        fail_on_empty=fail_on_empty,
+    )
     return job.run(wanted, pictures)
 
 

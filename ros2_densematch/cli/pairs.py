@@ -87,4 +87,6 @@ def _parse(text: str, index: int, line: int, root: Path) -> Pair:
         T = numbers[18:].reshape(4, 4)
         if abs(np.linalg.det(T[:3, :3]) - 1.0) > 1e-2 or not np.allclose(T[3], [0, 0, 0, 1], atol=1e-6):
             return Pair(index, line, reference, query, problem="T_0to1 is not a rigid transform (row-major 4x4)")
-    return Pair(index, line, reference, query, K0, K1, T)
+    return Pair(
+        index=index, line=line, reference=reference, query=query, reference_K=K0, query_K=K1, T_query_from_reference=T
+    )

@@ -91,14 +91,14 @@ class Gallery:
         if matches is None or keyframe == tracked.index or keyframe not in self._keyframes:
             return None
         return _Pair(
-            keyframe,
-            tracked.index,
-            (frame.stamp_ns - (self._start_ns or 0)) * 1e-9,
-            tracked.status.value,
-            self._keyframes[keyframe],
-            smaller(frame.image),
-            matches,
-            tracked.inliers,
+            keyframe_index=keyframe,
+            index=tracked.index,
+            time_s=(frame.stamp_ns - (self._start_ns or 0)) * 1e-9,
+            status=tracked.status.value,
+            reference=self._keyframes[keyframe],
+            query=smaller(frame.image),
+            matches=matches,
+            inliers=tracked.inliers,
         )
 
 

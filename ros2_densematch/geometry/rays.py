@@ -45,14 +45,14 @@ class Rays:
         """The rays that a boolean mask (N,) or an index array picks."""
         chosen = np.flatnonzero(index) if index.dtype == np.bool_ else index
         return Rays(
-            np.take(self.x0, chosen, 1),
-            np.take(self.x1, chosen, 1),
-            np.take(self.per_pixel0, chosen, 2),
-            np.take(self.per_pixel1, chosen, 2),
-            np.take(self.noise0, chosen, 1),
-            np.take(self.noise1, chosen, 1),
-            self.focal0,
-            self.focal1,
+            x0=np.take(self.x0, chosen, 1),
+            x1=np.take(self.x1, chosen, 1),
+            per_pixel0=np.take(self.per_pixel0, chosen, 2),
+            per_pixel1=np.take(self.per_pixel1, chosen, 2),
+            noise0=np.take(self.noise0, chosen, 1),
+            noise1=np.take(self.noise1, chosen, 1),
+            focal0=self.focal0,
+            focal1=self.focal1,
         )
 
 
@@ -68,7 +68,16 @@ def prepare(m: Correspondences, camera0: Camera, camera1: Camera) -> tuple[Rays,
         noise0, noise1 = np.zeros((3, len(n0))), spread(per_pixel1, _covariance(m.precision[usable]))
     x0, x1 = np.ones((3, len(n0))), np.ones((3, len(n0)))
     x0[:2], x1[:2] = n0.T, n1.T
-    return Rays(x0, x1, per_pixel0, per_pixel1, noise0, noise1, camera0.focal, camera1.focal), usable
+    return Rays(
+        x0=x0,
+        x1=x1,
+        per_pixel0=per_pixel0,
+        per_pixel1=per_pixel1,
+        noise0=noise0,
+        noise1=noise1,
+        focal0=camera0.focal,
+        focal1=camera1.focal,
+    ), usable
 
 
 def _per_pixel(camera: Camera, normalised: Float64) -> Float64:

@@ -50,16 +50,6 @@ class Trajectory:
         """Camera centres (N, 3) in the world frame."""
         return np.asarray(self.T_world_from_camera[:, :3, 3], np.float64)
 
-    @staticmethod
-    def from_quaternions(stamps_ns: ArrayLike, xyz: ArrayLike, quaternions_xyzw: ArrayLike) -> Trajectory:
-        """A trajectory from positions (N, 3) and quaternions x y z w (N, 4), as in TUM and frames.csv files; rows are
-        sorted by time and of equal stamps the first is kept."""
-        stamps = np.asarray(stamps_ns, np.int64).ravel()
-        rows = zip(np.asarray(xyz, np.float64), np.asarray(quaternions_xyzw, np.float64), strict=True)
-        T = np.array([poses.pose_from_quaternion(t, q) for t, q in rows]).reshape(-1, 4, 4)
-        _, first = np.unique(stamps, return_index=True)
-        return Trajectory(stamps[first], T[first])
-
     def select(self, index: NDArray[np.bool_] | Index) -> Trajectory:
         """The poses that a boolean mask (N,) or an increasing index array picks."""
         return Trajectory(self.stamps_ns[index], self.T_world_from_camera[index])
@@ -67,13 +57,6 @@ class Trajectory:
     def path_length(self) -> float:
         """Sum of the distances between successive positions; 0 for fewer than two poses."""
         return float(np.linalg.norm(np.diff(self.positions, axis=0), axis=1).sum())
-
-    def transformed(self, similarity: Similarity) -> Trajectory:
-        """The trajectory in the frame that a similarity leads to; orientations turn, positions scale as well."""
-        T = np.array(self.T_world_from_camera)
-        T[:, :3, :3] = similarity.R @ T[:, :3, :3]
-        T[:, :3, 3] = similarity.apply(self.positions)
-        return Trajectory(self.stamps_ns, T)
 
     def interpolated(self, stamps_ns: ArrayLike, max_gap_ns: int = 10**9) -> tuple[Trajectory, NDArray[np.bool_]]:
         """Poses at other times: linear in position, constant angular speed in rotation.

@@ -120,14 +120,14 @@ class Counters:
         now = time.time_ns() if now_ns is None else now_ns
         with self._lock:
             return Snapshot(
-                self._received,
-                self._processed,
-                dict(self._drops),
-                dict(self._first),
-                dict(self._last),
-                _rate(self._arrivals, now),
-                _rate(self._answers, now),
-                self._failures,
+                received=self._received,
+                processed=self._processed,
+                drops=dict(self._drops),
+                first=dict(self._first),
+                last=dict(self._last),
+                input_hz=_rate(self._arrivals, now),
+                output_hz=_rate(self._answers, now),
+                failures_in_a_row=self._failures,
             )
 
 

@@ -79,5 +79,16 @@ def _of(model: Any, prefix: str) -> list[Parameter]:
                 choices = get_args(info.annotation)
             extra = info.json_schema_extra
             read_only = isinstance(extra, dict) and bool(extra.get("read_only"))
-        found.append(Parameter(prefix + name, _KINDS[type(value)], value, text, low, high, choices, read_only))
+        found.append(
+            Parameter(
+                name=prefix + name,
+                kind=_KINDS[type(value)],
+                default=value,
+                description=text,
+                low=low,
+                high=high,
+                choices=choices,
+                read_only=read_only,
+            )
+        )
     return found

@@ -131,13 +131,13 @@ def correspondences_from_message(msg: Any) -> Correspondences:
             f"values, got {len(xy)}, {len(reference_xy)} and {len(precision)}: check the publisher"
         )
     return Correspondences(
-        reference_xy.reshape(n, 2),
-        xy.reshape(n, 2),
-        np.asarray(msg.score, np.float32),
-        float(msg.overlap),
-        (int(msg.reference_width), int(msg.reference_height)),
-        (int(msg.query_width), int(msg.query_height)),
-        precision.reshape(n, 3) if len(precision) else None,
+        reference_xy=reference_xy.reshape(n, 2),
+        query_xy=xy.reshape(n, 2),
+        score=np.asarray(msg.score, np.float32),
+        overlap=float(msg.overlap),
+        reference_size=(int(msg.reference_width), int(msg.reference_height)),
+        query_size=(int(msg.query_width), int(msg.query_height)),
+        precision=precision.reshape(n, 3) if len(precision) else None,
     )
 
 

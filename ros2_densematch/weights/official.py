@@ -67,13 +67,13 @@ _PYTORCH = "https://download.pytorch.org/models"
 
 def _r2d2(name: str, sha256: str, size: int, inert: tuple[str, ...] = ()) -> Official:
     return Official(
-        name,
-        "r2d2",
-        _R2D2,
-        (name,),
-        f"{_NAVER}/{name}.pt",
-        sha256,
-        size,
+        name=name,
+        matcher="r2d2",
+        licence=_R2D2,
+        key_tables=(name,),
+        url=f"{_NAVER}/{name}.pt",
+        sha256=sha256,
+        size=size,
         restricted=True,
         entry="state_dict",
         inert=inert,
@@ -83,13 +83,13 @@ def _r2d2(name: str, sha256: str, size: int, inert: tuple[str, ...] = ()) -> Off
 def _roma_v2(version: str, path: str, sha256: str, size: int = 0) -> Official:
     # one key table: the versions differ in an operation, and so in what the weights were trained for
     return Official(
-        f"roma_v2_{version}",
-        "roma_v2",
-        _DINOV3,
-        ("roma_v2",),
-        f"{_ROMA_V2}/{path}",
-        sha256,
-        size,
+        name=f"roma_v2_{version}",
+        matcher="roma_v2",
+        licence=_DINOV3,
+        key_tables=("roma_v2",),
+        url=f"{_ROMA_V2}/{path}",
+        sha256=sha256,
+        size=size,
         restricted=True,
         version=version,
     )
@@ -104,7 +104,16 @@ def _torchvision(name: str, file: str, megabytes: float, unused: tuple[str, ...]
     digits = file.removesuffix(".pth").rsplit("-", 1)[-1]
     matcher = "dfm" if name.startswith("vgg19") else "gcm_paper"
     size = round(megabytes * 1e6)
-    return Official(name, matcher, _TORCHVISION, (name,), f"{_PYTORCH}/{file}", digits, size, unused=unused)
+    return Official(
+        name=name,
+        matcher=matcher,
+        licence=_TORCHVISION,
+        key_tables=(name,),
+        url=f"{_PYTORCH}/{file}",
+        sha256=digits,
+        size=size,
+        unused=unused,
+    )
 
 
 OFFICIAL: dict[str, Official] = {
@@ -201,13 +210,13 @@ OFFICIAL: dict[str, Official] = {
             ("collections.defaultdict", "builtins.list"),
         ),
         Official(
-            "gcm_student",
-            "gcm_paper",
-            "no licence file; code under R2D2's CC BY-NC-SA 3.0: non-commercial",
-            ("dstl_r2d2",),
-            "https://github.com/AlexHan5832/GCM/raw/main/models/trained/dstl_r2d2.pt",
-            "5edd42c5f6763359351affe0517a39f3cff5f52d3b22fce291834fcefa740b72",
-            1_174_503,
+            name="gcm_student",
+            matcher="gcm_paper",
+            licence="no licence file; code under R2D2's CC BY-NC-SA 3.0: non-commercial",
+            key_tables=("dstl_r2d2",),
+            url="https://github.com/AlexHan5832/GCM/raw/main/models/trained/dstl_r2d2.pt",
+            sha256="5edd42c5f6763359351affe0517a39f3cff5f52d3b22fce291834fcefa740b72",
+            size=1_174_503,
             restricted=True,
             entry="state_dict",
         ),

@@ -164,7 +164,14 @@ class RecordingPairs(PairSource):
         assert view1.depth is not None
         relative = np.linalg.inv(_pose(view1.T_world_from_camera)) @ _pose(view0.T_world_from_camera)
         return ViewPair(
-            view0.image, view1.image, view0.depth, view1.depth, _matrix(view0.K), _matrix(view1.K), relative, 0
+            image0=view0.image,
+            image1=view1.image,
+            depth0=view0.depth,
+            depth1=view1.depth,
+            K0=_matrix(view0.K),
+            K1=_matrix(view1.K),
+            T_1_from_0=relative,
+            group=0,
         )
 
     def draw(self, rng: np.random.Generator, size: int) -> Pair:

@@ -171,7 +171,16 @@ class MegaDepthPairs(PairSource):
         K0, K1 = self._intrinsics(scene, i), self._intrinsics(scene, j)
         pose0, pose1 = self._pose(scene, i), self._pose(scene, j)
         relative: NDArray[np.float64] = np.asarray(pose1 @ np.linalg.inv(pose0), np.float64)
-        return ViewPair(image0, image1, depth0, depth1, K0, K1, relative, scene.number)
+        return ViewPair(
+            image0=image0,
+            image1=image1,
+            depth0=depth0,
+            depth1=depth1,
+            K0=K0,
+            K1=K1,
+            T_1_from_0=relative,
+            group=scene.number,
+        )
 
     def draw(self, rng: np.random.Generator, size: int) -> Pair:
         return crop_pair(self.draw_views(rng), rng, size, self.config)

@@ -142,7 +142,16 @@ class ScanNetPairs(PairSource):
         (image0, depth0, K0), (image1, depth1, K1) = self._view(scan.folder, i), self._view(scan.folder, j)
         pose0, pose1 = (_matrix(scan.folder / "pose" / f"{k}.txt") for k in (i, j))
         relative: NDArray[np.float64] = np.asarray(np.linalg.inv(pose1) @ pose0, np.float64)
-        return ViewPair(image0, image1, depth0, depth1, K0, K1, relative, scan.number)
+        return ViewPair(
+            image0=image0,
+            image1=image1,
+            depth0=depth0,
+            depth1=depth1,
+            K0=K0,
+            K1=K1,
+            T_1_from_0=relative,
+            group=scan.number,
+        )
 
     def draw(self, rng: np.random.Generator, size: int) -> Pair:
         return crop_pair(self.draw_views(rng), rng, size, self.config)

@@ -121,7 +121,14 @@ class ScenePairs(PairSource):
             np.linalg.inv(group.T_world_from_camera[j]) @ group.T_world_from_camera[i], np.float64
         )
         return ViewPair(
-            view0.image, view1.image, view0.depth, view1.depth, group.K[i], group.K[j], transform, group.scene
+            image0=view0.image,
+            image1=view1.image,
+            depth0=view0.depth,
+            depth1=view1.depth,
+            K0=group.K[i],
+            K1=group.K[j],
+            T_1_from_0=transform,
+            group=group.scene,
         )
 
     def draw(self, rng: np.random.Generator, size: int) -> Pair:

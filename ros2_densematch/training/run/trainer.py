@@ -109,7 +109,16 @@ def train(
         validation = draw_validation_pairs(held_out, settings, recipe.data.size, seed) if settings is not None else []
         if settings is not None and processes.primary and not validation:
             note("no validation: nothing that can be measured (photos, views with depth) is left to hold out")
-        run = Run(recipe, seed, out, data, processes, validation, report, note)
+        run = Run(
+            recipe=recipe,
+            seed=seed,
+            out=out,
+            data=data,
+            processes=processes,
+            validation=validation,
+            report=report,
+            note=note,
+        )
         outcome = _train_stages(run, sources, skip_log, strict, max_steps)
     return outcome
 

@@ -164,14 +164,14 @@ def model_of(
     texels = np.abs(side0[:, 0] * side1[:, 1] - side0[:, 1] * side1[:, 0]) * atlas.base_size[texture].prod(1)
     level = 0.5 * np.log2(np.maximum(texels, 1e-12) / area)
     return SceneModel(
-        name,
-        np.ascontiguousarray(triangles),
-        uv,
-        (cross[keep] / area[:, None]).astype(np.float32),
-        texture,
-        colour,
-        level.astype(np.float32),
-        atlas,
+        name=name,
+        triangles=np.ascontiguousarray(triangles),
+        uv=uv,
+        normals=(cross[keep] / area[:, None]).astype(np.float32),
+        texture=texture,
+        colour=colour,
+        texel_level=level.astype(np.float32),
+        atlas=atlas,
     )
 
 
@@ -181,12 +181,12 @@ def placed(model: SceneModel, scale: float, yaw: float, position: NDArray[np.flo
     rotation = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
     triangles = (model.triangles @ (scale * rotation.T) + np.asarray(position)).astype(np.float32)
     return SceneModel(
-        model.name,
-        triangles,
-        model.uv,
-        (model.normals @ rotation.T).astype(np.float32),
-        model.texture,
-        model.colour,
-        model.texel_level - np.float32(np.log2(scale)),
-        model.atlas,
+        name=model.name,
+        triangles=triangles,
+        uv=model.uv,
+        normals=(model.normals @ rotation.T).astype(np.float32),
+        texture=model.texture,
+        colour=model.colour,
+        texel_level=model.texel_level - np.float32(np.log2(scale)),
+        atlas=model.atlas,
     )
