@@ -16,14 +16,11 @@ from ros2_densematch.matchers.common.dense.precision import precision_at, predic
 from ros2_densematch.matchers.common.dense.result import DenseResult, to_pixels
 from ros2_densematch.matchers.common.dense.sampling import kernel_density, subsampled_density
 from ros2_densematch.matchers.prior import Prior
-from ros2_densematch.matchers.roma_v2.coarse import CoarseMatcher
-from ros2_densematch.matchers.roma_v2.dpt_head import DptHead
 from ros2_densematch.matchers.roma_v2.matcher import RomaV2Matcher
-from ros2_densematch.matchers.roma_v2.network import RomaV2Network
+from ros2_densematch.matchers.roma_v2.network import NetworkSize, RomaV2Network
 from ros2_densematch.matchers.roma_v2.sampling import published_certainty, published_rows
 from ros2_densematch.matchers.roma_v2.weights import resolved
 from ros2_densematch.nn.batch_norm import fold_batch_norms
-from ros2_densematch.nn.dinov3 import Dinov3
 from ros2_densematch.nn.grid import cell_centres, resize
 from ros2_densematch.weights.key_tables import key_table
 
@@ -40,10 +37,7 @@ def small_network(version: str = "2.0.1") -> RomaV2Network:
     """Narrow and shallow, with every part of the published one."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        backbone = Dinov3(width=32, depth=4, heads=2, taps=(1, 2))
-        head = DptHead(32, levels=(8, 8, 8, 8), width=8)
-        matcher = CoarseMatcher(32, joint_width=32, depth=2, heads=2, head=head)
-        return RomaV2Network(version=version, backbone=backbone, matcher=matcher)
+        return RomaV2Network(version=version, size=NetworkSize(32, 20, 2, 32, 2, 2, (8, 8, 8, 8), 8))
 
 
 def test_state_dictionaries_have_the_official_keys_and_shapes():
@@ -59,11 +53,11 @@ def test_blocks_behind_the_last_tap_change_nothing_and_are_never_run():
     image = torch.rand(1, 3, 32, 48)
     with torch.no_grad():
         before = network(image)
-        network.blocks[3].register_forward_pre_hook(lambda *_: pytest.fail("the block behind the last tap runs"))
+        network.blocks[18].register_forward_pre_hook(lambda *_: pytest.fail("the block behind the last tap runs"))
         network(image)
         network.drop_unused()
         after = network(image)
-    assert len(network.blocks) == 3
+    assert len(network.blocks) == 18
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     with pytest.raises(ValueError, match="multiples of 16"):
         network(torch.rand(1, 3, 32, 40))

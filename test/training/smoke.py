@@ -112,6 +112,20 @@ TINY: dict[str, Tiny] = {
         [{"encoder_weights": "random", "dinov2_weights": "random", **_RAISED}],
         {"coarse_size": (112, 112), "upsample_size": False},
     ),
+    "roma_v2": Tiny(
+        {**_DENSE, "sources": [_PHOTOS]},
+        [
+            {
+                "size": "small",
+                "dinov3_weights": "random",
+                "vgg_weights": "random",
+                "learning_rate": rate,
+                "batch_pairs": 8,
+            }
+            for rate in (2e-3, 1e-3)
+        ],
+        {"coarse_size": (112, 112)},
+    ),
     "sparse-ncnet-weak": Tiny(
         {"size": 112, "batch_pairs": 4, "sources": [_PAIRS]},
         [{"encoder_weights": "random", "learning_rate": 5e-3}],
@@ -172,7 +186,7 @@ def try_recipe(path: Path, data: Path, out: Path) -> list[Tried]:
     out.mkdir(parents=True)
     recipe = tiny_recipe(path)
     options = dict(TINY[path.stem].options)
-    tried, state = [], dict[str, Tensor]()
+    tried, state, metadata = [], dict[str, Tensor](), {"matcher": recipe.matcher}
     for number, stage in enumerate(recipe.stages):
         start = time.process_time()
         torch.manual_seed(number)
@@ -184,9 +198,10 @@ def try_recipe(path: Path, data: Path, out: Path) -> list[Tried]:
         batch = _batch(recipe, module, data, out)
         losses = list(_descend(module, batch, stage.gradient_clip))
         state |= exported_state(module)
+        metadata |= module.metadata()
         tried.append(Tried(stage.stage, losses, time.process_time() - start))
     weights = out / "last.safetensors"
-    write_weights(weights, state, {"matcher": recipe.matcher})
+    write_weights(weights, state, metadata)
     matcher = load_matcher(recipe.matcher, device="cpu", weights=str(weights), **options)
     images = [texture(k, 160, 128) for k in range(2)]
     matcher.match(*(matcher.encode(image) for image in images))

@@ -23,7 +23,7 @@ from ros2_densematch.training.stages.registry import build_stage, stage_config
 
 RECIPES = sorted((Path(__file__).parents[2] / "config" / "training").glob("*.yaml"))
 # ten seconds of a free core and more, each
-SLOW = {"roma", "dkm", "weakalign"}
+SLOW = {"roma", "roma_v2", "dkm", "weakalign"}
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,20 @@ import torch
 from torch.nn import functional
 
 from ros2_densematch.matchers.common.dense.network import ScaleOutput
+from ros2_densematch.matchers.roma_v2.coarse import CoarseMatch
+from ros2_densematch.matchers.roma_v2.network import Refined
 from ros2_densematch.nn.gaussian_process import GaussianProcess
 from ros2_densematch.nn.grid import cell_centres
 from ros2_densematch.training.stages.contrastive import contrastive_loss, even_grid, retrieval, sample_map
-from ros2_densematch.training.stages.dense_losses import Truth, anchor_loss, dkm_losses, roma_losses, truth_at
+from ros2_densematch.training.stages.dense_losses import (
+    Truth,
+    anchor_loss,
+    dkm_losses,
+    roma_losses,
+    roma_v2_coarse_losses,
+    roma_v2_refiner_losses,
+    truth_at,
+)
 from ros2_densematch.training.stages.dense_matching import mirrored
 from ros2_densematch.training.stages.occlusion import OcclusionConfig, occlude
 from ros2_densematch.training.stages.schedules import CosineDecay, Milestones
@@ -96,6 +106,42 @@ def test_roma_classifies_the_nearest_anchor():
     assert float(anchor_loss(logits, truth)) < 1e-6
     distances = (cell_centres(64, 64).flatten(1).T - position[0, 0, 0]).norm(dim=1)
     assert int(distances.argmin()) == 64 * 9 + 5
+
+
+def refined(residual_px: float, precision: tuple[float, float, float]) -> dict[int, Refined]:
+    """Scale 1, everywhere off by so many pixels along x, with one precision."""
+    out = perfect(residual_px, 0.0, 1, 0.0)
+    rest = torch.tensor(precision).reshape(1, 3, 1, 1).expand(-1, -1, *out.flow.shape[-2:])
+    return {1: Refined(out.flow, torch.cat([out.certainty, rest], 1).requires_grad_(True), out.flow)}
+
+
+def test_roma_v2_learns_the_precision_of_its_residuals():
+    warp, valid = shifted_warp(0.0, 0.0)
+
+    def likelihood(residual_px: float, xx: float) -> float:
+        found = roma_v2_refiner_losses(refined(residual_px, (xx, 0.0, 1.0)), warp, valid, precision_weight=1.0)
+        return float(found["precision"])
+
+    # for residuals of a fifth of a pixel along x the best precision there is 1 / 0.2^2
+    assert likelihood(0.2, 25.0) == pytest.approx(0.5 * (1.0 - math.log(25.0)), rel=1e-3)
+    assert likelihood(0.2, 25.0) < min(likelihood(0.2, 20.0), likelihood(0.2, 30.0))
+    found = refined(0.2, (25.0, 0.0, 1.0))
+    roma_v2_refiner_losses(found, warp, valid)["loss"].backward()
+    assert float(found[1].confidence.grad[:, 1].abs().max()) < 1e-6, "at the best precision nothing pulls"
+
+
+def test_roma_v2_attends_to_the_cell_that_holds_the_true_position():
+    warp, valid = shifted_warp(SIZE / 4, 0.0)
+    grid = (4, 4)
+    logits = torch.zeros(1, 16, 16)
+    coarse = perfect(SIZE / 4, 0.0, 4, 0.0)
+    uniform = roma_v2_coarse_losses(CoarseMatch(coarse.flow, coarse.certainty, logits), grid, warp, valid)
+    assert float(uniform["attention"]) == pytest.approx(math.log(16), rel=1e-5)
+    cells = torch.arange(16).reshape(4, 4)
+    logits[0, cells[:, :3].flatten(), cells[:, 1:].flatten()] = 50.0  # one cell to the right
+    right = roma_v2_coarse_losses(CoarseMatch(coarse.flow, coarse.certainty, logits), grid, warp, valid)
+    assert float(right["attention"]) < 1e-6
+    assert float(right["error_px"]) == pytest.approx(0, abs=1e-3)
 
 
 def test_losses_stay_finite_where_nothing_is_visible():

@@ -42,18 +42,16 @@ class CoarseMatcher(nn.Module):
     omega: Tensor
     scale: Tensor
 
-    def __init__(
-        self, width: int, *, joint_width: int = 768, depth: int = 12, heads: int = 12, head: DptHead | None = None
-    ) -> None:
+    def __init__(self, width: int, head: DptHead, *, joint_width: int = 768, depth: int = 12, heads: int = 12) -> None:
         """
         Args:
             width: channels of the backbone's tokens.
+            head: for tokens of that width.
             joint_width: channels inside the joint transformer; depth: its blocks; heads: its attention heads.
-            head: None for the published one.
         """
         super().__init__()
         self.mv_vit = JointTransformer(2 * width, joint_width, width, depth=depth, heads=heads)
-        self.head = DptHead(width) if head is None else head
+        self.head = head
         self.register_buffer("temp", torch.tensor(_TEMPERATURE))
         self.register_buffer("omega", 2 * math.pi * torch.randn(width // 2, 2))
         self.register_buffer("scale", torch.tensor(1))

@@ -10,10 +10,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-# channels of the levels, fine to coarse, and inside the fusion
-_LEVELS = (256, 512, 1024, 1024)
-_WIDTH = 256
-
 
 class _Residual(nn.Module):
     def __init__(self, width: int) -> None:
@@ -54,7 +50,7 @@ class _Scratch(nn.Module):
 class DptHead(nn.Module):
     """Warp and overlap logit from the tokens of the image whose cells are matched."""
 
-    def __init__(self, inputs: int, *, levels: tuple[int, ...] = _LEVELS, width: int = _WIDTH) -> None:
+    def __init__(self, inputs: int, *, levels: tuple[int, ...], width: int) -> None:
         """
         Args:
             inputs: channels of a token.

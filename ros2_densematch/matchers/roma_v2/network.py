@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ros2_densematch.matchers.roma_v2.coarse import CoarseMatch, CoarseMatcher
+from ros2_densematch.matchers.roma_v2.dpt_head import DptHead
 from ros2_densematch.matchers.roma_v2.refiner import PreparedRomaV2Refiner, RomaV2Refiner, confidence_update
 from ros2_densematch.nn.dinov3 import PATCH, Dinov3
 from ros2_densematch.nn.grid import resize
@@ -33,6 +34,33 @@ SCALES = tuple(_REFINERS)
 _VGG_MODULES = 27
 # side of an image, to which displacements are relative
 _ANCHOR = 512
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """Widths and depths; VGG and the refiners are always the published ones.
+
+    Attributes:
+        width, depth, heads: of the backbone; at least 18 blocks.
+        joint_width, joint_depth, joint_heads: of the joint transformer.
+        levels, head_width: channels of the prediction head's levels and of its fusion.
+    """
+
+    width: int = 1024
+    depth: int = 24
+    heads: int = 16
+    joint_width: int = 768
+    joint_depth: int = 12
+    joint_heads: int = 12
+    levels: tuple[int, ...] = (256, 512, 1024, 1024)
+    head_width: int = 256
+
+
+# "small" is ours, for trying the training; weights say by their shapes which they are for
+SIZES = {
+    "published": NetworkSize(),
+    "small": NetworkSize(64, 18, 2, 64, 4, 2, (32, 32, 64, 64), 32),
+}
 
 
 @dataclass(frozen=True)
@@ -59,16 +87,22 @@ class Refined:
     warp_before: Tensor
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """Of the training forward: the coarse match, and scale -> refiner."""
+
+    coarse: CoarseMatch
+    refined: dict[int, Refined]
+
+
 class RomaV2Network(nn.Module):
     """Released RoMa v2."""
 
-    def __init__(
-        self, *, version: str = VERSIONS[0], backbone: Dinov3 | None = None, matcher: CoarseMatcher | None = None
-    ) -> None:
+    def __init__(self, *, version: str = VERSIONS[0], size: NetworkSize = SIZES["published"]) -> None:
         """
         Args:
             version: "2.0.1" or "2.0.0": which local correlation.
-            backbone: None for the published ViT-L/16; matcher: None for the published one, of that width.
+            size: the published one, or another.
 
         Raises:
             ValueError: another version.
@@ -77,8 +111,11 @@ class RomaV2Network(nn.Module):
         if version not in VERSIONS:
             raise ValueError(f"unknown version {version!r} of roma_v2: choose one of {', '.join(VERSIONS)}")
         self.version = version
-        self.f = Dinov3() if backbone is None else backbone
-        self.matcher = CoarseMatcher(self.f.norm.normalized_shape[0]) if matcher is None else matcher
+        self.f = Dinov3(width=size.width, depth=size.depth, heads=size.heads)
+        head = DptHead(size.width, levels=size.levels, width=size.head_width)
+        self.matcher = CoarseMatcher(
+            size.width, head, joint_width=size.joint_width, depth=size.joint_depth, heads=size.joint_heads
+        )
         self.refiners = nn.ModuleDict(
             {
                 str(s): RomaV2Refiner(channels, spec, correlates_warped=version == "2.0.0")
@@ -86,6 +123,24 @@ class RomaV2Network(nn.Module):
             }
         )
         self.refiner_features = VggPyramid(19, batch_norm=True, count=_VGG_MODULES)
+
+    def forward(self, query: Tensor, support: Tensor, *, refines: bool = True) -> Prediction:
+        """One direction at one resolution, for training. The backbone gets no gradient.
+
+        Args:
+            query, support: (B, 3, H, W), ImageNet-normalised, sides multiples of 16.
+            refines: run the refiners, which then alone get gradients: the published training is in two stages.
+        """
+        with torch.no_grad():
+            layers = [self.layers(image) for image in (query, support)]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not refines):
+            tokens = [self.joint_tokens(of_image) for of_image in layers]
+            own, other = self.matcher.mv_vit(*tokens, layers[0].grid)
+            coarse = self.match_coarse(layers[0], self.fine_levels(layers[0]), own, other, with_attention=True)
+        if not refines:
+            return Prediction(coarse, {})
+        maps = [self.projections(image) for image in (query, support)]
+        return Prediction(coarse, self.refine(maps[0], maps[1], coarse.warp, coarse.overlap))
 
     def layers(self, image: Tensor) -> Layers:
         """Backbone of an image batch (B, 3, H, W), ImageNet-normalised, sides multiples of 16."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ros2_densematch.matchers.roma_v2.network import VERSIONS, RomaV2Network
+from ros2_densematch.matchers.roma_v2.network import SIZES, VERSIONS, RomaV2Network
 from ros2_densematch.nn.batch_norm import fold_batch_norms
 from ros2_densematch.nn.dinov3 import Dinov3
 from ros2_densematch.weights.mapped import MappedState, held, load_mapped, open_mapped
@@ -45,7 +46,7 @@ def load_network(weights: Weights, version: str | None, dtype: torch.dtype) -> R
     else:
         state, chosen = resolved(weights, version)
         with torch.device("meta"):
-            network = RomaV2Network(version=chosen)
+            network = RomaV2Network(version=chosen, size=SIZES[_size_of(state)])
 
         def dtype_of(key: str) -> torch.dtype:
             return dtype if key.startswith(_CONVERTED) and not _exact(key) else torch.float32
@@ -84,6 +85,12 @@ def resolved(weights: Weights, version: str | None) -> tuple[MappedState, str]:
     return open_mapped(official(f"{NAME}_{version}"), path), version
 
 
+def _size_of(state: MappedState) -> str:
+    """Which size the weights are for, by the width of the backbone; the published one where that says nothing."""
+    width = (state.shapes.get("f.cls_token") or (0,))[-1]
+    return next((name for name, size in SIZES.items() if size.width == width), "published")
+
+
 def _exact(key: str) -> bool:
     """Tables of the rotary embedding, and the head's last convolutions: float32 in any precision."""
     return "rope_embed" in key or "output_conv2" in key
@@ -93,4 +100,4 @@ def _random(version: str) -> RomaV2Network:
     # a generator of its own: building a matcher must not disturb the caller's random numbers
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        return RomaV2Network(version=version, backbone=Dinov3(depth=Dinov3.USED))
+        return RomaV2Network(version=version, size=replace(SIZES["published"], depth=Dinov3.USED))

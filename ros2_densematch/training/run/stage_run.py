@@ -196,8 +196,8 @@ class StageRun:
     def _on_saved(self, module: lightning.LightningModule, step: int) -> None:
         assert isinstance(module, Stage)
         state = exported_state(module)
-        write_weights(self.weights, state, self._metadata(step))
-        write_weights(self._run.out / "last.safetensors", self._before | state, self._metadata(step))
+        write_weights(self.weights, state, self._metadata(module, step))
+        write_weights(self._run.out / "last.safetensors", self._before | state, self._metadata(module, step))
 
     def _validate(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Measures the weights as they are: curves and pictures for TensorBoard, figures in validation.json."""
@@ -208,7 +208,7 @@ class StageRun:
         step = trainer.global_step
         file = self._run.out / "checkpoints" / ".validation.safetensors"
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_weights(file, self._before | exported_state(module), self._metadata(step))
+        write_weights(file, self._before | exported_state(module), self._metadata(module, step))
         try:
             measured = measure(self._run.recipe.matcher, file, self._run.validation, settings)
         except (ValueError, FileNotFoundError) as error:
@@ -231,7 +231,7 @@ class StageRun:
         figures = ", ".join(f"{k} {v:.3g}" for k, v in measured.values.items())
         self._run.note(f"{self._stage.stage} step {step}, {len(self._run.validation)} held-out pairs: {figures}")
 
-    def _metadata(self, step: int) -> dict[str, str]:
+    def _metadata(self, module: Stage, step: int) -> dict[str, str]:
         recipe = self._run.recipe
         return {
             "matcher": recipe.matcher,
@@ -241,4 +241,5 @@ class StageRun:
             "step": str(step),
             "seed": str(self._run.seed),
             "densematch": __version__,
+            **module.metadata(),
         }

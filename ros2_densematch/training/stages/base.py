@@ -52,6 +52,10 @@ class Stage(lightning.LightningModule):
         """What the stage ships; it replaces what an earlier stage exported under the same name."""
         return dict(self.network.state_dict())
 
+    def metadata(self) -> dict[str, str]:
+        """What the weights file says in addition, for example which version of the network it is for."""
+        return {}
+
     def make_dataset(
         self, sources: Sequence[tuple[PairSource, float]], out: Path, photometric: PhotometricConfig
     ) -> Dataset[Any] | None:

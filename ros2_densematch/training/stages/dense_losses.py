@@ -1,4 +1,4 @@
-"""The losses of DKM and RoMa on a dense true warp.
+"""The losses of DKM, RoMa and RoMa v2 on a dense true warp.
 
 Edstedt et al., "DKM", CVPR 2023, section 3.5, and "RoMa", CVPR 2024, sections 3.4 and 3.6, with the constants of the
 released training code. Coordinates are normalised: the outer edges of an image are -1 and +1.
@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ros2_densematch.matchers.common.dense.network import ScaleOutput
+from ros2_densematch.matchers.roma_v2.coarse import CoarseMatch
+from ros2_densematch.matchers.roma_v2.network import Refined
 from ros2_densematch.nn.match_decoder import ANCHORS
 
 # corners of a cell whose partners lie farther apart than this (pixels) straddle the rim of an object
@@ -134,12 +136,98 @@ def roma_losses(
         visible = truth.visible
         if scale <= _LOCAL_FROM:
             visible = _local(visible, previous, _ROMA_LOCAL[scale] * scale)
-        cs = width * scale
-        robust = cs**alpha * ((error / cs).square() + 1) ** (alpha / 2)
+        robust = _charbonnier(error, scale, alpha, width)
         parts.add("regression", _mean_where(robust, visible > _SURE))
         parts.add("certainty", certainty_weight * _entropy(out.certainty, visible))
         previous = error.detach()
     return parts.result(outputs, warp, valid)
+
+
+def roma_v2_coarse_losses(
+    found: CoarseMatch, grid: tuple[int, int], warp: Tensor, valid: Tensor, *, certainty_weight: float = 0.01
+) -> dict[str, Tensor]:
+    """The first stage of RoMa v2: what it learns, as far as that is public, with weights that are ours.
+
+    Public: an auxiliary negative log-likelihood on the patch attention, here against the cell of the other image that
+    holds the true position. Ours: the robust regression and the cross entropy of the overlap, as in RoMa.
+
+    Args:
+        found: with attention logits.
+        grid: rows and columns of the patches.
+        warp, valid, certainty_weight: as for `dkm_losses`.
+    """
+    parts = _Sum()
+    truth = truth_at(warp, valid, *found.warp.shape[-2:])
+    parts.add("attention", _attention_loss(found.attention, truth_at(warp, valid, *grid), grid))
+    parts.add("regression", _mean_where(_charbonnier(_error(found.warp, truth), 4), truth.visible > _SURE))
+    parts.add("certainty", certainty_weight * _entropy(found.overlap, truth.visible))
+    return parts.result_of(found.warp, warp, valid)
+
+
+def roma_v2_refiner_losses(
+    found: Mapping[int, Refined],
+    warp: Tensor,
+    valid: Tensor,
+    *,
+    certainty_weight: float = 0.01,
+    precision_weight: float = 1e-3,
+) -> dict[str, Tensor]:
+    """The second stage of RoMa v2: robust regression and overlap at every refiner, the precision by its likelihood.
+
+    Public: that the precision of each pixel is learnt by likelihood. Ours: residuals are taken as they are (no gradient
+    into the warp) and clamped to 8 pixels, and count where the scale before was near; all weights; the rest as in RoMa.
+
+    Args:
+        found: scale -> refiner, of `RomaV2Network.forward`.
+        warp, valid, certainty_weight: as for `dkm_losses`.
+        precision_weight: of the negative log-likelihood.
+    """
+    parts = _Sum()
+    for scale in sorted(found, reverse=True):
+        out = found[scale]
+        height, width = out.warp.shape[-2:]
+        truth = truth_at(warp, valid, height, width)
+        visible = _local(truth.visible, _error(out.warp_before, truth), _ROMA_LOCAL[scale] * scale)
+        parts.add("regression", _mean_where(_charbonnier(_error(out.warp, truth), scale), visible > _SURE))
+        parts.add("certainty", certainty_weight * _entropy(out.confidence, truth.visible))
+        likelihood = _negative_log_likelihood(out, truth, warp)
+        parts.add("precision", precision_weight * _mean_where(likelihood, visible > _SURE))
+    return parts.result_of(found[min(found)].warp, warp, valid)
+
+
+# residuals beyond say nothing more about the spread of good matches
+_LARGEST_RESIDUAL_PX = 8.0
+
+
+def _negative_log_likelihood(out: Refined, truth: Truth, warp: Tensor) -> Tensor:
+    """Half of r^T P r - log det P per cell, r in pixels of the image (that of the true warp), (B, h, w)."""
+    half = warp.new_tensor([warp.shape[2] / 2, warp.shape[1] / 2])
+    residual = (out.warp.detach().permute(0, 2, 3, 1) - truth.position) * half
+    x, y = residual.clamp(-_LARGEST_RESIDUAL_PX, _LARGEST_RESIDUAL_PX).unbind(-1)
+    xx, xy, yy = out.confidence[:, 1:].unbind(1)
+    determinant = (xx * yy - xy * xy).clamp(min=1e-9)
+    return 0.5 * (xx * x * x + 2 * xy * x * y + yy * y * y - determinant.log())
+
+
+def _attention_loss(logits: Tensor | None, truth: Truth, grid: tuple[int, int]) -> Tensor:
+    """Cross entropy of patch attention (B, N, N) against the cell that holds the true position, where visible."""
+    if logits is None:
+        raise ValueError("the attention loss needs the coarse match with its attention logits")
+    rows, columns = grid
+    size = truth.position.new_tensor([columns, rows])
+    cell = ((truth.position + 1) / 2 * size).floor().long()
+    target = cell[..., 1].clamp(0, rows - 1) * columns + cell[..., 0].clamp(0, columns - 1)
+    sure = (truth.visible > _SURE).flatten(1)
+    if not bool(sure.any()):
+        return logits.sum() * 0
+    return functional.cross_entropy(logits[sure], target.flatten(1)[sure])
+
+
+def _charbonnier(error: Tensor, scale: int, alpha: float = 0.5, width: float = 1e-4) -> Tensor:
+    """The generalised Charbonnier loss of RoMa: (c s)^a ((e / (c s))^2 + 1)^(a / 2)."""
+    cs = width * scale
+    robust: Tensor = cs**alpha * ((error / cs).square() + 1) ** (alpha / 2)
+    return robust
 
 
 def anchor_loss(logits: Tensor, truth: Truth) -> Tensor:
@@ -155,10 +243,13 @@ def anchor_loss(logits: Tensor, truth: Truth) -> Tensor:
 
 def end_point_error_px(outputs: Mapping[int, ScaleOutput], warp: Tensor, valid: Tensor) -> Tensor:
     """Mean distance between the finest predicted and the true warp, in pixels, where visible."""
-    out = outputs[min(outputs)]
-    truth = truth_at(warp, valid, *out.flow.shape[-2:])
+    return _error_px(outputs[min(outputs)].flow, warp, valid)
+
+
+def _error_px(flow: Tensor, warp: Tensor, valid: Tensor) -> Tensor:
+    truth = truth_at(warp, valid, *flow.shape[-2:])
     half = warp.new_tensor([warp.shape[2] / 2, warp.shape[1] / 2])
-    error = ((out.flow.detach().permute(0, 2, 3, 1) - truth.position) * half).norm(dim=-1)
+    error = ((flow.detach().permute(0, 2, 3, 1) - truth.position) * half).norm(dim=-1)
     return _mean_where(error, truth.visible > 0)
 
 
@@ -193,6 +284,10 @@ class _Sum:
         self._parts[name] = self._parts[name] + value if name in self._parts else value
 
     def result(self, outputs: Mapping[int, ScaleOutput], warp: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        return self.result_of(outputs[min(outputs)].flow, warp, valid)
+
+    def result_of(self, flow: Tensor, warp: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        """The sum, its parts, and the error of a predicted flow."""
         total = torch.stack(list(self._parts.values())).sum()
         parts = {name: value.detach() for name, value in self._parts.items()}
-        return {"loss": total, **parts, "error_px": end_point_error_px(outputs, warp, valid)}
+        return {"loss": total, **parts, "error_px": _error_px(flow, warp, valid)}

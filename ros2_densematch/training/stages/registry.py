@@ -27,6 +27,8 @@ STAGES: dict[str, tuple[str, str, str]] = {
         "PatchDistillationModule",
         "PatchDistillationConfig",
     ),
+    "roma_v2_matcher": ("ros2_densematch.training.stages.roma_v2", "RomaV2MatcherStage", "RomaV2Config"),
+    "roma_v2_refiners": ("ros2_densematch.training.stages.roma_v2", "RomaV2RefinerStage", "RomaV2Config"),
     "weak_alignment": ("ros2_densematch.training.stages.alignment", "WeakAlignmentModule", "WeakAlignmentConfig"),
     "weak_consensus": ("ros2_densematch.training.stages.weak_consensus", "WeakConsensusModule", "WeakConsensusConfig"),
 }
