@@ -23,7 +23,7 @@ class FrameAssembler:
         self._camera = camera
         self._right_camera = right_camera
         self._mask = load_mask(options.mask) if options.mask is not None else None
-        self._start_ns = round((options.start_s or 0.0) * 1e9)
+        self._start_ns = None if options.start_s is None else round(options.start_s * 1e9)
         self._stop_ns = None if options.stop_s is None else round(options.stop_s * 1e9)
         self._reset()
 
@@ -43,7 +43,9 @@ class FrameAssembler:
         if self._first_ns is None:
             self._first_ns = stamp_ns
         offset = stamp_ns - self._first_ns
-        return offset >= self._start_ns and (self._stop_ns is None or offset < self._stop_ns)
+        return (self._start_ns is None or offset >= self._start_ns) and (
+            self._stop_ns is None or offset < self._stop_ns
+        )
 
     def begin_at(self, stamp_ns: int) -> None:
         """Sets the origin of time for `wanted`: the stamp of the first image of the source."""
