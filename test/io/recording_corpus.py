@@ -147,7 +147,7 @@ class Description:
 
 
 def descriptions(count: int, seed: int = 0) -> list[Description]:
-    """So many different recordings, in which every container, encoding, clock and calibration comes about equally often."""
+    """So many different recordings, drawn from all combinations of container, encoding, clock and calibration."""
     every = list(itertools.product(CONTAINERS, ENCODINGS, clocks(), CALIBRATIONS))
     random.Random(seed).shuffle(every)
     return [Description(*parts) for parts in every[:count]]
