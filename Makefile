@@ -12,11 +12,12 @@ MESSAGES := $(VENV)/.messages
 # test files side by side, each with one thread
 PYTEST := OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest --numprocesses $(JOBS) --dist loadfile
 
-.PHONY: help setup demo test quicktest golden train-smoke lint typecheck format messages clean
+.PHONY: help setup demo test test-batch quicktest golden train-smoke lint typecheck format messages clean
 
 help:
 	@echo "make demo       simulate a camera flight, replay it, write a report to $(OUT)"
 	@echo "make test       lint, type check, all tests (ROS transport included where it can be built), and a run of the wheel"
+	@echo "make test-batch  densematch batch on Ray (installs it): lost workers, damaged and endless recordings"
 	@echo "make quicktest  the tests without those marked slow"
 	@echo "make golden     every golden array compared (minutes); the folder: DENSEMATCH_GOLDEN, default ../shared/golden"
 	@echo "make train-smoke   every training recipe on generated data (minutes): its loss falls, its weights load"
@@ -41,6 +42,11 @@ test: lint typecheck $(MESSAGES)
 
 quicktest: $(INSTALLED)
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+# Ray is an extra of its own and large: only this target installs it.
+test-batch: $(INSTALLED)
+	"$(BIN)/python" -m pip install --quiet -c "$(CONSTRAINTS)" -e ".[ray]"
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest test/batch
 
 golden: $(INSTALLED)
 	DENSEMATCH_GOLDEN_COMPLETE=1 "$(BIN)/python" -m pytest test/golden $(PYTEST_ARGS)

@@ -152,7 +152,7 @@ def _entry(word: str, device: str | None, weights: Path | None) -> Entry:
 
 
 def _score(out: Path, dataset: Dataset, protocol: Protocol, entries: Sequence[Entry]) -> int:
-    with progress_counter("score", len(entries), "entry") as counter:
+    with progress_counter("score", len(entries), "matcher") as counter:
         evaluation = score_all(out, dataset, protocol, entries, advance=counter.advance)
     write_scores(out, evaluation)
     write_markdown(out, evaluation)

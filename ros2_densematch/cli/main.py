@@ -25,6 +25,7 @@ COMMANDS = {
     "match": ("match", "Match two images, or a list of pairs."),
     "eval": ("eval", "Measure matchers on data with ground truth, and compare them on recordings without."),
     "export": ("export", "Hand results on to hloc, COLMAP and others."),
+    "batch": ("batch", "Replay and score many recordings, on this machine or on a Ray cluster."),
     "train": ("train", "Train a matcher from a configuration file; resumes by default."),
     "weights": ("weights", "List, fetch, verify and import weights."),
     "bench": ("bench", "Time encoding, matching and pose per frame beside a baseline."),

@@ -43,6 +43,8 @@ FLOORS = {
 }
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 ROS = {"rclpy", "rcl_interfaces"}
+# folder -> the extra whose packages it may use
+OPTIONAL = {"evaluation/fleet": "ray", "evaluation/peers": "peers"}
 MODULE_OF = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "pillow": "PIL"}
 
 
@@ -199,6 +201,8 @@ def test_what_is_imported_is_declared(repository: Path, modules: dict[Path, list
     missing = []
     for path, names in modules.items():
         allowed = training if part_of(path, repository) == "training" else always
+        optional = OPTIONAL.get("/".join(path.relative_to(repository / "ros2_densematch").parts[:2]))
+        allowed = allowed | (declared(project["optional-dependencies"][optional]) if optional else set())
         allowed = allowed | (ROS if path.name.startswith("ros_") else set())
         tops = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - allowed
         missing += [f"{path.relative_to(repository)} imports {top}" for top in sorted(tops)]

@@ -162,7 +162,7 @@ def percentage_of_correct_pixels(prediction: Prediction, flow: NDArray[np.float3
 
 def _match_group(shares: Sequence[Sequence[float]], where: str) -> FigureGroup:
     values = np.array(shares)
-    low, high = bootstrap(len(values), lambda index: np.asarray(values[index].mean(0)))
+    low, high = bootstrap(len(values), lambda index: np.asarray(values[index].mean(1)))
     names = (
         ("matches", "matches a pair", 0),
         ("within_1_px", "within 1 px", 2),

@@ -140,19 +140,18 @@ def bootstrap(
     Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
 
     Args:
-        count: number of pairs.
-        statistic: gives K numbers from indices (count,) of pairs, drawn with replacement.
+        count: number of pairs, at least 1.
+        statistic: gives (R, K) numbers from indices (R, count) of pairs, drawn with replacement.
         resamples: sets drawn.
 
     Returns:
-        Lower and upper ends (K,); NaN where there is no pair.
+        Lower and upper ends (K,).
     """
-    if count == 0:
-        k = len(statistic(np.zeros(0, np.intp)))
-        return np.full(k, np.nan), np.full(k, np.nan)
     rng = np.random.default_rng(0)
-    drawn = np.stack([statistic(rng.integers(0, count, count)) for _ in range(resamples)])
-    low, high = np.nanpercentile(drawn, (2.5, 97.5), axis=0) if len(drawn) else (np.nan, np.nan)
+    # in parts: with many pairs all sets at once would take gigabytes
+    sizes = [min(100, resamples - k) for k in range(0, resamples, 100)]
+    drawn = np.concatenate([statistic(rng.integers(0, count, (size, count))) for size in sizes])
+    low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
     return np.asarray(low, np.float64), np.asarray(high, np.float64)
 
 

@@ -12,6 +12,7 @@ from ros2_densematch.evaluation.pose import pose_auc
 from ros2_densematch.evaluation.predictions.entries import Entry
 from ros2_densematch.evaluation.predictions.store import PredictionStore
 from ros2_densematch.evaluation.protocols import SWEEP_PX, EstimatorName, EstimatorSetting, Protocol
+from ros2_densematch.evaluation.scores.areas import recall_areas, recall_at
 from ros2_densematch.evaluation.scores.covariance import covariance_group, match_errors_squared
 from ros2_densematch.evaluation.scores.figures import (
     EntryScores,
@@ -170,11 +171,9 @@ def _corner_group(
 
 def _corner_figures(errors: Float64) -> tuple[Figure, ...]:
     def areas(e: Float64) -> Float64:
-        if not len(e):
-            return np.full(2 * len(CORNER_PX), np.nan)
-        return 100 * np.concatenate([[(e < t).mean() for t in CORNER_PX], pose_auc(e, CORNER_PX)])
+        return np.asarray(100 * np.hstack([recall_at(e, CORNER_PX), recall_areas(e, CORNER_PX)]), np.float64)
 
-    values = areas(errors)
+    values = areas(errors[None])[0]
     low, high = bootstrap(len(errors), lambda index: areas(errors[index]))
     names = [("accuracy", "corners <", t) for t in CORNER_PX] + [("auc", "AUC@", t) for t in CORNER_PX]
     return tuple(
@@ -187,7 +186,7 @@ def _corner_figures(errors: Float64) -> tuple[Figure, ...]:
 
 def _accuracy_group(distances: list[Float64], where: str) -> FigureGroup:
     shares = np.array([[(d < t).mean() if len(d) else 0.0 for t in MMA_PX] for d in distances])
-    low, high = bootstrap(len(shares), lambda index: np.asarray(shares[index].mean(0)))
+    low, high = bootstrap(len(shares), lambda index: np.asarray(shares[index].mean(1)))
     figures = tuple(
         Figure(f"mma_{t:g}", f"MMA@{t:g} px", float(shares[:, i].mean()), 2, "", float(low[i]), float(high[i]))
         for i, t in enumerate(MMA_PX)

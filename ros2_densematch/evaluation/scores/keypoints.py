@@ -65,7 +65,7 @@ def score_keypoints(dataset: Dataset, store: PredictionStore, entry: Entry, prot
 
 def _pck(shares: Float64, setting: str) -> FigureGroup:
     values = 100 * shares.mean(0)
-    low, high = bootstrap(len(shares), lambda index: np.asarray(100 * shares[index].mean(0)))
+    low, high = bootstrap(len(shares), lambda index: np.asarray(100 * shares[index].mean(1)))
     figures = tuple(
         Figure(f"pck_{alpha:g}", f"PCK@{alpha:g}", float(v), 1, "%", float(a), float(b))
         for alpha, v, a, b in zip(ALPHAS, values, low, high, strict=True)

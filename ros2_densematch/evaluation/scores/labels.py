@@ -45,7 +45,7 @@ def score_labels(dataset: Dataset, store: PredictionStore, entry: Entry, protoco
     groups: list[FigureGroup] = []
     if found:
         values_of = np.array(found)
-        low, high = bootstrap(len(found), lambda index: np.asarray(values_of[index].mean(0)))
+        low, high = bootstrap(len(found), lambda index: np.asarray(values_of[index].mean(1)))
         names = (("lt_acc", "label-transfer accuracy"), ("iou", "intersection over union"))
         figures = tuple(
             Figure(key, label, float(values_of[:, i].mean()), 3, "", float(low[i]), float(high[i]))

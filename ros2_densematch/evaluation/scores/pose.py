@@ -13,6 +13,7 @@ from ros2_densematch.evaluation.pose import pose_auc, pose_errors_deg
 from ros2_densematch.evaluation.predictions.entries import Entry
 from ros2_densematch.evaluation.predictions.store import Prediction, PredictionStore
 from ros2_densematch.evaluation.protocols import SWEEP_PX, EstimatorSetting, Protocol
+from ros2_densematch.evaluation.scores.areas import recall_areas, recall_at
 from ros2_densematch.evaluation.scores.covariance import covariance_group, pose_error_squared
 from ros2_densematch.evaluation.scores.epipolar import epipolar_errors
 from ros2_densematch.evaluation.scores.estimators import Problem, estimate, own_pose
@@ -259,7 +260,7 @@ def auc_figures(errors: Float64) -> tuple[Figure, ...]:
     """
     labels = [f"AUC@{t:g}°" for t in AUC_DEG] + [f"mAP@{t:g}°" for t in MAP_DEG]
     keys = [f"auc_{t:g}" for t in AUC_DEG] + [f"map_{t:g}" for t in MAP_DEG]
-    runs = np.stack([_areas(e) for e in errors])
+    runs = _areas(errors)
     low, high = bootstrap(errors.shape[1], lambda index: np.mean([_areas(e[index]) for e in errors], axis=0))
     std = runs.std(0, ddof=1) if len(runs) > 1 else [None] * len(keys)
     mean = runs.mean(0)
@@ -270,9 +271,10 @@ def auc_figures(errors: Float64) -> tuple[Figure, ...]:
 
 
 def _areas(errors: Float64) -> Float64:
-    if not len(errors):
-        return np.full(len(AUC_DEG) + len(MAP_DEG), np.nan)
-    return 100 * np.concatenate([pose_auc(errors, AUC_DEG), [mean_average_precision(errors, t) for t in MAP_DEG]])
+    """AUC and mAP in per cent, (R, 7), of errors (R, N)."""
+    shares = recall_at(errors, np.arange(5.0, MAP_DEG[-1] + 1e-9, 5.0).tolist())
+    precision = [shares[:, : round(t / 5)].mean(1) for t in MAP_DEG]
+    return np.asarray(100 * np.hstack([recall_areas(errors, AUC_DEG), np.stack(precision, 1)]), np.float64)
 
 
 def mean_average_precision(errors_deg: Sequence[float] | Float64, threshold_deg: float) -> float:

@@ -76,9 +76,9 @@ def score_two_view_points(dataset: Dataset, store: PredictionStore, entry: Entry
 def _group(shares: Float64, setting: str) -> FigureGroup:
     def statistic(index: NDArray[np.intp]) -> Float64:
         chosen = shares[index]
-        return np.asarray(100 * np.array([chosen.mean(), chosen[:, 2].mean()]))
+        return np.asarray(100 * np.stack([chosen.mean((1, 2)), chosen[..., 2].mean(1)], 1))
 
-    values = statistic(np.arange(len(shares)))
+    values = statistic(np.arange(len(shares))[None])[0]
     low, high = bootstrap(len(shares), statistic)
     figures = tuple(
         Figure(key, label, float(values[i]), 1, "%", float(low[i]), float(high[i]))

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
+from ros2_densematch.evaluation.pose import pose_auc
 from ros2_densematch.evaluation.protocols import ESTIMATORS, SWEEP_PX, EstimatorSetting, protocol, with_estimators
+from ros2_densematch.evaluation.scores.areas import recall_areas
 from ros2_densematch.evaluation.scores.covariance import NormalisedErrors, match_errors_squared, pose_error_squared
 from ros2_densematch.evaluation.scores.epipolar import epipolar_errors
 from ros2_densematch.evaluation.scores.estimators import Problem, estimate
@@ -79,6 +81,16 @@ def test_auc_and_map_of_a_short_list() -> None:
     assert mean_average_precision([1.0, 6.0, 180.0], 10.0) == pytest.approx((1 / 3 + 2 / 3) / 2)
 
 
+def test_areas_of_many_sets_at_once_are_those_of_each() -> None:
+    rng = np.random.default_rng(0)
+    errors = rng.exponential(6, (50, 40))
+    errors[rng.random(errors.shape) < 0.1] = np.inf
+    errors[0] = np.inf
+    errors[1] = 0.0
+    each = np.stack([pose_auc(row, (1.0, 5.0, 20.0)) for row in errors])
+    np.testing.assert_allclose(recall_areas(errors, (1.0, 5.0, 20.0)), each, atol=1e-12)
+
+
 def test_repeated_runs_have_a_standard_deviation() -> None:
     figures = {f.key: f for f in auc_figures(np.array([[1.0, 2.0], [3.0, 4.0]]))}
     first = next(f.value for f in auc_figures(np.array([[1.0, 2.0]])) if f.key == "auc_5")
@@ -89,7 +101,7 @@ def test_repeated_runs_have_a_standard_deviation() -> None:
 
 def test_bootstrap_intervals_cover_the_mean_of_a_normal_sample() -> None:
     values = np.random.default_rng(0).normal(5, 2, 400)
-    low, high = bootstrap(len(values), lambda index: np.array([values[index].mean()]))
+    low, high = bootstrap(len(values), lambda index: values[index].mean(1)[:, None])
     half = 1.96 * values.std() / np.sqrt(400)  # the interval of the normal approximation
     assert low[0] == pytest.approx(values.mean() - half, abs=0.03)
     assert high[0] == pytest.approx(values.mean() + half, abs=0.03)

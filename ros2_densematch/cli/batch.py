@@ -1,0 +1,148 @@
+"""`densematch batch`: many recordings replayed and scored, on this machine or on a Ray cluster, into one summary."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ros2_densematch.cli.errors import BAD_INPUT, DONE, INTERRUPTED, InputError
+from ros2_densematch.cli.interrupt import stop_request
+from ros2_densematch.cli.options import ConfigOption, MatcherOption, OutOption, PresetOption, output_folder, say
+from ros2_densematch.cli.progress import progress_counter
+
+if TYPE_CHECKING:
+    from ros2_densematch.evaluation.fleet.job import Outcome
+
+BATCH = "batch.json"
+
+
+def command(
+    source: Annotated[
+        Path, typer.Argument(metavar="DIR_OR_LIST", help="Folder of recordings, or a file with one path a line.")
+    ],
+    *,
+    out: OutOption,
+    config: ConfigOption = None,
+    matcher: MatcherOption = None,
+    preset: PresetOption = None,
+    ground_truth_topic: Annotated[
+        str | None, typer.Option("--ground-truth-topic", help="True poses (default: a topic whose name says so).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Recordings side by side (default: one a core).")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Ray cluster; auto finds it (default: this machine alone).")
+    ] = None,
+    serial: Annotated[bool, typer.Option("--serial", help="One after the other, without Ray.")] = False,
+    time_limit: Annotated[
+        float | None, typer.Option("--time-limit", min=0.1, help="Seconds a recording may take.")
+    ] = None,
+    memory_limit: Annotated[
+        float | None, typer.Option("--memory-limit", min=1, help="MiB of memory a recording may take (Linux).")
+    ] = None,
+) -> int:
+    """Replay and score many recordings; resumes, names what failed, and lists the worst first."""
+    from ros2_densematch.evaluation.fleet.job import Limits, read_outcome
+    from ros2_densematch.evaluation.fleet.recordings import find_recordings
+    from ros2_densematch.evaluation.fleet.schedule import run_on_ray, run_serially
+    from ros2_densematch.evaluation.fleet.summary import REPORT, write_summary
+
+    recordings = find_recordings(source)
+    arguments = _arguments(config, matcher, preset, ground_truth_topic)
+    settings = _settings(config, matcher, preset, ground_truth_topic, time_limit, memory_limit)
+    folder = output_folder(out)
+    _claim(folder, settings)
+    outcomes: dict[str, Outcome] = {}
+    for recording in recordings:
+        earlier = read_outcome(folder, recording.name)
+        if earlier is not None and earlier.done:
+            outcomes[recording.name] = earlier
+    left = [r for r in recordings if r.name not in outcomes]
+    if outcomes:
+        say(f"{len(outcomes)} of {len(recordings)} recordings are done already: the other {len(left)} are run")
+    limits = Limits(time_limit, memory_limit)
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_request())
+        counter = stack.enter_context(progress_counter("batch", len(recordings), "recording"))
+        counter.start_at(len(outcomes))
+        if serial or not left:
+            running = run_serially(left, folder, arguments, limits, lambda: bool(stop))
+        else:
+            running = run_on_ray(left, folder, arguments, limits, lambda: bool(stop), workers=workers, address=address)
+        for outcome in running:
+            outcomes[outcome.name] = outcome
+            counter.advance(f"{outcome.name}: {outcome.reason or 'done'}")
+            if not outcome.done:
+                say(f"{outcome.name} failed: {outcome.reason}")
+    summary = write_summary(folder, recordings, list(outcomes.values()), settings)
+    print(f"{summary['done']} of {summary['recordings']} recordings done, {summary['failed']} failed")
+    for row in summary["rows"]:
+        if row["status"] == "failed":
+            print(f"  {row['name']}: {row['reason']}")
+    print(f"report: {folder / REPORT}")
+    if stop:
+        return INTERRUPTED
+    return DONE if summary["done"] == summary["recordings"] else BAD_INPUT
+
+
+def _arguments(config: Path | None, matcher: str | None, preset: str | None, truth: str | None) -> list[str]:
+    """Options of `densematch replay` for every recording."""
+    if config is not None and not config.is_file():
+        raise FileNotFoundError(f"there is no configuration file {config}: check --config")
+    given = {
+        "--config": None if config is None else str(config.resolve()),
+        "--matcher": matcher,
+        "--preset": preset,
+        "--ground-truth-topic": truth,
+    }
+    return [word for key, value in given.items() if value is not None for word in (key, value)]
+
+
+def _settings(
+    config: Path | None,
+    matcher: str | None,
+    preset: str | None,
+    truth: str | None,
+    time_limit: float | None,
+    memory_limit: float | None,
+) -> dict[str, Any]:
+    """What the results depend on; the configuration by its content, so that it may lie elsewhere."""
+    import hashlib
+
+    from ros2_densematch import __version__
+
+    content = "built-in" if config is None else hashlib.sha256(config.read_bytes()).hexdigest()[:16]
+    return {
+        "version": __version__,
+        "configuration": content,
+        "matcher": matcher or "of the configuration",
+        "preset": preset or "of the configuration",
+        "ground_truth_topic": truth or "found by name",
+        "time_limit_s": time_limit,
+        "memory_limit_mb": memory_limit,
+    }
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Notes the settings in the folder, or refuses one that holds results under others. Limits may change."""
+    from ros2_densematch.files.atomic import write_text
+
+    file = folder / BATCH
+    limits = ("time_limit_s", "memory_limit_mb")
+    if file.exists():
+        try:
+            found = json.loads(file.read_text("utf-8"))
+            other = [k for k in settings if k not in limits and found.get(k) != settings[k]]
+        except (ValueError, AttributeError) as error:
+            raise InputError(f"{file} is damaged ({error}): choose another --out, or remove the folder") from error
+        if other:
+            words = "; ".join(f"{k} {found.get(k)}, not {settings[k]}" for k in other)
+            raise InputError(f"{folder} holds a batch with {words}: choose another --out")
+    elif (folder / "outcomes").exists():
+        raise InputError(f"{folder} holds outcomes without {BATCH}: choose another --out")
+    write_text(file, json.dumps(settings, indent=1) + "\n")

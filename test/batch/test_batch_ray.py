@@ -1,0 +1,86 @@
+"""`densematch batch` on Ray: a worker is killed, a recording is damaged, one is too long, and the summary is the
+serial one.
+
+Needs Ray: `make test-batch` installs it and runs this folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: make test-batch"),
+    pytest.mark.timeout(900),
+]
+TIME_LIMIT_S = 20
+
+
+def batch(fleet: Path, out: Path, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ros2_densematch", "batch", str(fleet), "--out", str(out), "--matcher", "sift"]
+    return subprocess.Popen(
+        [*command, "--time-limit", str(TIME_LIMIT_S), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def kill_a_worker(out: Path, process: subprocess.Popen[str], pause_s: float) -> tuple[str, dict[str, int]]:
+    """Kills the worker of a recording that is being replayed; gives that recording and the processes it had."""
+    end = time.monotonic() + pause_s
+    while time.monotonic() < end:
+        assert process.poll() is None, "the batch ended before a worker could be killed"
+        for file in (out / "running").glob("bag_*.json"):
+            try:
+                found = json.loads(file.read_text())
+                os.kill(found["worker"], signal.SIGKILL)
+            except (OSError, ValueError):  # it ended in this moment
+                continue
+            return file.stem, found
+        time.sleep(0.05)
+    raise AssertionError("no recording was begun")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except OSError:
+        return False
+
+
+def summary_of(out: Path) -> dict[str, Any]:
+    return json.loads((out / "summary.json").read_text())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_lost_worker_a_damaged_and_an_endless_recording_change_nothing_for_the_rest(
+    fleet: Path, tmp_path: Path
+) -> None:
+    on_ray, serial = tmp_path / "ray", tmp_path / "serial"
+    process = batch(fleet, on_ray, "--workers", "2")
+    killed, processes = kill_a_worker(on_ray, process, 120)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 2, err
+    summary = summary_of(on_ray)
+    assert (summary["recordings"], summary["done"], summary["failed"]) == (20, 18, 2)
+    reasons = {row["name"]: row["reason"] for row in summary["rows"] if row["status"] == "failed"}
+    assert set(reasons) == {"damaged", "endless"}
+    assert reasons["endless"] == f"took longer than the limit of {TIME_LIMIT_S} s"
+    assert reasons["damaged"]
+    assert [row["status"] for row in summary["rows"][:2]] == ["failed", "failed"]  # the worst first
+    by_name = {row["name"]: row for row in summary["rows"]}
+    assert by_name[killed]["status"] == "done"  # begun again on another worker
+    assert not alive(processes["worker"])
+    assert not alive(processes["replay"]), "the replay of the killed worker went on"
+
+    process = batch(fleet, serial, "--serial")
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 2, err
+    assert (serial / "summary.json").read_bytes() == (on_ray / "summary.json").read_bytes()
