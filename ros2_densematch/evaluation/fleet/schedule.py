@@ -60,6 +60,7 @@ def run_on_ray(
         ConnectionError: there is no cluster at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine starts it slowly
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
