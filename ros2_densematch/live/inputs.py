@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera, Rectified
+from ros2_densematch.geometry.plausibility import calibration_doubts
 from ros2_densematch.geometry.trajectory import Trajectory
 from ros2_densematch.geometry.transform_tree import TransformTree
 from ros2_densematch.io.sources.assemble import FrameAssembler
+from ros2_densematch.io.sources.camera_infos import camera_values
+from ros2_densematch.io.sources.depth_view import DepthView, difference
 from ros2_densematch.io.sources.files import load_mask
 from ros2_densematch.io.sources.log import SourceLog
 from ros2_densematch.io.sources.options import SourceOptions
@@ -27,6 +30,7 @@ from ros2_densematch.messages.image import ImageDecodeError, decode_depth, decod
 from ros2_densematch.tracking.frame import Frame
 
 _MAX_POSES = 400
+_MAX_CHANGES = 60
 
 
 class Inputs:
@@ -45,6 +49,7 @@ class Inputs:
         self._rectified: Rectified = rectified
         self._topics = {CAMERA_INFO: image_topic, RIGHT_INFO: right_topic, DEPTH_INFO: ""}
         self._lock = threading.Lock()
+        self._changes: deque[tuple[int, Camera]] = deque(maxlen=_MAX_CHANGES)  # since when each calibration holds
         self._cameras: dict[str, tuple[Any, Camera]] = {}  # topic -> (values of the message, camera)
         self._mask: NDArray[np.bool_] | None = None
         self._poses: deque[tuple[int, NDArray[np.float64]]] = deque(maxlen=_MAX_POSES)
@@ -66,6 +71,7 @@ class Inputs:
         with self._lock:
             self._rectified = rectified
             self._cameras.clear()
+            self._changes.clear()
             self._assembler = None
 
     def camera_info(self, topic: str, msg: Any) -> str:
@@ -78,7 +84,7 @@ class Inputs:
         Returns:
             "" or why it cannot be used, in one line; an earlier one then stays.
         """
-        values = _values(msg)
+        values = camera_values(msg)
         known = self._cameras.get(topic)
         if known is not None and known[0] == values:
             return ""
@@ -90,8 +96,19 @@ class Inputs:
             return problem
         with self._lock:
             self._cameras[topic] = (values, camera)
+            if topic == CAMERA_INFO and known is not None:
+                self._changes.append((_stamp(msg), camera))
+            elif topic == CAMERA_INFO:
+                self._changes.append((-1, camera))
             self._assembler = None
+        for doubt in calibration_doubts(camera):
+            self.log.warn(f"the calibration on {topic} is doubtful: {doubt}")
         return ""
+
+    def _camera_at(self, stamp_ns: int) -> Camera | None:
+        """The calibration of an image: the last one that came with a stamp not after its own."""
+        fitting = [camera for since, camera in self._changes if since <= stamp_ns]
+        return fitting[-1] if fitting else self.camera()
 
     def camera(self, topic: str = CAMERA_INFO) -> Camera | None:
         """The calibration that counts now."""
@@ -128,6 +145,7 @@ class Inputs:
                 right = self._with_baseline(frame_id)
                 self._assembler = FrameAssembler(SourceOptions(), self.log, self.camera(), right)
             assembler, mask = self._assembler, self._mask
+            camera = self._camera_at(bundle.stamp_ns)
         height, width = image.shape[:2]
         if mask is not None and mask.shape != (height, width):
             raise ValueError(
@@ -138,13 +156,18 @@ class Inputs:
             bundle.stamp_ns,
             bundle.number,
             source,
-            depth=self._companion(bundle, DEPTH, decode_depth),
+            depth=self._registered(self._companion(bundle, DEPTH, decode_depth), frame_id),
+            camera=camera,
             right_image=self._companion(bundle, RIGHT, decode_image),
             odometry=self._pose_at(bundle.stamp_ns, frame_id),
         )
         if frame is None:  # the clock was set back: begin anew
             with self._lock:
                 self._assembler = None
+                newest = self.camera()
+                self._changes.clear()
+                if newest is not None:
+                    self._changes.append((-1, newest))
             return self.frame(bundle, source)
         camera = frame.camera
         return replace(frame, mask=mask), frame_id or (camera.frame_id if camera is not None else "") or "camera"
@@ -195,25 +218,41 @@ class Inputs:
         return poses.compose(T, mount)
 
     def depth_problem(self, image_frame: str) -> str:
-        """Why the depth image is probably not registered to the image; "" where nothing speaks against it."""
+        """Why the depth image is not used: of another camera, with no transform to the images; "" where it is used."""
+        view, why = self._view_of_depth(image_frame)
+        if not why or view is not None:
+            return ""
+        depth = self.camera(DEPTH_INFO)
+        frame = depth.frame_id if depth is not None else ""
+        return (
+            f"the depth is not registered to the images: {why}, and nothing on /tf_static joins {frame} to "
+            f"{image_frame}: name the registered depth (aligned_depth_to_color, depth_registered)"
+        )
+
+    def _view_of_depth(self, image_frame: str) -> tuple[DepthView | None, str]:
+        """How to bring the depth into the images, where it is of another camera, and why that is thought so."""
         depth, camera = self.camera(DEPTH_INFO), self.camera()
         if depth is None or camera is None:
-            return ""
-        if depth.frame_id and image_frame and depth.frame_id.lstrip("/") != image_frame.lstrip("/"):
-            return (
-                f"the depth is of {depth.frame_id}, the images are of {image_frame}: name the registered depth "
-                "(aligned_depth_to_color, depth_registered)"
-            )
-        ratio = (depth.focal / depth.width) / (camera.focal / camera.width)
-        if abs(ratio - 1.0) > 0.02:
-            return "the depth camera has another field of view than the camera: name the registered depth"
-        return ""
+            return None, ""
+        same = not depth.frame_id or not image_frame or depth.frame_id.lstrip("/") == image_frame.lstrip("/")
+        T = np.eye(4) if same else self.transforms.find(image_frame, depth.frame_id)
+        why = difference(depth, camera, T)
+        return (None if T is None or not why else DepthView(depth, T)), why
+
+    def _registered(self, depth: NDArray[np.float32] | None, image_frame: str) -> NDArray[np.float32] | None:
+        """The depth map as the images' camera sees it, or None where it cannot be brought there."""
+        camera = self.camera()
+        if depth is None or camera is None:
+            return depth
+        view, why = self._view_of_depth(image_frame)
+        if not why:
+            return depth
+        if view is None:
+            self.log.count("depth images are of another camera and are not used", self.depth_problem(image_frame))
+            return None
+        return view.registered(depth, camera)
 
 
-def _values(msg: Any) -> tuple[Any, ...]:
-    """What of a CameraInfo decides the camera, to compare."""
-    roi = msg.roi
-    arrays = tuple(np.asarray(a, np.float64).tobytes() for a in (msg.d, msg.k, msg.r, msg.p))
-    window = (roi.x_offset, roi.y_offset, roi.width, roi.height, roi.do_rectify)
-    header = str(msg.header.frame_id)
-    return (msg.width, msg.height, msg.distortion_model, msg.binning_x, msg.binning_y, header, *window, *arrays)
+def _stamp(msg: Any) -> int:
+    stamp = msg.header.stamp
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)

@@ -9,10 +9,11 @@ from typing import Any
 
 from ros2_densematch.configuration import Configuration
 from ros2_densematch.io.sources.stamps import stamp_of
+from ros2_densematch.io.sources.timeline import TimeLine, Verdict
 from ros2_densematch.live.core import Job, MatcherCore
 from ros2_densematch.live.counters import Drop, SequenceGaps
 from ros2_densematch.live.inputs import Inputs
-from ros2_densematch.live.synchroniser import Bundle, LiveSynchroniser, StampOrder
+from ros2_densematch.live.synchroniser import Bundle, LiveSynchroniser
 from ros2_densematch.live.topics import (
     CAMERA_INFO,
     DEPTH,
@@ -51,7 +52,8 @@ class Reception:
         self._begin()
 
     def _begin(self) -> None:
-        self._order = StampOrder()
+        self._time: TimeLine[None] = TimeLine(look_ahead=0)
+        self._segment = 0
         self._gaps = SequenceGaps()
         self._synchroniser = LiveSynchroniser(0)
         self.configure(self._configuration)
@@ -136,14 +138,16 @@ class Reception:
     def _take_image(self, message: Any, stamp_ns: int, number: int, arrival_ns: int) -> None:
         self._image_frame = str(message.header.frame_id)
         counters = self._core.counters
-        last = self._order.last_ns
-        usable, set_back = self._order.check(stamp_ns)
-        if not usable:
-            assert last is not None
-            reason = f"its stamp {stamp_ns / 1e9:.6f} s is not after the previous image's {last / 1e9:.6f} s"
+        last = self._time.last_ns
+        (judged,) = self._time.push(stamp_ns, arrival_ns, None)
+        if judged.verdict is not Verdict.USED:
+            reason = f"its stamp is an outlier: {judged.why}"
+            if last is not None and stamp_ns <= last:
+                reason = f"its stamp {stamp_ns / 1e9:.6f} s is not after the previous image's {last / 1e9:.6f} s"
             self._core.refuse(number, stamp_ns, Drop.OUT_OF_ORDER, reason, self._image_frame)
             return
-        if set_back:
+        if judged.segment != self._segment:
+            self._segment = judged.segment
             dropped = self._synchroniser.clear()
             if dropped:
                 counters.drop(Drop.OUT_OF_ORDER, "it waited when the clock was set back", dropped)

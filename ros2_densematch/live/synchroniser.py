@@ -124,37 +124,3 @@ class LiveSynchroniser:
             messages = {name: item[1] for name, item in found.items() if item is not None}
             ready.append(Bundle(first.stamp_ns, first.message, messages, first.arrival_ns, first.number))
         return ready
-
-
-class StampOrder:
-    """Whether an image's stamp may follow the ones before it.
-
-    A stamp that goes back is refused. Where so many images in a row come with stamps that rise again from an earlier
-    time, the clock was set back (a bag that starts again, a simulation that was reset): they are taken from there.
-    """
-
-    IN_A_ROW = 3
-
-    def __init__(self) -> None:
-        self._last: int | None = None
-        self._refused: list[int] = []
-
-    def check(self, stamp_ns: int) -> tuple[bool, bool]:
-        """(the image may be used, the clock was set back with it)."""
-        if self._last is None or stamp_ns > self._last:
-            self._last = stamp_ns
-            self._refused.clear()
-            return True, False
-        if self._refused and stamp_ns <= self._refused[-1]:
-            self._refused.clear()
-        self._refused.append(stamp_ns)
-        if len(self._refused) < self.IN_A_ROW:
-            return False, False
-        self._refused.clear()
-        self._last = stamp_ns
-        return True, True
-
-    @property
-    def last_ns(self) -> int | None:
-        """The last stamp that was taken."""
-        return self._last

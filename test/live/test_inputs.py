@@ -98,14 +98,32 @@ def test_depth_is_decoded_and_a_damaged_one_is_left_out_and_counted() -> None:
     assert "1 images on depth could not be decoded" in inputs.log.warnings[0]
 
 
+def test_each_image_gets_the_calibration_of_its_own_time() -> None:
+    inputs = Inputs()
+    inputs.camera_info(CAMERA_INFO, info())
+    zoomed = info(fx=80.0)
+    zoomed.header.stamp.sec, zoomed.header.stamp.nanosec = 0, 200 * MS
+    inputs.camera_info(CAMERA_INFO, zoomed)
+    before, _ = inputs.frame(bundle(100), "/image")
+    after, _ = inputs.frame(bundle(200), "/image")
+    assert before.camera is not None
+    assert after.camera is not None
+    assert after.camera.K[0, 0] == 80.0
+    assert before.camera.K[0, 0] != 80.0
+
+
 def test_depth_that_is_not_registered_is_named() -> None:
     inputs = Inputs()
     inputs.camera_info(CAMERA_INFO, info())
     assert inputs.depth_problem("cam") == ""
     inputs.camera_info(DEPTH_INFO, info(fx=40.0))
-    assert "another field of view" in inputs.depth_problem("cam")
+    assert inputs.depth_problem("cam") == "", "of the same frame: it is brought over"
     inputs.camera_info(DEPTH_INFO, info(frame_id="depth_cam"))
-    assert "the depth is of depth_cam, the images are of cam" in inputs.depth_problem("cam")
+    assert inputs.depth_problem("cam") == "", "another name alone is no reason"
+    inputs.camera_info(DEPTH_INFO, info(frame_id="depth_cam", fx=40.0))
+    assert "nothing on /tf_static joins depth_cam to cam" in inputs.depth_problem("cam")
+    inputs.transforms.add("cam", "depth_cam", poses.make_pose(np.eye(3), [0.05, 0, 0]))
+    assert inputs.depth_problem("cam") == ""
 
 
 def test_the_stereo_baseline_comes_from_p_or_from_the_fixed_transforms() -> None:
