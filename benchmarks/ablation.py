@@ -19,15 +19,15 @@ from safetensors.torch import save_file
 
 from ros2_densematch.matchers.gcm.matcher import GcmMatcher
 
-ALL = ("refine", "grow", "filter", "hypotheses")
+ALL = ("refinement", "growth", "filter", "hypotheses")
 # name -> (weights: None = shipped, "start" = before our training; stages)
 ROWS: dict[str, tuple[str | None, tuple[str, ...]]] = {
-    "start: ImageNet backbone, random heads": ("start", ("refine", "grow", "hypotheses")),
+    "start: ImageNet backbone, random heads": ("start", ("refinement", "growth", "hypotheses")),
     "trained, all stages": (None, ALL),
-    "without sub-pixel refinement": (None, ("grow", "filter", "hypotheses")),
-    "without growth": (None, ("refine", "filter", "hypotheses")),
-    "without the learned filter": (None, ("refine", "grow", "hypotheses")),
-    "without hypotheses": (None, ("refine", "grow", "filter")),
+    "without sub-pixel refinement": (None, ("growth", "filter", "hypotheses")),
+    "without growth": (None, ("refinement", "filter", "hypotheses")),
+    "without the learned filter": (None, ("refinement", "growth", "hypotheses")),
+    "without hypotheses": (None, ("refinement", "growth", "filter")),
 }
 
 
@@ -62,7 +62,9 @@ def main() -> None:
         path = start_weights(arguments.out.parent) if weights == "start" else weights
         # before training the saliency means nothing: any local maximum may be a key point
         threshold = -1e9 if weights == "start" else -5.0
-        matcher = GcmMatcher(device="cpu", weights=path, stages=frozenset(stages), saliency_threshold=threshold)
+        matcher = GcmMatcher(
+            device="cpu", weights=path, **{stage: stage in stages for stage in ALL}, saliency_threshold=threshold
+        )
         timed = Timed(matcher, max_matches=None)
         figures = measure_poses(timed, arguments.data, arguments.every)
         results[name] = figures | {"homography": measure_homographies(timed, arguments.data).summary()}

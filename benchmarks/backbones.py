@@ -38,7 +38,7 @@ from ros2_densematch.weights.loading import load_exactly, read_state
 
 # a float image (1, 3, H, W) in [0, 1], sides multiples of 32, to a map (1, C, H / 4, W / 4)
 Descriptor = Callable[[Tensor], Tensor]
-STAGES = frozenset({"refine", "grow", "hypotheses"})
+WITHOUT_FILTER: dict[str, Any] = {"filter": False, "similarity_threshold": -1.0}
 
 
 class Missing(Exception):
@@ -155,10 +155,10 @@ def matcher_of(row: str, teachers: Path) -> GcmMatcher:
     build = ROWS[row]
     if build is None:
         full = GcmMatcher(device="cpu")
-        return full if row.endswith("filter") else GcmMatcher(device="cpu", stages=STAGES, similarity_threshold=-1.0)
+        return full if row.endswith("filter") else GcmMatcher(device="cpu", **WITHOUT_FILTER)
     describe = build(teachers)
-    matcher = GcmMatcher(device="cpu", stages=STAGES, similarity_threshold=-1.0)
-    matcher._network = Exchanged(matcher._network, describe).eval()  # type: ignore[assignment]  # same call, same result
+    matcher = GcmMatcher(device="cpu", **WITHOUT_FILTER)
+    matcher.network = Exchanged(matcher.network, describe).eval()  # type: ignore[assignment]  # same call, same result
     return matcher
 
 

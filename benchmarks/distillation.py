@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=4, help="use every n-th pose pair")
     parser.add_argument("--images", type=int, default=40, help="how many the cosine is measured on, about")
     arguments = parser.parse_args()
-    student_network = GcmMatcher(device="cpu")._network
+    student_network = GcmMatcher(device="cpu").network
     teacher = EdgePoint2Teacher(arguments.teachers / "EdgePoint2")
     paths = images(arguments.data, arguments.images)
     likeness = cosines(

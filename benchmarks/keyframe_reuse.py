@@ -144,7 +144,7 @@ def measure(name: str, row: Row, arguments: argparse.Namespace) -> dict[str, flo
         start = clock()
         # a pair on its own keeps nothing
         if isinstance(matcher, DenseMatcher):
-            matcher._keeps_shares = reuse and row.shares
+            matcher.config = matcher.config.model_copy(update={"keep_shares": reuse and row.shares})
         matcher.dense(keyframe if reuse else matcher.encode(images[0]), matcher.encode(images[1]))
         if gpu:
             torch.cuda.synchronize()

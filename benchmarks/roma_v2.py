@@ -77,13 +77,13 @@ def reuse(arguments: argparse.Namespace) -> dict[str, Any]:
         matcher.dense(keyframe, matcher.encode(b))
 
     def anew() -> None:
-        matcher._keeps_shares = False
+        matcher.config = matcher.config.model_copy(update={"keep_shares": False})
         with (
             patch.object(refiner, "local_correlation", sampled_correlation),
             patch.object(Dinov3, "forward", lambda self, image: all_blocks(self, unused, image)),
         ):
             matcher.dense(matcher.encode(a), matcher.encode(b))
-        matcher._keeps_shares = True
+        matcher.config = matcher.config.model_copy(update={"keep_shares": True})
 
     seconds: dict[str, list[float]] = {"kept": [], "anew": []}
     for _ in range(arguments.frames):

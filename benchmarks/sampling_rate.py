@@ -22,7 +22,7 @@ from pairs import Timed, measure_homographies, write_results
 from torch import Tensor
 
 from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
+from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher, RawMatches
 from ros2_densematch.matchers.condl import matcher as condl
 from ros2_densematch.matchers.condl.matcher import CondlEncoding, CondlMatcher
 from ros2_densematch.matchers.registry import load_matcher
@@ -36,12 +36,13 @@ class Unaligned(Matcher):
     name = "condl"
 
     def __init__(self, matcher: CondlMatcher) -> None:
+        super().__init__()
         self._matcher = matcher
 
     def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> CondlEncoding:
         return self._matcher._encode(image, reference=reference, mask=mask)
 
-    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> Correspondences:
+    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> RawMatches:
         bare = [dataclasses.replace(e, data=dataclasses.replace(e.data, drawn=None)) for e in (reference, query)]
         return self._matcher._match(*bare, max_matches=max_matches, seed=seed)
 

@@ -5,7 +5,9 @@ Pixel convention everywhere: x to the right, y down, (0, 0) is the centre of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,38 @@ class DenseWarp:
     reference_size: tuple[int, int]
     query_size: tuple[int, int]
 
+    @staticmethod
+    def later(make: Callable[[], DenseWarp], reference_size: tuple[int, int], query_size: tuple[int, int]) -> DenseWarp:
+        """A warp that is made when somebody first looks at its `xy` or `certainty`, and then kept."""
+        return _LaterWarp(make, reference_size, query_size)
+
+    def positions(self) -> NDArray[np.float64]:
+        """The reference pixel (H, W, 2) of every entry."""
+        rows, columns = self.certainty.shape
+        x = (np.arange(columns) + 0.5) * self.reference_size[0] / columns - 0.5
+        y = (np.arange(rows) + 0.5) * self.reference_size[1] / rows - 0.5
+        return np.stack(np.meshgrid(x, y), -1)
+
+
+class _LaterWarp(DenseWarp):
+    def __init__(
+        self, make: Callable[[], DenseWarp], reference_size: tuple[int, int], query_size: tuple[int, int]
+    ) -> None:
+        self.__dict__.update(_make=make, reference_size=reference_size, query_size=query_size)
+
+    @cached_property
+    def _made(self) -> DenseWarp:
+        made: DenseWarp = self.__dict__["_make"]()
+        return made
+
+    @property
+    def xy(self) -> FloatArray:
+        return self._made.xy
+
+    @property
+    def certainty(self) -> FloatArray:
+        return self._made.certainty
+
 
 @dataclass(frozen=True)
 class Correspondences:
@@ -40,12 +74,13 @@ class Correspondences:
         reference_xy: float32 (N, 2), pixels of the original reference image.
         query_xy: float32 (N, 2), pixels of the original query image.
         score: float32 (N,) in [0, 1], larger is better.
-        overlap: mean certainty before sampling, in [0, 1]; low means that the images do not show the same thing.
+        overlap: share of the reference's usable (unmasked) area that the query shows, in [0, 1], whatever the roll or
+            zoom between them; low means that the images do not show the same thing.
         reference_size: (width, height) of the reference image.
         query_size: (width, height) of the query image.
         precision: float32 (N, 3), upper triangle (xx, xy, yy) of the 2x2 inverse covariance of ``query_xy`` in px^-2,
             or None where the matcher has no estimate.
-        warp: the dense warp of dense matchers, or None.
+        warp: the dense warp of dense matchers, or None. Some make it only when somebody looks at it.
         linear: float32 (N, 2, 2), local affine maps: a small offset d in the reference image goes to linear @ d in the
             query image; None where the matcher has none.
     """

@@ -3,27 +3,72 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.matchers.config import MatcherConfig, chosen_config
 from ros2_densematch.matchers.encoding import Encoding, Image, Mask
 from ros2_densematch.matchers.prior import Prior
+from ros2_densematch.matchers.result import RawMatches, finished
+from ros2_densematch.nn.device import choose_device
 
-__all__ = ["Encoding", "Image", "Mask", "Matcher"]
+__all__ = ["Encoding", "Image", "Mask", "Matcher", "RawMatches"]
 
 
 class Matcher(ABC):
-    """Base class of all matchers. A subclass implements `_encode` and `_match`; checks happen here, once."""
+    """Base class of all matchers.
+
+    A subclass names itself and its presets and implements `_encode` and `_match`; arguments are checked here, and
+    results finished, once. Matchers with a network derive from `NetworkMatcher` (network.py).
+
+    Attributes:
+        name: as in the registry.
+        PRESETS: preset -> configuration; "base" is the usual one.
+        preset: the chosen one.
+        config: its configuration, with the options that were given.
+        device: where it runs.
+    """
 
     name: str = ""
+    PRESETS: ClassVar[Mapping[str, MatcherConfig]] = {"base": MatcherConfig()}
     preset: str = "base"
+    config: Any = MatcherConfig()
+    device: torch.device = torch.device("cpu")
+    # True where there is a network that can run on a GPU and takes weights.
+    has_network: ClassVar[bool] = False
     # True where `encode(image, reference=True)` differs from `encode(image)`: a tracker then encodes keyframes again.
     reference_encoding_differs: bool = False
     # True where `match` can use a prior: a tracker then carries matches on instead of making them anew.
     uses_prior: bool = False
+
+    def __init__(self, *, device: str = "auto", preset: str = "base", weights: Any = None, **options: Any) -> None:
+        """
+        Args:
+            device: "auto" (CUDA if usable and the matcher can, else CPU), "cpu", "cuda" or "cuda:N".
+            preset: one of `PRESETS`.
+            weights: for a matcher without a network None or "random"; otherwise see `NetworkMatcher`.
+            options: fields of the configuration that take the place of the preset's.
+
+        Raises:
+            ValueError: unknown preset, option or device, a value out of range, or weights where there are none.
+        """
+        self.config = self._configured(preset, weights, options)
+        self.preset = preset
+        if not self.has_network:
+            if not (weights is None or weights == "random"):
+                raise ValueError(f"{self.name} has no weights, got weights={weights!r}: leave it out")
+            if device not in ("auto", "cpu"):
+                raise ValueError(f"{self.name} runs on the CPU only, got device={device!r}: use cpu or auto")
+        self.device = choose_device(device if self.has_network else "cpu")
+
+    def _configured(self, preset: str, weights: Any, options: Mapping[str, Any]) -> MatcherConfig:
+        """The preset with the options; a subclass overrides it where presets depend on the weights."""
+        return chosen_config(self.name, self.PRESETS, preset, options)
 
     def encode(self, image: Image, *, reference: bool = False, mask: Mask | None = None) -> Encoding:
         """All work on one image that can be reused.
@@ -75,8 +120,10 @@ class Matcher(ABC):
         if max_matches is not None and max_matches < 0:
             raise ValueError(f"max_matches must be None or at least 0, got {max_matches}")
         if prior is not None and self.uses_prior:
-            return self._match_guided(reference, query, prior, max_matches=max_matches, seed=seed)
-        return self._match(reference, query, max_matches=max_matches, seed=seed)
+            raw = self._match_guided(reference, query, prior, max_matches=max_matches, seed=seed)
+        else:
+            raw = self._match(reference, query, max_matches=max_matches, seed=seed)
+        return raw if isinstance(raw, Correspondences) else finished(raw, reference, query, max_matches)
 
     def guide_points(self, encoding: Encoding) -> NDArray[np.float32]:
         """Places (N, 2) of an image, in its pixels, that a guided match can follow while there are no matches yet.
@@ -96,11 +143,16 @@ class Matcher(ABC):
     @abstractmethod
     def _match(
         self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int
-    ) -> Correspondences: ...
+    ) -> RawMatches | Correspondences:
+        """All matches in any order, unchecked; `max_matches` may save work, it need not be kept to.
+
+        Whoever returns Correspondences answers for everything that `finished` does, as a peer does whose own order is
+        part of what is compared.
+        """
 
     def _match_guided(
         self, reference: Encoding, query: Encoding, prior: Prior, *, max_matches: int | None, seed: int
-    ) -> Correspondences:
+    ) -> RawMatches | Correspondences:
         raise NotImplementedError(f"{type(self).__name__} says uses_prior and lacks _match_guided")
 
     def _guide_points(self, encoding: Encoding) -> NDArray[np.float32]:

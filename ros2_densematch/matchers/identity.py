@@ -10,8 +10,8 @@ from ros2_densematch.weights.official import OFFICIAL
 
 
 def device_of(matcher: Matcher) -> str:
-    """Where a matcher runs: its own word, or cpu for those that know nothing else."""
-    return str(getattr(matcher, "device", "cpu"))
+    """Where a matcher runs: cpu, cuda or cuda:N."""
+    return str(matcher.device)
 
 
 def weights_of(matcher: Matcher, weights: str) -> str:

@@ -7,9 +7,6 @@ leaves out squeeze-excitation and uses ReLU6. State-dict keys equal those of the
 
 from __future__ import annotations
 
-from itertools import pairwise
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -37,7 +34,7 @@ PYRAMID_CHANNELS = {2: 16, 4: 24, 8: 40, 16: 112}
 class _SamePaddingConv(nn.Conv2d):
     """Convolution with TensorFlow's "same" padding for inputs whose sides the stride divides."""
 
-    def pad_kernel(self) -> None:
+    def prepare_for_inference(self) -> None:
         """Moves an uneven padding of the input into the kernel, for inference: the same result without a copy."""
         total = self.kernel_size[0] - self.stride[0]
         uneven = total - 2 * (total // 2)
@@ -124,32 +121,3 @@ def load_imagenet(network: EfficientNetLite0, state: dict[str, Tensor]) -> None:
     if wrong:
         raise ValueError(f"not EfficientNet-Lite0 weights: missing or of another shape: {', '.join(wrong[:8])}")
     network.load_state_dict({k: state[k] for k in own}, strict=True)
-
-
-def fold_batch_norms(module: nn.Module) -> None:
-    """Makes a network fit for inference, in place and with the same results: every batch norm that directly follows a
-    convolution of the same block is folded into it, and uneven paddings move into the kernels."""
-    pairs = {"_conv_stem": "_bn0", "_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
-    for parent in list(module.modules()):
-        following = dict(pairs)
-        if isinstance(parent, nn.Sequential):
-            following |= dict(pairwise(parent._modules))
-        for conv_name, norm_name in following.items():
-            conv, norm = getattr(parent, conv_name, None), getattr(parent, norm_name, None)
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                assert norm.running_mean is not None
-                assert norm.running_var is not None
-                fused = torch.nn.utils.fusion.fuse_conv_bn_weights(
-                    conv.weight,
-                    conv.bias,
-                    norm.running_mean,
-                    norm.running_var,
-                    norm.eps,
-                    norm.weight,
-                    norm.bias,
-                )
-                conv.weight, conv.bias = fused
-                setattr(parent, norm_name, nn.Identity())
-    for part in module.modules():
-        if isinstance(part, _SamePaddingConv):
-            part.pad_kernel()

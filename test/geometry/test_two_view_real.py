@@ -8,7 +8,7 @@ import numpy as np
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.two_view import Geometry, estimate_relative_pose
-from ros2_densematch.matchers.sift import SiftMatcher
+from ros2_densematch.matchers.sift.matcher import SiftMatcher
 
 
 def test_fountain_poses_are_within_a_degree(shared_data) -> None:

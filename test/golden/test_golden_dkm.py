@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -80,7 +78,8 @@ def test_the_deepest_stages_match_too_where_the_upsampling_pass_leaves_them_out(
 def test_one_direction_without_upsampling(golden: Golden, dkm: DkmMatcher, monkeypatch):
     expected = golden.open("dkm_v3", "forward")
     # the same network with other settings
-    monkeypatch.setattr(dkm, "settings", replace(dkm.settings, upsample_size=None, direction="reference_to_query"))
+    other = {"upsample_size": None, "direction": "reference_to_query"}
+    monkeypatch.setattr(dkm, "config", dkm.config.model_copy(update=other))
     (result,) = dkm.dense(dkm.encode(golden.image("A")), dkm.encode(golden.image("B")))
     expected.compare("nosym_noup_warp_B_coords", result.flow)
     # its float64 gap comes from flips at the image's edge: a fixed tolerance instead

@@ -12,7 +12,7 @@ import pytest
 import torch
 from golden_set import Golden, GoldenSet
 
-from ros2_densematch.matchers.r2d2 import Keypoints, detect_multi_scale
+from ros2_densematch.matchers.r2d2.matcher import Keypoints, detect_multi_scale
 from ros2_densematch.nn.r2d2 import R2d2Network, Variant, local_maxima
 from ros2_densematch.nn.resnet import imagenet_normalise
 from ros2_densematch.weights.checkpoint import read_official

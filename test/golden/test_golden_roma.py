@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from dense_trace import DenseTrace, check_refiners, check_scales, kde_rows
@@ -82,8 +80,8 @@ def test_the_symmetric_match_with_upsampling(golden: Golden, roma: RomaMatcher):
 def test_one_direction_without_upsampling(golden: Golden, roma: RomaMatcher, monkeypatch, attenuates: bool):
     expected = golden.open("roma", "forward")
     # the same network with other settings
-    settings = replace(roma.settings, upsample_size=None, direction="reference_to_query")
-    monkeypatch.setattr(roma, "settings", settings)
+    other = {"upsample_size": None, "direction": "reference_to_query"}
+    monkeypatch.setattr(roma, "config", roma.config.model_copy(update=other))
     monkeypatch.setattr(roma, "_attenuates", attenuates)
     (result,) = roma.dense(roma.encode(golden.image("A")), roma.encode(golden.image("B")))
     expected.compare("nosym_noup_warp_B_coords", result.flow[None])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -267,11 +266,11 @@ def test_the_match_in_both_directions(golden: Golden, matcher: RomaV2Matcher, re
     expected = golden.open("roma_v2", "forward")
     for name, result in zip(("AB", "BA"), results, strict=True):
         compare_result(expected, "", name, result, 4, 8)
-    matcher._overlap_threshold = 0.7
+    usual, matcher.config = matcher.config, matcher.config.model_copy(update={"overlap_threshold": 0.7})
     # near the threshold a certainty may flip
     close = (results[0].certainty - 0.7).abs()[::4, ::4] < 1e-4
     thresholded = matcher.dense(*encodings)[0].certainty[::4, ::4]
-    matcher._overlap_threshold = None
+    matcher.config = usual
     stored = torch.from_numpy(expected.arrays["overlap_AB_threshold_0.7"])[0, ..., 0]
     expected.compare("overlap_AB_threshold_0.7", torch.where(close, stored, thresholded)[None, ..., None])
 
@@ -279,8 +278,8 @@ def test_the_match_in_both_directions(golden: Golden, matcher: RomaV2Matcher, re
 def test_one_direction_at_one_resolution(golden: Golden, matcher: RomaV2Matcher, monkeypatch):
     expected = golden.open("roma_v2", "forward")
     # the same network with other settings
-    settings = replace(matcher.settings, upsample_size=None, direction="reference_to_query")
-    monkeypatch.setattr(matcher, "settings", settings)
+    settings = matcher.config.model_copy(update={"upsample_size": None, "direction": "reference_to_query"})
+    monkeypatch.setattr(matcher, "config", settings)
     monkeypatch.setattr(matcher, "_encoder", Encoder(matcher.network, settings.coarse_size, None))
     monkeypatch.setattr(matcher, "_keeps_shares", False)
     (result,) = matcher.dense(matcher.encode(golden.image("A")), matcher.encode(golden.image("B")))

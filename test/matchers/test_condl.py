@@ -12,7 +12,8 @@ from torch import nn
 from ros2_densematch.matchers.base import Image
 from ros2_densematch.matchers.condl.alignment import align, interpolate
 from ros2_densematch.matchers.condl.matcher import CondlMatcher, grid_points
-from ros2_densematch.matchers.r2d2 import PRESETS, R2d2Matcher
+from ros2_densematch.matchers.r2d2.config import CHECKPOINTS
+from ros2_densematch.matchers.r2d2.matcher import R2d2Matcher
 from ros2_densematch.nn.condl import CondlNetwork
 
 
@@ -93,9 +94,9 @@ def test_a_shifted_copy_is_found_at_any_rate(photo: Callable[..., Image], step: 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"step": 0.1}, r"step must lie in 0\.5\.\.256 pixels, got 0\.1"),
-        ({"detector": "orb"}, r"unknown detector 'orb' of condl: choose grid or sift"),
-        ({"least_similarity": 1.0}, r"least_similarity must lie in \[-1, 1\), got 1\.0"),
+        ({"step": 0.1}, r"condl\.step = 0\.1: input should be greater than or equal to 0\.5"),
+        ({"detector": "orb"}, r"condl\.detector = 'orb': input should be 'grid' or 'sift'"),
+        ({"least_similarity": 1.0}, r"condl\.least_similarity = 1\.0: input should be less than 1"),
     ],
 )
 def test_wrong_options_are_refused(options: dict, said: str) -> None:
@@ -148,6 +149,6 @@ def test_the_shipped_weights_are_silent_where_there_is_nothing_to_match(
 
 
 def test_r2d2_refuses_thresholds_that_are_no_shares() -> None:
-    with pytest.raises(ValueError, match=r"least_reliability must lie in \[0, 1\], got 2"):
+    with pytest.raises(ValueError, match=r"r2d2\.least_reliability = 2: input should be less than or equal to 1"):
         R2d2Matcher(device="cpu", weights="random", least_reliability=2)
-    assert {entry[1] for entry in PRESETS.values()} == {"faster2d2_WASF_N16", "r2d2_WASF_N16", "r2d2_WASF_N8_big"}
+    assert {config.variant for config in R2d2Matcher.PRESETS.values()} == set(CHECKPOINTS)

@@ -185,13 +185,13 @@ def flows_of(matcher: DenseMatcher, reference: Encoding, query: Encoding) -> lis
 def test_both_directions_are_the_single_ones(dkm: DkmMatcher, monkeypatch):
     both = flows(dkm, picture(0), picture(1))
     for direction, expected in zip(("reference_to_query", "query_to_reference"), both, strict=True):
-        settings = dkm.settings.__class__(COARSE, FINE, direction)
-        monkeypatch.setattr(dkm, "settings", settings)
+        settings = dkm.config.model_copy(update={"direction": direction})
+        monkeypatch.setattr(dkm, "config", settings)
         (only,) = flows(dkm, picture(0), picture(1))
         assert torch.equal(only, expected)
         # a warp from the query is one from the reference with the pictures exchanged
         if direction == "query_to_reference":
-            monkeypatch.setattr(dkm, "settings", dkm.settings.__class__(COARSE, FINE, "reference_to_query"))
+            monkeypatch.setattr(dkm, "config", dkm.config.model_copy(update={"direction": "reference_to_query"}))
             assert torch.allclose(flows(dkm, picture(1), picture(0))[0], expected, atol=1e-5)
 
 
@@ -235,7 +235,7 @@ def test_a_keyframes_share_of_the_refiners_is_made_once_and_changes_nothing(dkm:
     made = []
     share = PreparedRefiner.share
     monkeypatch.setattr(PreparedRefiner, "share", lambda self, query: made.append(query) or share(self, query))
-    monkeypatch.setattr(dkm, "settings", dkm.settings.__class__(COARSE, FINE, "reference_to_query"))
+    monkeypatch.setattr(dkm, "config", dkm.config.model_copy(update={"direction": "reference_to_query"}))
     keyframe = dkm.encode(picture(0), reference=True)
     # scales 16, 8, 4, 2, 1, and all but the first again in the upsampling pass
     assert len(made) == 9
@@ -250,14 +250,14 @@ def test_a_keyframes_share_of_the_refiners_is_made_once_and_changes_nothing(dkm:
     # of the last keyframe only: the memory does not grow with their number
     assert keyframe.data.shares is None
     # a matcher that must save memory keeps nothing, with the same result
-    monkeypatch.setattr(dkm, "_keeps_shares", False)
+    monkeypatch.setattr(dkm, "config", dkm.config.model_copy(update={"keep_shares": False}))
     thrifty = dkm.encode(picture(0), reference=True)
     assert torch.equal(flows_of(dkm, thrifty, dkm.encode(picture(1)))[0], first[0])
     assert thrifty.data.shares is None
 
 
 def test_no_share_is_made_where_only_the_query_is_refined(dkm: DkmMatcher, monkeypatch):
-    monkeypatch.setattr(dkm, "settings", dkm.settings.__class__(COARSE, FINE, "query_to_reference"))
+    monkeypatch.setattr(dkm, "config", dkm.config.model_copy(update={"direction": "query_to_reference"}))
     keyframe, frame = dkm.encode(picture(0), reference=True), dkm.encode(picture(1))
     dkm.dense(keyframe, frame)
     assert keyframe.data.shares is None
@@ -395,10 +395,9 @@ def test_missing_weights_name_checkpoint_licence_and_command(monkeypatch, tmp_pa
 @pytest.mark.parametrize("preset", ["turbo", "fast", "base", "precise"])
 @pytest.mark.parametrize("cls", [RomaMatcher, DkmMatcher])
 def test_presets_have_sizes_that_the_network_takes(cls: type[DenseMatcher], preset: str):
-    settings = dense_matcher.chosen_settings(
-        cls.name, cls.PRESETS, preset, cls.MULTIPLE, coarse_size=None, upsample_size=True, direction=None
-    )
-    assert settings.coarse_size[0] % cls.MULTIPLE == settings.coarse_size[1] % cls.MULTIPLE == 0
+    settings = cls.PRESETS[preset]
+    multiple = 14 if cls is RomaMatcher else 1
+    assert settings.coarse_size[0] % multiple == settings.coarse_size[1] % multiple == 0
     assert (settings.upsample_size is None) == (preset in ("turbo", "fast"))
 
 
@@ -406,9 +405,9 @@ def test_presets_have_sizes_that_the_network_takes(cls: type[DenseMatcher], pres
     ("options", "message"),
     [
         ({"preset": "best"}, "choose one of turbo, fast, base, precise"),
-        ({"dtype": "int8"}, "choose one of float32, float16, bfloat16"),
-        ({"direction": "up"}, "choose one of both, reference_to_query, query_to_reference"),
-        ({"coarse_size": (32, 32)}, "at least 64 x 64"),
+        ({"dtype": "int8"}, r"dkm\.dtype = 'int8': input should be 'float32', 'float16' or 'bfloat16'"),
+        ({"direction": "up"}, r"dkm\.direction = 'up': input should be 'both', 'reference_to_query' or"),
+        ({"coarse_size": (32, 32)}, r"dkm\.coarse_size = \(32, 32\): sides must be at least 64 pixels"),
         ({"device": "tpu"}, "choose auto, cpu"),
     ],
 )
@@ -417,10 +416,9 @@ def test_bad_options_are_refused(options, message: str):
         small_dkm(**options)
 
 
-def test_a_coarse_size_that_is_no_multiple_of_14_gets_the_nearest_one(monkeypatch):
-    settings = dense_matcher.DensePreset((560, 570), None, "both")
-    with pytest.raises(ValueError, match=r"use \(560, 574\)"):
-        dense_matcher._checked(settings, "roma", 14)
+def test_a_coarse_size_that_is_no_multiple_of_14_gets_the_nearest_one():
+    with pytest.raises(ValueError, match=r"roma\.coarse_size = \(560, 570\): .* multiples of 14: use \(560, 574\)"):
+        RomaMatcher(device="cpu", weights="random", coarse_size=(560, 570))
 
 
 def test_weights_of_another_network_are_refused():

@@ -73,5 +73,5 @@ def test_the_same_seed_draws_the_same():
 
 
 def test_an_unknown_mode_is_refused():
-    with pytest.raises(ValueError, match="choose threshold, power, certainty or naive"):
+    with pytest.raises(ValueError, match="should be 'threshold', 'power', 'certainty' or 'naive'"):
         Sampling(mode="best")

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from ros2_densematch.matchers.base import Image, Matcher
-from ros2_densematch.matchers.common.pyramid import matcher as pyramid
 from ros2_densematch.matchers.registry import list_matchers
 from ros2_densematch.nn.condl import STRIDE
 
@@ -46,7 +45,7 @@ def identity_flow(rows: int, columns: int) -> Tensor:
 def dense(matcher: Any, patch: pytest.MonkeyPatch) -> None:
     from ros2_densematch.matchers.common.dense.network import ScaleOutput
 
-    rows, columns = matcher.settings.coarse_size
+    rows, columns = matcher.config.coarse_size
     flow, sure = identity_flow(rows, columns), torch.full((1, 1, rows, columns), 5.0)
     coarse = torch.full((1, 1, rows // 16, columns // 16), 5.0)
     outputs = {1: ScaleOutput(flow, sure, flow), 16: ScaleOutput(flow, coarse, flow)}
@@ -57,7 +56,7 @@ def dense(matcher: Any, patch: pytest.MonkeyPatch) -> None:
 def joint(matcher: Any, patch: pytest.MonkeyPatch) -> None:
     from ros2_densematch.matchers.roma_v2.network import Refined
 
-    flow = identity_flow(*matcher.settings.coarse_size)
+    flow = identity_flow(*matcher.config.coarse_size)
     outputs = {1: Refined(flow, torch.ones(1, 4, *flow.shape[2:]), flow)}
     patch.setattr(matcher.network, "refine", lambda *_: outputs)
 
@@ -71,10 +70,14 @@ def tiny(matcher: Any, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(matcher.network, "match", lambda *_: outputs)
 
 
+def configure(matcher: Any, patch: pytest.MonkeyPatch, **options: Any) -> None:
+    patch.setattr(matcher, "config", matcher.config.model_copy(update=options))
+
+
 def parametric(matcher: Any, patch: pytest.MonkeyPatch) -> None:
     from ros2_densematch.nn.transformations import identity
 
-    network = matcher._network
+    network = matcher.network
     for name in ("FeatureRegression", "FeatureRegression2"):
         head = getattr(network, name, None)
         if head is not None:
@@ -83,7 +86,7 @@ def parametric(matcher: Any, patch: pytest.MonkeyPatch) -> None:
 
 
 def consensus(matcher: Any, patch: pytest.MonkeyPatch) -> None:
-    network = matcher._network
+    network = matcher.network
     plain = network.features
 
     def features(image: Tensor) -> Any:
@@ -106,16 +109,16 @@ def cells(matcher: Any, patch: pytest.MonkeyPatch) -> None:
         height, width = image.shape[-2:]
         return {s: codes(32, height // (s or 16), width // (s or 16)) for s in (0, 16, 8, 4, 2, 1)}
 
-    patch.setitem(pyramid.PRESETS, matcher.preset, WORKING_PIXELS)
+    configure(matcher, patch, max_pixels=WORKING_PIXELS)
     patch.setattr(matcher, "draw_maps", maps)
     patch.setattr(matcher, "draw_first", lambda image: maps(image)[0])
 
 
 def sampled(matcher: Any, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(matcher, "_max_pixels", WORKING_PIXELS)
+    # subpixel aligns grey values, and these are of two pictures
+    configure(matcher, patch, max_pixels=WORKING_PIXELS, subpixel=False)
     patch.setattr(matcher, "draw", lambda image: codes(32, image.shape[-2] // 2, image.shape[-1] // 2))
     assert STRIDE == 2
-    patch.setattr(matcher, "_subpixel", False)  # which aligns grey values, and these are of two pictures
 
 
 def keypoints(matcher: Any, patch: pytest.MonkeyPatch) -> None:
@@ -127,9 +130,8 @@ def keypoints(matcher: Any, patch: pytest.MonkeyPatch) -> None:
         peaks[..., 3::7, 2::5] = 0.9
         return R2d2Output(codes(32, rows, columns), torch.ones_like(peaks), peaks)
 
-    patch.setattr(matcher, "_max_size", QUERY[0] // 2)
-    patch.setattr(matcher, "_least", (0.5, 0.5))
-    patch.setattr(matcher, "_network", network)
+    configure(matcher, patch, max_size=QUERY[0] // 2, least_reliability=0.5, least_repeatability=0.5)
+    patch.setattr(matcher, "network", network)
 
 
 ANALYTIC: dict[str, Install] = {

@@ -7,7 +7,7 @@ import pytest
 
 from ros2_densematch.geometry.correspondences import Correspondences, DenseWarp
 from ros2_densematch.matchers.prior import Prior
-from ros2_densematch.matchers.sift import SiftMatcher
+from ros2_densematch.matchers.sift.matcher import SiftMatcher
 
 POINTS = np.array([[10.0, 20.0], [300.0, 40.0], [50.0, 200.0], [333.25, 222.75]])
 SIZE = (400, 300)

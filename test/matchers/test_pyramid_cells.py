@@ -103,8 +103,8 @@ def test_maps_before_a_relu_keep_their_negative_values() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"backbone": "vgg16"}, r"unknown backbone 'vgg16' of dfm: choose one of vgg19, vgg19_bn"),
-        ({"ratio": 1.5}, r"the ratio of stride 1 must lie in \(0, 1\] or be -1, got 1\.5"),
+        ({"backbone": "vgg16"}, r"dfm\.backbone = 'vgg16': input should be 'vgg19' or 'vgg19_bn'"),
+        ({"ratio": 1.5}, r"dfm\.ratio = 1\.5: input should be less than or equal to 1"),
         ({"preset": "huge"}, r"unknown preset 'huge' of dfm"),
     ],
 )

@@ -198,7 +198,7 @@ def test_a_kept_keyframe_gives_what_two_new_encodings_give(small: RomaV2Matcher,
     monkeypatch.setattr(small.network, "layers", lambda image: calls.append(1) or plain(image))
     kept = [small.dense(keyframe, small.encode(b)) for _ in range(2)][1]
     assert len(calls) == 2, "one backbone pass per frame"
-    small._keeps_shares = False
+    monkeypatch.setattr(small, "config", small.config.model_copy(update={"keep_shares": False}))
     anew = small.dense(small.encode(a), small.encode(b))
     for first, second in zip(kept, anew, strict=True):
         assert torch.allclose(first.flow, second.flow, atol=1e-5)

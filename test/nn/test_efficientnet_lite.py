@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ros2_densematch.matchers.network import for_inference
 from ros2_densematch.nn.efficientnet_lite import (
     PYRAMID_CHANNELS,
     EfficientNetLite0,
-    fold_batch_norms,
     load_imagenet,
 )
 
@@ -60,7 +60,7 @@ def test_a_size_that_is_no_multiple_of_16_is_refused(network: EfficientNetLite0,
 
 def test_folding_batch_norms_changes_no_output(network: EfficientNetLite0) -> None:
     folded = copy.deepcopy(network)
-    fold_batch_norms(folded)
+    for_inference(folded)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     with torch.inference_mode():
         before, after = network(picture(64, 80)), folded(picture(64, 80))
@@ -70,9 +70,9 @@ def test_folding_batch_norms_changes_no_output(network: EfficientNetLite0) -> No
 
 
 def test_folding_twice_is_folding_once(network: EfficientNetLite0) -> None:
-    fold_batch_norms(network)
+    for_inference(network)
     state = {k: v.clone() for k, v in network.state_dict().items()}
-    fold_batch_norms(network)
+    for_inference(network)
     assert all(torch.equal(v, state[k]) for k, v in network.state_dict().items())
 
 

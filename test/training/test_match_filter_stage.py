@@ -54,7 +54,7 @@ def dataset(
     data: Path, folder: Path, *, seed: int = 0, count: int = 2, astray: float = 0.0, network: str = "0123abcdef"
 ) -> GraphDataset:
     return GraphDataset(
-        GcmMatcher(device="cpu", stages=frozenset({"refine", "grow"})),
+        GcmMatcher(device="cpu", filter=False, hypotheses=False),
         [(JudgedPhotos(HomographyPairs(data / "train_photos"), size=192), 1.0)],
         count,
         folder,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ros2_densematch.matchers.common.parametric.matcher import PRESETS, ParametricMatcher
-from ros2_densematch.matchers.common.parametric.network import HEADS, AlignmentNetwork, network_of
-from ros2_densematch.nn.feature_extraction import BACKBONES
+from ros2_densematch.matchers.cnngeometric.config import PRESETS, CnnGeometricConfig
+from ros2_densematch.matchers.common.parametric.matcher import ParametricMatcher
+from ros2_densematch.matchers.common.parametric.network import HEADS, AlignmentNetwork, network_for
+from ros2_densematch.matchers.network import State, Weights, load_network, read_weights
 from ros2_densematch.nn.transformations import kind_of
 from ros2_densematch.weights.store import read_checkpoint
 
@@ -26,58 +27,49 @@ class CnnGeometricMatcher(ParametricMatcher):
     """CNNGeometric; see `docs/matchers/cnngeometric.md`."""
 
     name = "cnngeometric"
+    PRESETS = PRESETS
+    config: CnnGeometricConfig
 
-    def __init__(
-        self,
-        *,
-        device: str = "auto",
-        preset: str = "base",
-        weights: str | None = None,
-        second_weights: str | None = None,
-        transformation: str | None = None,
-        backbone: str | None = None,
-    ) -> None:
-        """
-        Args:
-            device: "auto", "cpu", "cuda" or "cuda:N".
-            preset: one of `PRESETS`.
-            weights: None for fetched official checkpoints, "random", or a file: a published checkpoint or a safetensors
-                file with its keys, of one or two stages.
-            second_weights: a file with the second stage of a cascade, where `weights` holds the first alone.
-            transformation: one of `TRANSFORMATIONS`; None takes what the file holds, and a homography without one.
-            backbone: "vgg16" or "resnet101"; None takes what the file holds, and VGG-16 without one.
+    def _transformation(self) -> str | None:
+        chosen = self.config.transformation
+        return None if chosen == "auto" else chosen
 
-        Raises:
-            ValueError: unknown preset, device, transformation or backbone, or weights that hold something else.
-            FileNotFoundError: no such weights file, or a checkpoint was not fetched yet.
-        """
-        if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r} of {self.name}: choose one of {', '.join(PRESETS)}")
-        if transformation is not None and transformation not in TRANSFORMATIONS:
-            raise ValueError(f"unknown transformation {transformation!r}: choose one of {', '.join(TRANSFORMATIONS)}")
-        if backbone is not None and backbone not in BACKBONES:
-            raise ValueError(f"unknown backbone {backbone!r}: choose one of {', '.join(BACKBONES)}")
-        self.preset = preset
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            if weights == "random":
-                network = AlignmentNetwork(backbone or "vgg16", TRANSFORMATIONS[transformation or _DEFAULT])
-            else:
-                state = _state(weights, second_weights, transformation, backbone)
-                network = network_of(state)
-                _check(network, transformation, backbone)
-        super().__init__(network, device=device, iterations=PRESETS[preset])
+    def _backbone(self) -> str | None:
+        return None if self.config.backbone == "auto" else self.config.backbone
+
+    def _checkpoint(self) -> str:
+        return _checkpoints(self._transformation(), self._backbone())[0]
+
+    def _build(self, state: State | None) -> AlignmentNetwork:
+        if state is None:
+            transformation = TRANSFORMATIONS[self._transformation() or _DEFAULT]
+            return AlignmentNetwork(self._backbone() or "vgg16", transformation)
+        network = network_for(state)
+        _check(network, self._transformation(), self._backbone())
+        return network
+
+    def _loaded(self, weights: Weights) -> AlignmentNetwork:
+        """The network with its weights, which for two stages may be of two files."""
+        chosen = _checkpoints(self._transformation(), self._backbone())
+        second = self.config.second_weights or None
+        first = read_weights(chosen[0], weights)
+        if first is not None and (second is not None or (weights is None and len(chosen) == 2)):
+            weights = _joined(first[0], read_checkpoint(f"{_prefix(self._backbone())}_tps", second))
+        return load_network(self._build, chosen[0], weights)
 
 
-def _state(
-    weights: str | None, second_weights: str | None, transformation: str | None, backbone: str | None
-) -> dict[str, Tensor]:
+def _checkpoints(transformation: str | None, backbone: str | None) -> list[str]:
+    """Official checkpoints of the stages, each trained alone."""
     kinds = [kind_of(size) for size in TRANSFORMATIONS[transformation or _DEFAULT]]
-    prefix = "cnngeo_resnet101" if backbone == "resnet101" else "cnngeometric"
-    state = read_checkpoint(f"{prefix}_{kinds[0]}", weights)
-    if second_weights is None and (weights is not None or len(kinds) == 1):
-        return state
-    second = read_checkpoint(f"{prefix}_tps", second_weights)
+    return [f"{_prefix(backbone)}_{kind}" for kind in kinds]
+
+
+def _prefix(backbone: str | None) -> str:
+    return "cnngeo_resnet101" if backbone == "resnet101" else "cnngeometric"
+
+
+def _joined(state: State, second: State) -> dict[str, Tensor]:
+    """The state of a cascade from those of its two stages."""
     # both were trained on frozen features: where these differ, the second stage would read a language it never learnt
     for key, value in state.items():
         if key.startswith("FeatureExtraction.") and (key not in second or not torch.equal(second[key], value)):

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ros2_densematch.matchers.base import Image, Mask
+from ros2_densematch.matchers.encoding import Image, Mask
 
 FloatArray = NDArray[np.float64]
 
@@ -30,10 +30,21 @@ class WorkingImage(NamedTuple):
 
 
 def working_image(image: Image, mask: Mask | None, max_pixels: int) -> WorkingImage:
-    """The image in RGB, averaged over areas to at most `max_pixels` where it is larger, and its mask."""
+    """The image in RGB and at most `max_pixels` large, and its mask."""
+    height, width = image.shape[:2]
+    return rescaled(image, mask, min(1.0, (max_pixels / (height * width)) ** 0.5))
+
+
+def rescaled(image: Image, mask: Mask | None, factor: float) -> WorkingImage:
+    """The image in RGB, averaged over areas where it is made smaller, and its mask.
+
+    Args:
+        image: uint8, RGB (H, W, 3) or grey (H, W).
+        mask: bool (H, W), or None.
+        factor: of both sides, in (0, 1]; neither side becomes smaller than 16 pixels.
+    """
     rgb = to_rgb(image)
     height, width = rgb.shape[:2]
-    factor = min(1.0, (max_pixels / (height * width)) ** 0.5)
     if factor == 1.0:
         # a copy: it is read later, when the caller may have reused the memory
         return WorkingImage(np.array(rgb, order="C") if rgb is image else rgb, mask, np.ones(2))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import cv2
 import numpy as np
@@ -13,26 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
+from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
 from ros2_densematch.matchers.common.nearest_neighbours import mutual_nearest_neighbours
 from ros2_densematch.matchers.common.precision import original_precision
 from ros2_densematch.matchers.common.working_image import to_original, working_image
 from ros2_densematch.matchers.condl.alignment import align, align_grey, interpolate
-from ros2_densematch.nn.batch_norm import fold_batch_norms
+from ros2_densematch.matchers.condl.config import PRESETS, CondlConfig
+from ros2_densematch.matchers.network import NetworkMatcher, State
+from ros2_densematch.matchers.result import best_first, usable
 from ros2_densematch.nn.condl import MULTIPLE, CondlNetwork
-from ros2_densematch.nn.device import choose_device
 from ros2_densematch.nn.resnet import imagenet_normalise
-from ros2_densematch.weights.catalogue import path_of
-from ros2_densematch.weights.loading import load_exactly, read_state
 
-# preset -> (pixels of the working image, grid step in working pixels)
-PRESETS = {
-    "turbo": (80_000, 8.0),
-    "fast": (160_000, 4.0),
-    "base": (320_000, 4.0),
-    "precise": (640_000, 2.0),
-}
 _KEYPOINTS = 4096
 # Where all grey values within so many working pixels lie so close together there is nothing to tell places apart. They
 # are averages over so many pixels squared, or the noise of a camera would do.
@@ -66,68 +56,27 @@ class CondlEncoding:
         return to_original(xy.double().cpu().numpy(), self.scale)
 
 
-class CondlMatcher(Matcher):
+class CondlMatcher(NetworkMatcher):
     """Dense descriptors and exact mutual nearest neighbours; see `docs/matchers/condl.md`."""
 
     name = "condl"
+    PRESETS = PRESETS
+    channels_last = False
+    config: CondlConfig
+    network: CondlNetwork
 
-    def __init__(
-        self,
-        *,
-        device: str = "auto",
-        preset: str = "base",
-        weights: str | None = None,
-        step: float | None = None,
-        detector: Literal["grid", "sift"] = "grid",
-        least_similarity: float = 0.0,
-        subpixel: bool = True,
-    ) -> None:
-        """
-        Args:
-            device: "auto", "cpu", "cuda" or "cuda:N".
-            preset: one of `PRESETS`.
-            weights: None for the shipped file, "random", or a safetensors file of `densematch train`.
-            step: distance of the samples in working pixels, any number from 0.5; None takes the preset's.
-            detector: "grid" samples everywhere, "sift" at OpenCV's SIFT key points (4096 at most).
-            least_similarity: matches with a smaller cosine are dropped.
-            subpixel: move the query's place of each match to where the descriptors, and then the grey values, agree
-                best; False leaves it on its sample, as in the paper.
+    def _checkpoint(self) -> str:
+        return "condl"
 
-        Raises:
-            ValueError: unknown preset, detector or device, an impossible step or similarity, or another network.
-            FileNotFoundError: no such weights file.
-        """
-        if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r} of condl: choose one of {', '.join(PRESETS)}")
-        if detector not in ("grid", "sift"):
-            raise ValueError(f"unknown detector {detector!r} of condl: choose grid or sift")
-        if step is not None and not 0.5 <= step <= 256:
-            raise ValueError(f"step must lie in 0.5..256 pixels, got {step}")
-        if not -1.0 <= least_similarity < 1.0:
-            raise ValueError(f"least_similarity must lie in [-1, 1), got {least_similarity}")
-        self.preset = preset
-        self._max_pixels, preset_step = PRESETS[preset]
-        self._step = preset_step if step is None else float(step)
-        self._detector = detector
-        self._least = least_similarity
-        self._subpixel = subpixel
-        self.device = str(choose_device(device))
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            self._network = CondlNetwork()
-        if weights != "random":
-            path = path_of("condl") if weights is None else Path(weights)
-            load_exactly(self._network, read_state(path), path)
-        self._network.eval().requires_grad_(False)
-        fold_batch_norms(self._network)
-        self._network.to(self.device)
+    def _build(self, state: State | None) -> CondlNetwork:
+        return CondlNetwork()
 
     @torch.inference_mode()
     def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> CondlEncoding:
-        rgb, allowed, scale = working_image(image, mask, self._max_pixels)
+        rgb, allowed, scale = working_image(image, mask, self.config.max_pixels)
         height, width = rgb.shape[:2]
-        if self._detector == "grid":
-            xy = grid_points(width, height, self._step)
+        if self.config.detector == "grid":
+            xy = grid_points(width, height, self.config.step)
         else:
             points = cv2.SIFT.create(_KEYPOINTS).detect(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), None)
             xy = torch.tensor([p.pt for p in points], dtype=torch.float32).view(-1, 2)
@@ -140,39 +89,28 @@ class CondlMatcher(Matcher):
         padded = functional.pad(imagenet_normalise(tensor), (0, -width % MULTIPLE, 0, -height % MULTIPLE))
         drawn = self.draw(padded)[0].permute(1, 2, 0)
         descriptors = interpolate(drawn, xy)
-        if not self._subpixel:
-            return CondlEncoding(xy, descriptors, None, None, scale, self._step)
+        if not self.config.subpixel:
+            return CondlEncoding(xy, descriptors, None, None, scale, self.config.step)
         grey = torch.from_numpy(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32)).to(self.device)
-        return CondlEncoding(xy, descriptors, drawn.half(), grey, scale, self._step)
+        return CondlEncoding(xy, descriptors, drawn.half(), grey, scale, self.config.step)
 
     def draw(self, image: Tensor) -> Tensor:
         """Unit descriptors (1, 128, H / 2, W / 2) of a float image (1, 3, H, W), ImageNet-normalised, even sides."""
-        descriptors: Tensor = self._network(image)
+        descriptors: Tensor = self.network(image)
         return descriptors
 
     @torch.inference_mode()
-    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> Correspondences:
+    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> RawMatches:
         a, b = cast(CondlEncoding, reference.data), cast(CondlEncoding, query.data)
         mutual = mutual_nearest_neighbours(a.descriptors, b.descriptors)
         xy0, xy1 = a.to_original(a.xy[mutual.first]), b.to_original(b.xy[mutual.second])
-        # a mask that was resized may differ from the original one at its rim
-        keep = reference.allows(xy0) & query.allows(xy1)
         similarity = mutual.similarity.cpu().numpy()
-        keep &= similarity > self._least
-        order = np.flatnonzero(keep)
-        order = order[np.argsort(-similarity[order], kind="stable")]
-        overlap = float(np.clip(similarity[order], 0, 1).sum()) / max(1, min(len(a.xy), len(b.xy)))
-        chosen = order if max_matches is None else order[:max_matches]
-        xy1, precision = self._place(a, b, query, mutual.first[chosen], mutual.second[chosen])
-        return Correspondences(
-            xy0[chosen].astype(np.float32),
-            xy1.astype(np.float32),
-            np.clip(similarity[chosen], 0, 1).astype(np.float32),
-            min(1.0, overlap),
-            reference.size,
-            query.size,
-            precision.astype(np.float32),
-        )
+        # a mask that was resized may differ from the original one at its rim
+        kept = np.flatnonzero(usable(reference, query, xy0, xy1) & (similarity > self.config.least_similarity))
+        # placing a match costs: only those that are wanted
+        chosen = kept[best_first(similarity[kept], max_matches)]
+        placed, precision = self._place(a, b, query, mutual.first[chosen], mutual.second[chosen])
+        return RawMatches(xy0[chosen], placed, similarity[chosen], precision, seen=(xy0[kept], xy1[kept]))
 
     def _place(
         self, a: CondlEncoding, b: CondlEncoding, query: Encoding, first: Tensor, second: Tensor

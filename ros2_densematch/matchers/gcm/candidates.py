@@ -13,16 +13,11 @@ from torch import Tensor
 from ros2_densematch.matchers.common.local_affine import LocalAffine, estimate_local_affine
 from ros2_densematch.matchers.common.nearest_neighbours import mutual_with_margin
 from ros2_densematch.matchers.common.patch_alignment import refine
+from ros2_densematch.matchers.gcm.config import GcmConfig
 from ros2_densematch.matchers.gcm.encoding import GcmEncoding
 
 FloatArray = NDArray[np.float64]
 
-# A refined match whose patches correlate less than this is dropped at once: of such matches hardly any is right, and
-# they would spoil the local maps of their neighbours.
-SEED_CORRELATION = 0.6
-# A match is confirmed when its neighbours place it within this many pixels and more than this share of them agree.
-_CONFIRMED_RESIDUAL = 6.0
-_CONFIRMED_SUPPORT = 0.25
 # fewer matches say nothing about one another
 LEAST_SEEDS = 8
 # more than elsewhere, because many coarse matches are wrong
@@ -85,10 +80,10 @@ class Coarse:
     supported: int
 
 
-def coarse_matches(reference: GcmEncoding, query: GcmEncoding, *, similarity: float) -> Coarse:
-    """Mutual nearest neighbours of key points with a cosine above `similarity`, and their local affine maps."""
+def coarse_matches(reference: GcmEncoding, query: GcmEncoding, config: GcmConfig) -> Coarse:
+    """Mutual nearest neighbours of key points that are alike enough, and their local affine maps."""
     mutual = mutual_with_margin(reference.keypoint_descriptors, query.keypoint_descriptors)
-    good = mutual.similarity > similarity
+    good = mutual.similarity > config.similarity_threshold
     x0 = array(reference.keypoints[mutual.first[good]])
     x1 = array(query.keypoints[mutual.second[good]])
     local = estimate_local_affine(x0, x1, neighbours=_COARSE_NEIGHBOURS)
@@ -98,18 +93,16 @@ def coarse_matches(reference: GcmEncoding, query: GcmEncoding, *, similarity: fl
         local.linear,
         array(mutual.similarity[good]),
         array(mutual.margin[good]),
-        int(confirmed(local).sum()) if len(x0) > LEAST_SEEDS else 0,
+        int(confirmed(local, config).sum()) if len(x0) > LEAST_SEEDS else 0,
     )
 
 
-def confirmed(local: LocalAffine) -> NDArray[np.bool_]:
+def confirmed(local: LocalAffine, config: GcmConfig) -> NDArray[np.bool_]:
     """Which matches (N,) their neighbours confirm."""
-    return local.confirmed(residual=_CONFIRMED_RESIDUAL, support=_CONFIRMED_SUPPORT)
+    return local.confirmed(residual=config.confirmed_residual, support=config.confirmed_support)
 
 
-def refine_coarse(
-    reference: GcmEncoding, query: GcmEncoding, coarse: Coarse, *, radius: int, iterations: int
-) -> Candidates:
+def refine_coarse(reference: GcmEncoding, query: GcmEncoding, coarse: Coarse, config: GcmConfig) -> Candidates:
     """Aligns the coarse matches below the pixel and drops those whose patches disagree."""
     if len(coarse.reference_xy) == 0:
         return Candidates.empty()
@@ -121,8 +114,8 @@ def refine_coarse(
         tensor(coarse.reference_xy),
         tensor(coarse.query_xy),
         tensor(coarse.linear),
-        radius=radius,
-        iterations=iterations,
+        radius=config.radius,
+        iterations=config.iterations if config.refinement else 0,
     )
     query_xy = array(refined.query_xy)
     correlation = array(refined.correlation)
@@ -137,7 +130,7 @@ def refine_coarse(
         np.linalg.norm(query_xy - coarse.query_xy, axis=1),
         np.zeros(len(query_xy), np.bool_),
     )
-    return candidates.select((correlation > SEED_CORRELATION) & within)
+    return candidates.select((correlation > config.seed_correlation) & within)
 
 
 def inside(xy: FloatArray, size: tuple[int, int]) -> NDArray[np.bool_]:

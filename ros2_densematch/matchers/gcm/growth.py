@@ -15,28 +15,25 @@ from torch import Tensor
 from ros2_densematch.matchers.common.local_affine import LocalAffine, estimate_local_affine
 from ros2_densematch.matchers.common.patch_alignment import refine
 from ros2_densematch.matchers.gcm.candidates import LEAST_SEEDS, Candidates, array, confirmed, inside, tensors_like
+from ros2_densematch.matchers.gcm.config import GcmConfig
 from ros2_densematch.matchers.gcm.encoding import CELL, GcmEncoding
 from ros2_densematch.matchers.gcm.network import DESCRIPTOR_STRIDE
 
 FloatArray = NDArray[np.float64]
 
-# a grown match whose patches correlate less than this is dropped, and nothing grows from it
-_GROWN_CORRELATION = 0.6
 
-
-def grow(
-    reference: GcmEncoding, query: GcmEncoding, seeds: Candidates, *, radius: int, iterations: int, rounds: int
-) -> Candidates:
+def grow(reference: GcmEncoding, query: GcmEncoding, seeds: Candidates, config: GcmConfig) -> Candidates:
     """Seeds and what grows from them into free cells of the reference image."""
     everything = seeds
+    iterations = min(config.iterations, config.growth_iterations) if config.refinement else 0
     free = ~np.isnan(reference.anchors[..., 0])
     rows, columns = free.shape
     tensor = tensors_like(reference)
-    for _ in range(rounds):
+    for _ in range(config.growth_rounds):
         if len(everything) < LEAST_SEEDS:
             break
         local = estimate_local_affine(everything.reference_xy, everything.query_xy)
-        trusted = everything.select(confirmed(local))
+        trusted = everything.select(confirmed(local, config))
         if len(trusted) < LEAST_SEEDS:
             break
         cell = (trusted.reference_xy // CELL).astype(int)
@@ -55,7 +52,13 @@ def grow(
             tensor(local.predicted[within]),
         )
         refined = refine(
-            reference.grey, query.grey, tensor(at), start, tensor(linear), radius=radius, iterations=iterations
+            reference.grey,
+            query.grey,
+            tensor(at),
+            start,
+            tensor(linear),
+            radius=config.growth_radius,
+            iterations=iterations,
         )
         correlation = array(refined.correlation)
         grown = Candidates(
@@ -68,7 +71,7 @@ def grow(
             array(refined.information),
             np.linalg.norm(array(refined.query_xy) - local.predicted[within], axis=1),
             np.ones(len(at), np.bool_),
-        ).select((correlation > _GROWN_CORRELATION) & inside(array(refined.query_xy), query.size))
+        ).select((correlation > config.grown_correlation) & inside(array(refined.query_xy), query.size))
         if query.allowed is not None and len(grown):
             place = np.round(grown.query_xy).astype(int)
             grown = grown.select(query.allowed[place[:, 1], place[:, 0]])

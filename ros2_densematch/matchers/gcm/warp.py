@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.geometry.correspondences import DenseWarp
-from ros2_densematch.matchers.base import Mask
 from ros2_densematch.matchers.common.local_affine import estimate_local_affine, nearest_matches
 from ros2_densematch.matchers.gcm.encoding import CELL
 
@@ -77,29 +76,4 @@ def dense_warp(
     full = np.asarray(cv2.remap(layers, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
     xy = np.ascontiguousarray(full[..., :2])
     sure = np.ascontiguousarray(full[..., 2])
-    outside = (xy < -0.5).any(2) | (xy[..., 0] > query_size[0] - 0.5) | (xy[..., 1] > query_size[1] - 0.5)
-    sure[outside] = 0.0
     return DenseWarp(xy, sure, reference_size, query_size)
-
-
-def hide_masked(warp: DenseWarp, reference: Mask | None, query: Mask | None) -> None:
-    """Takes the certainty from masked reference pixels and from those that lead to a masked query pixel, in place.
-
-    Args:
-        warp: of the size of the reference image.
-        reference: bool (H0, W0), True where pixels may be matched, or None for everywhere.
-        query: bool (H1, W1), or None.
-    """
-    if reference is not None:
-        warp.certainty[~reference] = 0.0
-    if query is not None:
-        sure = warp.certainty > 0
-        x, y = np.floor(warp.xy[sure] + 0.5).astype(np.intp).T
-        width, height = warp.query_size
-        warp.certainty[sure] *= query[y.clip(0, height - 1), x.clip(0, width - 1)]
-
-
-def overlap(warp: DenseWarp, reference: Mask | None) -> float:
-    """Mean certainty of the pixels that may be matched, in [0, 1]; 0 where there are none."""
-    certainty = warp.certainty if reference is None else warp.certainty[reference]
-    return float(certainty.mean()) if certainty.size else 0.0

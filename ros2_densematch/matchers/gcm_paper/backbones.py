@@ -9,17 +9,14 @@ descriptor, averaged over the cells, where they are absent (Swin has no stride 2
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ros2_densematch.matchers.gcm_paper.adapters import STRIDES, FeatureFunction, timm_backbone, torchvision_backbone
+from ros2_densematch.matchers.network import Weights, load_network
 from ros2_densematch.nn.resnet import ResNet
 from ros2_densematch.nn.vgg_maps import VggMaps
-from ros2_densematch.weights.loading import load_exactly
-from ros2_densematch.weights.store import read_checkpoint
 
 # stride -> module of VGG-19; 0 is the map for the first homography
 VGG_TAPS = {2: 7, 4: 12, 8: 21, 16: 30, 0: 32}
@@ -103,11 +100,14 @@ def complete(maps: Mapping[int, Tensor], descriptor: Tensor, image: Tensor) -> d
 
 
 def _built_in(name: str, weights: str | None) -> FeatureFunction:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        module = _new(name)
-    if weights != "random":
-        load_exactly(module, _state(name, module, weights), Path(weights or name))
+    chosen: Weights = weights
+    if name == "efficientnet_lite0" and weights is None:
+        from ros2_densematch.weights.packages import efficientnet_lite0_state
+
+        # deeper blocks and the classifier are left out
+        wanted = _new(name).state_dict()
+        chosen = {key: value for key, value in efficientnet_lite0_state().items() if key in wanted}
+    module = load_network(lambda _: _new(name), _checkpoint(name), chosen)
     module.eval().requires_grad_(False)
     if name == "dinov2":
         return DinoMaps(module)
@@ -136,15 +136,6 @@ def _new(name: str) -> nn.Module:
     from ros2_densematch.nn.dinov2 import Dinov2
 
     return Dinov2()
-
-
-def _state(name: str, module: nn.Module, weights: str | None) -> dict[str, Tensor]:
-    if name == "efficientnet_lite0" and weights is None:
-        from ros2_densematch.weights.packages import efficientnet_lite0_state
-
-        # deeper blocks and the classifier are left out
-        return {key: value for key, value in efficientnet_lite0_state().items() if key in module.state_dict()}
-    return read_checkpoint(_checkpoint(name), weights)
 
 
 def _checkpoint(name: str) -> str:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeAlias
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ros2_densematch.matchers.network import load_network
 from ros2_densematch.nn.condl import CondlNetwork
 from ros2_densematch.nn.r2d2 import R2d2Network, Variant
-from ros2_densematch.weights.catalogue import path_of
-from ros2_densematch.weights.loading import load_exactly, read_state
-from ros2_densematch.weights.store import read_checkpoint
 
 DescriptorFunction: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -46,11 +42,7 @@ def build_descriptor(descriptor: str | DescriptorFunction, weights: str | None) 
     if descriptor == "condl":
         return _condl(weights)
     variant, checkpoint = _R2D2[descriptor]
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        network = R2d2Network(variant)
-    if weights != "random":
-        load_exactly(network, read_checkpoint(checkpoint, weights), Path(weights or checkpoint))
+    network = load_network(lambda _: R2d2Network(variant), checkpoint, weights)
     network.eval().requires_grad_(False)
 
     def describe(image: Tensor) -> Tensor:
@@ -65,12 +57,7 @@ def official_descriptor(descriptor: str | DescriptorFunction) -> list[str]:
 
 
 def _condl(weights: str | None) -> DescriptorFunction:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        network = CondlNetwork()
-    if weights != "random":
-        path = path_of("condl") if weights is None else Path(weights)
-        load_exactly(network, read_state(path), path)
+    network = load_network(lambda _: CondlNetwork(), "condl", weights)
     network.eval().requires_grad_(False)
 
     def describe(image: Tensor) -> Tensor:

@@ -5,76 +5,69 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from torch import Tensor, nn
 
 from ros2_densematch.matchers.common.pyramid.matcher import COARSEST, FIRST, PyramidMatcher
 from ros2_densematch.matchers.gcm_paper.adapters import FeatureFunction
 from ros2_densematch.matchers.gcm_paper.backbones import build_backbone, complete, official_backbone
+from ros2_densematch.matchers.gcm_paper.config import PRESETS, GcmPaperConfig
 from ros2_densematch.matchers.gcm_paper.descriptors import DescriptorFunction, build_descriptor, official_descriptor
-from ros2_densematch.nn.device import choose_device
+from ros2_densematch.matchers.network import State, Weights
 from ros2_densematch.weights.store import require
-
-# "Flexible hierarchical refinement": nothing is decided before the last step
-FLEXIBLE = 1.0
 
 
 class GcmPaperMatcher(PyramidMatcher):
     """GCM's released pipeline; see `docs/matchers/gcm_paper.md`."""
 
     name = "gcm_paper"
+    PRESETS = PRESETS
+    config: GcmPaperConfig
+    network: tuple[FeatureFunction, DescriptorFunction]
 
-    def __init__(
-        self,
-        *,
-        device: str = "auto",
-        preset: str = "base",
-        weights: str | None = None,
-        backbone: str | FeatureFunction = "vgg19",
-        backbone_weights: str | None = None,
-        descriptor: str | DescriptorFunction = "student",
-        two_stage: bool = True,
-        ratio: float = FLEXIBLE,
-        fine_ratio: float = 0.95,
-    ) -> None:
-        """
-        Args:
-            device: "auto", "cpu", "cuda" or "cuda:N".
-            preset: "turbo", "fast", "base" or "precise": how large the working image may be.
-            weights: of the patch descriptor: None for the published file, "random" (for the backbone too), or a file.
-            backbone: a name of `backbones.BUILT_IN`, "timm:NAME", "torchvision:NAME", or a function of the protocol.
-            backbone_weights: "published", "random", or a file; None takes the published ones, and random ones where
-                `weights` is "random".
-            descriptor: a name of `descriptors.BUILT_IN`, or a function.
-            two_stage: warp the query by a first homography.
-            ratio: threshold of the steps down to stride 2; 1 leaves the decision to the last step.
-            fine_ratio: threshold of the last step; the paper's 0.95 gives many matches, 0.6 few and better ones.
+    def _checkpoint(self) -> str:
+        return "gcm_student"
 
-        Raises:
-            ValueError: unknown preset, backbone, descriptor or device, or weights of another network.
-            FileNotFoundError: weights were not fetched; the message names licence and command.
-        """
-        ratios = {**dict.fromkeys((FIRST, 16, 8, 4, 2), ratio), 1: fine_ratio}
-        super().__init__(preset=preset, two_stage=two_stage, ratios=ratios)
-        self.device = str(choose_device(device))
-        chosen = backbone_weights or ("random" if weights == "random" else "published")
+    def _build(self, state: State | None) -> Any:
+        raise NotImplementedError("two parts are loaded: see _loaded")
+
+    def _loaded(self, weights: Weights) -> tuple[FeatureFunction, DescriptorFunction]:
+        """Backbone and descriptor; `weights` are the descriptor's, and "random" is for both."""
+        if not (weights is None or isinstance(weights, (str, Path))):
+            raise ValueError(f"weights of {self.name} must be a file or 'random', got {type(weights).__name__}")
+        backbone, descriptor = self.config.backbone, self.config.descriptor
+        chosen = self.config.backbone_weights or ("random" if weights == "random" else "published")
         # one error for all that was not fetched
         wanted = official_backbone(backbone) if chosen == "published" else []
         require(wanted + (official_descriptor(descriptor) if weights is None else []))
-        self._backbone = build_backbone(backbone, None if chosen == "published" else chosen)
-        if isinstance(self._backbone, nn.Module):
-            self._backbone.to(self.device)
-        self._descriptor = build_descriptor(descriptor, weights)
+        return (
+            build_backbone(backbone, None if chosen == "published" else chosen),
+            build_descriptor(descriptor, None if weights is None else str(weights)),
+        )
+
+    def _ready(self, network: tuple[FeatureFunction, DescriptorFunction]) -> tuple[FeatureFunction, DescriptorFunction]:
+        for part in network:
+            if isinstance(part, nn.Module):
+                part.to(self.device)
+        return network
+
+    @property
+    def ratios(self) -> dict[int, float]:
+        """As of `PyramidMatcher.ratios`; by default only the last step decides ("flexible hierarchical refinement")."""
+        return {**dict.fromkeys((FIRST, 16, 8, 4, 2), self.config.ratio), 1: self.config.fine_ratio}
 
     def draw_maps(self, image: Tensor) -> dict[int, Tensor]:
         """As of `PyramidMatcher.draw_maps`."""
-        finest = self._descriptor(image)
-        maps = complete(self._backbone(image), finest, image)
+        finest = self.network[1](image)
+        maps = complete(self.network[0](image), finest, image)
         maps[1] = finest
         maps.setdefault(FIRST, maps[COARSEST])
         return maps
 
     def draw_first(self, image: Tensor) -> Tensor:
         """As of `PyramidMatcher.draw_first`: without the patch descriptor, which is most of the work."""
-        maps = self._backbone(image)
+        maps = self.network[0](image)
         first = maps.get(FIRST, maps.get(COARSEST))
         return super().draw_first(image) if first is None else first

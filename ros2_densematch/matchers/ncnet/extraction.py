@@ -56,25 +56,6 @@ def centred(cell: Tensor, count: int) -> Tensor:
     return torch.linspace(-1, 1, count, device=cell.device)[cell]
 
 
-def mutual_share(correlation: Tensor, allowed_a: Tensor | None = None, allowed_b: Tensor | None = None) -> float:
-    """Share of the cells of A whose best cell of B has them as its best, in [0, 1].
-
-    Args:
-        correlation: (hA, wA, hB, wB).
-        allowed_a: bool (hA, wA), cells that count, or None for all; there is one at least.
-        allowed_b: bool (hB, wB), likewise.
-    """
-    h_a, w_a, h_b, w_b = correlation.shape
-    flat = correlation.reshape(h_a * w_a, h_b * w_b)
-    (best, to_b), to_a = flat.max(1), flat.argmax(0)
-    own = torch.arange(len(to_b), device=to_b.device)
-    # a cell that nothing speaks for is nobody's partner
-    mutual = (to_a[to_b] == own) & (best > 0)
-    if allowed_b is not None:
-        mutual &= allowed_b.flatten()[to_b]
-    return float((mutual if allowed_a is None else mutual[allowed_a.flatten()]).double().mean())
-
-
 def weak_score(correlation: Tensor) -> Tensor:
     """The mean matching score of pairs: what weak supervision raises for pairs that match (thesis, section 5.3.6).
 

@@ -11,11 +11,7 @@ import torch
 from torch import Tensor
 
 from ros2_densematch.matchers.common.dense.result import DenseResult
-from ros2_densematch.matchers.common.dense.sampling import Sampling
 from ros2_densematch.nn.grid import cell_centres, sample
-
-# exact density, chances proportional to the certainty
-PUBLISHED = Sampling(mode="certainty")
 
 
 @dataclass(frozen=True)

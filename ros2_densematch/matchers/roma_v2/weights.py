@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ros2_densematch.matchers.network import for_inference, seeded
 from ros2_densematch.matchers.roma_v2.network import SIZES, VERSIONS, RomaV2Network
-from ros2_densematch.nn.batch_norm import fold_batch_norms
 from ros2_densematch.nn.dinov3 import Dinov3
 from ros2_densematch.weights.mapped import MappedState, held, load_mapped, open_mapped
 from ros2_densematch.weights.official import OFFICIAL, official
@@ -52,8 +52,7 @@ def load_network(weights: Weights, version: str | None, dtype: torch.dtype) -> R
             return dtype if key.startswith(_CONVERTED) and not _exact(key) else torch.float32
 
         load_mapped(network, state, prune=network.drop_unused, dtype_of=dtype_of)
-    network.eval().requires_grad_(False)
-    fold_batch_norms(network)
+    for_inference(network)
     network.prepare_refiners()
     network.set_precision(dtype)
     return network
@@ -97,7 +96,5 @@ def _exact(key: str) -> bool:
 
 
 def _random(version: str) -> RomaV2Network:
-    # a generator of its own: building a matcher must not disturb the caller's random numbers
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
+    with seeded():
         return RomaV2Network(version=version, size=replace(SIZES["published"], depth=Dinov3.USED))

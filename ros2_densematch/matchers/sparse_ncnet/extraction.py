@@ -36,32 +36,6 @@ def _best_of_each(group: Tensor, score: Tensor) -> Tensor:
     return order[first]
 
 
-def mutual_share(
-    correlation: SparseCorrelation, allowed_a: Tensor | None = None, allowed_b: Tensor | None = None
-) -> float:
-    """Share of the cells of A whose best entry is also the best of its cell of B, in [0, 1].
-
-    Args:
-        correlation: filtered.
-        allowed_a: bool (hA, wA), cells that count, or None for all; there is one at least.
-        allowed_b: bool (hB, wB), likewise.
-    """
-    places, score = correlation.places(), correlation.values[:, 0]
-    best = []
-    for rows, columns in ((places[:, :2], correlation.sides[1]), (places[:, 2:], correlation.sides[3])):
-        mark = torch.zeros_like(score, dtype=torch.bool)
-        mark[_best_of_each(rows[:, 0] * columns + rows[:, 1], score)] = True
-        best.append(mark)
-    mutual = best[0] & best[1] & (score > 0)
-    total = correlation.sides[0] * correlation.sides[1]
-    if allowed_a is not None:
-        mutual &= allowed_a[places[:, 0], places[:, 1]]
-        total = int(allowed_a.sum())
-    if allowed_b is not None:
-        mutual &= allowed_b[places[:, 2], places[:, 3]]
-    return float(mutual.sum()) / max(1, total)
-
-
 def weak_score(correlation: SparseCorrelation) -> Tensor:
     """The mean matching score of one pair: what weak supervision raises for a pair that matches.
 

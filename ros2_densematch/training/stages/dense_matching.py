@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from ros2_densematch.matchers.common.dense.network import DenseNetwork
-from ros2_densematch.matchers.common.dense.weights import load_part
 from ros2_densematch.matchers.dkm.network import DkmNetwork
+from ros2_densematch.matchers.network import load_network
 from ros2_densematch.matchers.roma.network import RomaNetwork
 from ros2_densematch.nn.dinov2 import Dinov2
 from ros2_densematch.nn.resnet import imagenet_normalise
@@ -110,7 +110,9 @@ def _network(config: DenseMatchingConfig) -> DenseNetwork:
         if starts_anew:
             _load_encoder(network.get_submodule("encoder.net"), config.encoder_weights, {})
         return network
-    network = RomaNetwork(dinov2=load_part(Dinov2, "dinov2_vitl14", str(config.dinov2_weights)))
+    network = RomaNetwork(
+        dinov2=load_network(lambda _: Dinov2(), "dinov2_vitl14", str(config.dinov2_weights), lean=True)
+    )
     if starts_anew:
         _load_encoder(network.get_submodule("encoder.cnn"), config.encoder_weights, {"layers": "features"})
     return network

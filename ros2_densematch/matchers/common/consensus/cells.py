@@ -1,4 +1,4 @@
-"""Cells of feature maps: their images, where they lie in pixels, matches between them, and the final list."""
+"""Cells of feature maps: their images, where they lie in pixels, and matches between them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.matchers.base import Encoding, Image
 from ros2_densematch.matchers.common.working_image import to_tensor
+from ros2_densematch.matchers.encoding import Image
 from ros2_densematch.nn.resnet import imagenet_normalise
 
 FloatArray = NDArray[np.float64]
@@ -92,7 +91,9 @@ def edge_based(cells: Tensor, counts: tuple[int, int] | list[int]) -> Tensor:
 
 def edge_to_pixels(position: Tensor, size: tuple[int, int]) -> FloatArray:
     """(x, y) in [0, 1] to pixels of an image of (width, height)."""
-    return np.asarray(position.cpu().numpy() * np.array(size) - 0.5, np.float64)
+    # a cell's centre may lie half a pixel beyond the rim where the image was enlarged
+    pixels: FloatArray = position.cpu().numpy() * np.array(size) - 0.5
+    return np.clip(pixels, -0.5, np.array(size) - 0.5)
 
 
 def corner_pixels(cells: Tensor, counts: tuple[int, int] | list[int], size: tuple[int, int]) -> FloatArray:
@@ -100,32 +101,3 @@ def corner_pixels(cells: Tensor, counts: tuple[int, int] | list[int], size: tupl
     rows, columns = counts
     scale = np.array([(size[0] - 1) / max(1, columns - 1), (size[1] - 1) / max(1, rows - 1)])
     return np.asarray(cells.flip(1).cpu().numpy() * scale, np.float64)
-
-
-def correspondences(
-    reference: Encoding,
-    query: Encoding,
-    reference_xy: FloatArray,
-    query_xy: FloatArray,
-    score: FloatArray,
-    overlap: float,
-    max_matches: int | None,
-) -> Correspondences:
-    """The final list: inside both images, not masked, best first."""
-    pair = []
-    for xy, size in ((reference_xy, reference.size), (query_xy, query.size)):
-        # a cell's centre may lie half a pixel beyond the rim where the image was enlarged
-        pair.append(np.clip(xy, -0.5, np.array(size) - 0.5).astype(np.float32))
-    kept = reference.allows(pair[0]) & query.allows(pair[1])
-    order = np.flatnonzero(kept)[np.argsort(-score[kept], kind="stable")]
-    share = overlap if len(order) else 0.0
-    if max_matches is not None:
-        order = order[:max_matches]
-    return Correspondences(
-        pair[0][order],
-        pair[1][order],
-        np.clip(score[order], 0.0, 1.0).astype(np.float32),
-        share,
-        reference.size,
-        query.size,
-    )

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ros2_densematch.geometry.correspondences import Correspondences, DenseWarp
-from ros2_densematch.matchers.base import Matcher
+from ros2_densematch.matchers.base import Matcher, RawMatches
 from ros2_densematch.matchers.common.dense.precision import precision_at, upper_triangle, warp_precision
 from ros2_densematch.matchers.common.dense.result import DenseResult, hide_masked, to_normalised, to_pixels
 from ros2_densematch.matchers.encoding import Encoding
@@ -129,7 +129,7 @@ class GuidedDense(Matcher):
 
     def _match_guided(
         self, reference: Encoding, query: Encoding, prior: Prior, *, max_matches: int | None, seed: int
-    ) -> Correspondences:
+    ) -> RawMatches | Correspondences:
         found = self._guided(reference, query, prior)
         if found is None:
             return self._match(reference, query, max_matches=max_matches, seed=seed)
@@ -139,9 +139,7 @@ class GuidedDense(Matcher):
         spoken_for = _enlarged(covered, (inside.shape[0], inside.shape[1])).to(inside.device)
         certainty = (hidden.certainty.float() * inside * spoken_for).cpu()
         precision = None if hidden.precision is None else hidden.precision.float().cpu()
-        return _at_points(
-            DenseResult(hidden.flow.float().cpu(), certainty, False, precision), reference, query, prior, max_matches
-        )
+        return _at_points(DenseResult(hidden.flow.float().cpu(), certainty, False, precision), reference, query, prior)
 
     def _guide_points(self, encoding: Encoding) -> NDArray[np.float32]:
         cells = cell_centres(_GUIDE_SIDE, _GUIDE_SIDE).flatten(1).T.numpy()
@@ -154,19 +152,14 @@ def _enlarged(covered: Tensor, size: tuple[int, int]) -> Tensor:
     return wide[0, 0] > 0
 
 
-def _at_points(
-    result: DenseResult, reference: Encoding, query: Encoding, prior: Prior, max_matches: int | None
-) -> Correspondences:
+def _at_points(result: DenseResult, reference: Encoding, query: Encoding, prior: Prior) -> RawMatches:
     """The warp read at the points of the prior."""
     height, width = result.certainty.shape
     layers = torch.cat([result.flow, result.certainty[..., None]], 2).permute(2, 0, 1)[None]
     at = torch.from_numpy(to_normalised(prior.reference_xy, reference.size)).float()
     values = sample(layers, at.T[None, :, None])[0, :, 0].T.numpy()
     query_xy = to_pixels(values[:, :2], query.size)
-    good = (values[:, 2] > _LEAST_CERTAINTY) & (np.abs(values[:, :2]) <= 1).all(1)
-    good &= reference.allows(prior.reference_xy) & query.allows(query_xy)
-    index = np.flatnonzero(good)
-    index = index[np.argsort(-values[index, 2], kind="stable")][:max_matches]
+    index = np.flatnonzero((values[:, 2] > _LEAST_CERTAINTY) & (np.abs(values[:, :2]) <= 1).all(1))
     warp_xy = to_pixels(result.flow.numpy(), query.size)
     cells = np.floor((at[index].numpy() + 1) / 2 * [width, height]).astype(np.intp).clip(0, [width - 1, height - 1])
     certainty = result.certainty.numpy()
@@ -174,14 +167,11 @@ def _at_points(
     if result.precision is not None:
         precision = precision_at(result.precision, at[index], query.size)
     per_pixel: Any = linear * np.array([width / reference.size[0], height / reference.size[1]])
-    return Correspondences(
-        prior.reference_xy[index].astype(np.float32),
+    return RawMatches(
+        prior.reference_xy[index],
         query_xy[index],
-        values[index, 2].clip(0, 1),
-        float(certainty.mean(dtype=np.float64)),
-        reference.size,
-        query.size,
+        values[index, 2],
         upper_triangle(precision),
+        per_pixel,
         DenseWarp(warp_xy, certainty, reference.size, query.size),
-        per_pixel.astype(np.float32),
     )

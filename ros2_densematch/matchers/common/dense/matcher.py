@@ -6,7 +6,7 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 from torch import Tensor
 
-from ros2_densematch.geometry.correspondences import Correspondences, DenseWarp
-from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
+from ros2_densematch.geometry.correspondences import DenseWarp
+from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
+from ros2_densematch.matchers.common.dense.config import DenseConfig, SampledConfig
 from ros2_densematch.matchers.common.dense.keypoints import KeypointMatches, match_keypoints
 from ros2_densematch.matchers.common.dense.network import DenseNetwork, Pyramid
 from ros2_densematch.matchers.common.dense.precision import (
@@ -31,37 +32,41 @@ from ros2_densematch.matchers.common.dense.result import (
     bounded,
     cell_positions,
     hide_masked,
-    mean_certainty,
     to_pixels,
 )
 from ros2_densematch.matchers.common.dense.sampling import Sampling, sample_matches
-from ros2_densematch.nn.batch_norm import fold_batch_norms
-from ros2_densematch.nn.device import choose_device, to_channels_last
+from ros2_densematch.matchers.config import MatcherConfig, chosen_config
+from ros2_densematch.matchers.network import NetworkMatcher, Weights, for_inference
+from ros2_densematch.nn.device import to_channels_last
 from ros2_densematch.nn.gaussian_process import Conditioned
 from ros2_densematch.nn.resnet import imagenet_normalise
 
-State = Mapping[str, Tensor]
-
-DIRECTIONS = ("both", "reference_to_query", "query_to_reference")
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+# of a warp into the reference: cells that tell the overlap, and about how many of them
+_BELIEVED, _SPREAD = 0.5, 2000
 
 
-def torch_type(name: str) -> torch.dtype:
-    """The type that a `dtype` argument names.
-
-    Raises:
-        ValueError: another name.
-    """
-    if name not in DTYPES:
-        raise ValueError(f"unknown dtype {name!r}: choose one of {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
-class SampledMatcher(Matcher):
+class SampledMatcher(NetworkMatcher):
     """A matcher whose network predicts a dense warp: everything after the warp is here."""
 
-    def __init__(self, sampling: Sampling) -> None:
-        self._sampling = sampling
+    config: SampledConfig
+
+    def _configured(self, preset: str, weights: Any, options: Mapping[str, Any]) -> MatcherConfig:
+        return self._chosen(self.PRESETS, preset, options)
+
+    def _chosen(self, presets: Mapping[str, MatcherConfig], preset: str, options: Mapping[str, Any]) -> MatcherConfig:
+        given = {name: value for name, value in options.items() if value is not True or name != "upsample_size"}
+        return chosen_config(self.name, presets, preset, given)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the network's numbers."""
+        chosen: torch.dtype = getattr(torch, self.config.dtype)
+        return chosen
+
+    @property
+    def sampling(self) -> Sampling:
+        """How matches are drawn."""
+        return self.config.sampling
 
     @abstractmethod
     def dense(self, reference: Encoding, query: Encoding) -> list[DenseResult]:
@@ -96,34 +101,26 @@ class SampledMatcher(Matcher):
             max_distance=max_distance,
         )
 
-    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> Correspondences:
+    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> RawMatches:
         results = []
         for result in self.dense(reference, query):
             own, other = (query, reference) if result.reversed else (reference, query)
             hidden = hide_masked(result, own, other)
-            results.append((_on_cpu(hidden, self._drawn_certainty(hidden)), own))
-        overlap = mean_certainty(results)
-        index = self._drawn([result for result, _ in results], max_matches, seed)
-        forward = [result for result, _ in results if not result.reversed]
+            results.append(_on_cpu(hidden, self._drawn_certainty(hidden)))
+        index = self._drawn(results, max_matches, seed)
+        forward = [result for result in results if not result.reversed]
         parts = []
         start = 0
-        for result, _ in results:
+        for result in results:
             end = start + result.certainty.numel()
             chosen = index[(index >= start) & (index < end)] - start
             parts.append(_matches(result, chosen, reference, query, forward[0] if forward else None))
             start = end
         reference_xy, query_xy, score, precision = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        order = np.argsort(-score, kind="stable")
-        return Correspondences(
-            reference_xy[order],
-            query_xy[order],
-            score[order],
-            overlap,
-            reference.size,
-            query.size,
-            precision[order],
-            _dense_warp(forward[0], reference, query) if forward else None,
-        )
+        if forward:
+            warp = _dense_warp(forward[0], reference, query)
+            return RawMatches(reference_xy, query_xy, score, precision, warp=warp)
+        return RawMatches(reference_xy, query_xy, score, precision, seen=_believed(results[0], reference, query))
 
     def _drawn_certainty(self, result: DenseResult) -> Tensor:
         """The certainty (H, W) with which cells are drawn: 0 for those that are no match."""
@@ -136,7 +133,7 @@ class SampledMatcher(Matcher):
         if max_matches is None:
             return np.asarray(torch.nonzero(certainty > 0)[:, 0].numpy(), np.intp)
         generator = torch.Generator().manual_seed(seed)
-        drawn = sample_matches(certainty, lambda i: _pairs(results, i), max_matches, self._sampling, generator)
+        drawn = sample_matches(certainty, lambda i: _pairs(results, i), max_matches, self.sampling, generator)
         return np.asarray(drawn.numpy(), np.intp)
 
 
@@ -160,91 +157,48 @@ class DenseEncoding:
     shares: tuple[Pyramid, Pyramid] | None = None
 
 
-@dataclass(frozen=True)
-class DensePreset:
-    """Speed against accuracy.
-
-    Attributes:
-        coarse_size: (height, width) to which images are resized for the coarse pass.
-        upsample_size: (height, width) of the upsampling pass, or None without one.
-        direction: "both" (the published symmetric mode), "reference_to_query" or "query_to_reference".
-    """
-
-    coarse_size: tuple[int, int]
-    upsample_size: tuple[int, int] | None
-    direction: str
-
-
 class DenseMatcher(SampledMatcher):
     """DKM and RoMa: coarse to fine with Gaussian processes, in one or both directions."""
 
-    PRESETS: ClassVar[dict[str, DensePreset]]
-    # sides of the coarse pass must be multiples of this
-    MULTIPLE: ClassVar[int] = 1
+    config: DenseConfig
+    network: DenseNetwork
 
-    def __init__(
-        self,
-        network: DenseNetwork,
-        settings: DensePreset,
-        *,
-        preset: str,
-        device: str,
-        dtype: str,
-        attenuate_certainty: bool,
-        sampling: Sampling,
-        compile_network: bool,
-        keep_shares: bool = True,
-    ) -> None:
-        """
-        Args:
-            network: with its weights; it is prepared for inference in place.
-            settings: sizes and direction.
-            preset: name of the preset.
-            device: "auto", "cpu", "cuda" or "cuda:N".
-            dtype: "float32", "float16" or "bfloat16", of everything but Gaussian processes, warps and certainties.
-            attenuate_certainty: the certainty attenuation of the released models.
-            sampling: how matches are drawn.
-            compile_network: compile encoders, match decoder and refiners with `torch.compile` at their first use.
-            keep_shares: keep what a keyframe's features contribute to the refiners; False saves its memory.
-        """
-        super().__init__(sampling)
-        self.preset = preset
-        self.settings = settings
-        self._attenuates = attenuate_certainty
-        self._keeps_shares = keep_shares
+    def __init__(self, *, device: str = "auto", preset: str = "base", weights: Weights = None, **options: Any) -> None:
+        """As of `NetworkMatcher`; the options are those of `DenseConfig`. `upsample_size` True keeps the preset's."""
+        super().__init__(device=device, preset=preset, weights=weights, **options)
         # whose shares are kept
         self._last_keyframe: weakref.ref[DenseEncoding] | None = None
-        self._device = choose_device(device)
-        self._dtype = torch_type(dtype)
-        network.eval().requires_grad_(False)
-        fold_batch_norms(network)
+
+    def _ready(self, network: DenseNetwork) -> DenseNetwork:
+        for_inference(network)
         network.prepare_refiners()
-        if self._dtype != torch.float32:
-            network.set_precision(self._dtype)
-        network.to(device=self._device)
-        self.network = to_channels_last(network)
-        if compile_network:
+        if self.dtype != torch.float32:
+            network.set_precision(self.dtype)
+        network.to(device=self.device)
+        to_channels_last(network)
+        if self.config.compile_network:
             for module in network.compilable():
                 module.compile()
+        return network
 
     @torch.inference_mode()
     def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> DenseEncoding:
         rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, 2)
-        coarse = self.network.pyramid(self._prepared(rgb, self.settings.coarse_size))
+        coarse = self.network.pyramid(self._prepared(rgb, self.config.coarse_size))
         fine = None
-        if self.settings.upsample_size is not None:
-            fine = self.network.pyramid(self._prepared(rgb, self.settings.upsample_size), fine=True)
+        if self.config.upsample_size is not None:
+            fine = self.network.pyramid(self._prepared(rgb, self.config.upsample_size), fine=True)
         encoding = DenseEncoding(coarse, fine)
-        if reference and self.settings.direction != "reference_to_query":
+        if reference and self.config.direction != "reference_to_query":
             self._condition(encoding)
-        if reference and self.settings.direction != "query_to_reference":
+        if reference and self.config.direction != "query_to_reference":
             self._keep_shares(encoding)
         return encoding
 
     def _prepared(self, rgb: Image, size: tuple[int, int]) -> Tensor:
         resized = PilImage.fromarray(rgb).resize((size[1], size[0]), PilImage.Resampling.BICUBIC)
         image = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].float() / 255
-        return imagenet_normalise(image).to(device=self._device, dtype=self._dtype)
+        return imagenet_normalise(image).to(device=self.device, dtype=self.dtype)
 
     def _condition(self, support: DenseEncoding) -> dict[int, Conditioned]:
         if not support.conditioned:
@@ -252,7 +206,7 @@ class DenseMatcher(SampledMatcher):
         return support.conditioned
 
     def _keep_shares(self, keyframe: DenseEncoding) -> None:
-        if self._keeps_shares and keyframe.shares is None:
+        if self.config.keep_shares and keyframe.shares is None:
             # those of the keyframe before go first: never two at a time
             before = self._last_keyframe() if self._last_keyframe is not None else None
             if before is not None:
@@ -268,10 +222,10 @@ class DenseMatcher(SampledMatcher):
         The two directions run one after the other, which halves the memory of the released symmetric mode.
         """
         results = []
-        if self.settings.direction != "query_to_reference":
+        if self.config.direction != "query_to_reference":
             self._keep_shares(reference.data)
             results.append(self._one_direction(reference.data, query.data, reverse=False))
-        if self.settings.direction != "reference_to_query":
+        if self.config.direction != "reference_to_query":
             results.append(self._one_direction(query.data, reference.data, reverse=True))
         return results
 
@@ -282,46 +236,10 @@ class DenseMatcher(SampledMatcher):
         if query.fine is not None and support.fine is not None:
             outputs = self.network.match_fine(query.fine, support.fine, flow, certainty, fine_shares)
             flow, certainty = outputs[1].flow, outputs[1].certainty
-        if self._attenuates:
+        if self.config.attenuate_certainty:
             certainty = attenuate(certainty, coarse)
         bounded_flow, bounded_certainty = bounded(flow, certainty)
         return DenseResult(bounded_flow[0], bounded_certainty[0], reverse)
-
-
-def chosen_settings(
-    name: str,
-    presets: Mapping[str, DensePreset],
-    preset: str,
-    multiple: int,
-    *,
-    coarse_size: tuple[int, int] | None,
-    upsample_size: tuple[int, int] | bool | None,
-    direction: str | None,
-) -> DensePreset:
-    """A preset with single settings replaced; `upsample_size` True keeps the preset's, False or None switches it off.
-
-    Raises:
-        ValueError: unknown preset or direction, or a size that the network does not take.
-    """
-    if preset not in presets:
-        raise ValueError(f"unknown preset {preset!r} of {name}: choose one of {', '.join(presets)}")
-    chosen = presets[preset]
-    upsample = chosen.upsample_size if upsample_size is True else (upsample_size or None)
-    settings = DensePreset(coarse_size or chosen.coarse_size, upsample, direction or chosen.direction)
-    return _checked(settings, name, multiple)
-
-
-def _checked(settings: DensePreset, name: str, multiple: int) -> DensePreset:
-    if settings.direction not in DIRECTIONS:
-        raise ValueError(f"unknown direction {settings.direction!r} of {name}: choose one of {', '.join(DIRECTIONS)}")
-    height, width = settings.coarse_size
-    if height % multiple or width % multiple:
-        near = tuple(max(1, round(side / multiple)) * multiple for side in (height, width))
-        raise ValueError(f"coarse_size of {name} must be multiples of {multiple}, got {height, width}: use {near}")
-    for label, size in (("coarse_size", settings.coarse_size), ("upsample_size", settings.upsample_size)):
-        if size is not None and min(size) < 64:
-            raise ValueError(f"{label} of {name} must be at least 64 x 64, got {size}: use a larger one")
-    return settings
 
 
 def _on_cpu(result: DenseResult, certainty: Tensor) -> DenseResult:
@@ -378,3 +296,12 @@ def _matches(
 
 def _dense_warp(result: DenseResult, reference: Encoding, query: Encoding) -> DenseWarp:
     return DenseWarp(to_pixels(result.flow.numpy(), query.size), result.certainty.numpy(), reference.size, query.size)
+
+
+def _believed(
+    result: DenseResult, reference: Encoding, query: Encoding
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Reference and query pixels of the more certain cells of a result, evenly spread."""
+    cells = np.flatnonzero(result.certainty.numpy().reshape(-1) > _BELIEVED)
+    xy0, xy1, _, _ = _matches(result, cells[:: max(1, len(cells) // _SPREAD)], reference, query, None)
+    return xy0, xy1

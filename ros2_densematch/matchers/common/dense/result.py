@@ -94,20 +94,3 @@ def hide_masked(result: DenseResult, own: Encoding, other: Encoding) -> DenseRes
         allowed &= other.allows(to_pixels(result.flow.reshape(-1, 2).cpu().numpy(), other.size))
     kept = torch.from_numpy(allowed.reshape(height, width)).to(result.certainty.device)
     return replace(result, certainty=result.certainty * kept)
-
-
-def mean_certainty(results: list[tuple[DenseResult, Encoding]]) -> float:
-    """Mean certainty over the cells that may be matched, in [0, 1]; 0 where there are none.
-
-    Args:
-        results: each with the encoding of the image that its cells belong to.
-    """
-    total, count = 0.0, 0
-    for result, own in results:
-        height, width = result.certainty.shape
-        allowed = height * width
-        if own.mask is not None:
-            allowed = int(own.allows(to_pixels(cell_positions(np.arange(allowed), height, width), own.size)).sum())
-        total += float(result.certainty.sum(dtype=torch.float64))
-        count += allowed
-    return total / count if count else 0.0

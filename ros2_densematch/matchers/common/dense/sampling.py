@@ -7,9 +7,10 @@ matches in the four-dimensional space of both positions, draw again with the rec
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 # rows and columns of the kernel matrix that exist at a time, for the cache of a CPU core
@@ -22,32 +23,29 @@ _LEAST_EXPONENT = 60.0
 _WIDE, _MOST_SCATTERED = 2.0, 0.05
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How matches are drawn.
+class Sampling(BaseModel):
+    """How matches are drawn."""
 
-    Attributes:
-        mode: "threshold" (certainty above the threshold counts as 1), "power" (its cube root), "certainty" (as it
-            is) or "naive" (all cells alike).
-        threshold: of the mode "threshold".
-        balanced: draw four times as many first, then thin them out by their density.
-        density_stride: the density is estimated against every such point (Tiny RoMa on a CPU: 8).
-        density_points: or against at most this many points that stand for all (RoMa v2: 3,000).
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mode: str = "threshold"
-    threshold: float = 0.05
-    balanced: bool = True
-    density_stride: int = 1
-    density_points: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("threshold", "power", "certainty", "naive"):
-            raise ValueError(f"unknown sampling mode {self.mode!r}: choose threshold, power, certainty or naive")
-        if self.density_stride < 1:
-            raise ValueError(f"density_stride must be at least 1, got {self.density_stride}")
-        if self.density_points is not None and self.density_points < 1:
-            raise ValueError(f"density_points must be at least 1, got {self.density_points}")
+    mode: Literal["threshold", "power", "certainty", "naive"] = Field(
+        "threshold",
+        description="Weight of a cell: threshold counts certainty above the threshold as 1, power takes its cube root, "
+        "certainty takes it as it is, naive takes all cells alike.",
+    )
+    threshold: float = Field(0.05, ge=0.0, le=1.0, description="Certainty that the mode threshold counts as 1.")
+    balanced: bool = Field(
+        True, description="Whether four times as many matches are drawn first, then thinned out by their density."
+    )
+    density_stride: int = Field(
+        1, ge=1, le=1_000_000, description="The density is estimated against every such point only, which is faster."
+    )
+    density_points: int = Field(
+        0,
+        ge=0,
+        le=10_000_000,
+        description="The density is estimated against at most so many points that stand for all; 0 takes all.",
+    )
 
 
 def kernel_density(points: Tensor, *, deviation: float = 0.1, stride: int = 1) -> Tensor:
@@ -220,7 +218,7 @@ def sample_matches(
     if not sampling.balanced:
         return draw(weight, count, generator)
     first = draw(weight, 4 * count, generator)
-    if sampling.density_points is None:
+    if sampling.density_points == 0:
         density = kernel_density(positions(first), stride=sampling.density_stride)
     else:
         density = subsampled_density(positions(first), sampling.density_points)

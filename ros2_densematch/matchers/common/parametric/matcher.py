@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.geometry.correspondences import Correspondences, DenseWarp
-from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
+from ros2_densematch.geometry.correspondences import DenseWarp
+from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
+from ros2_densematch.matchers.common.parametric.config import ParametricConfig
 from ros2_densematch.matchers.common.parametric.network import INPUT_SIZE, Alignment, AlignmentNetwork
 from ros2_densematch.matchers.common.working_image import allowed_cells, is_blank, to_tensor
-from ros2_densematch.nn.batch_norm import fold_batch_norms
-from ros2_densematch.nn.device import choose_device, to_channels_last
+from ros2_densematch.matchers.network import NetworkMatcher
 from ros2_densematch.nn.geometric_regression import CELLS
 from ros2_densematch.nn.resnet import imagenet_normalise
 from ros2_densematch.nn.soft_inliers import OFFSET_FACTOR, inlier_mask
@@ -28,8 +28,6 @@ from ros2_densematch.nn.transformations import chain_points, kind_of, regular_gr
 
 FloatArray = NDArray[np.float64]
 
-# preset -> passes of the first stage
-PRESETS = {"base": 1, "refined": 5}
 WARP_STEP = 4  # pixels between the entries of the dense warp
 MATCH_STEP = 8  # pixels between matches
 # far outside, where a homography's denominator vanishes
@@ -67,25 +65,11 @@ class Estimate:
     soft_inliers: float
 
 
-class ParametricMatcher(Matcher):
+class ParametricMatcher(NetworkMatcher):
     """A network that regresses a transformation, behind the matcher's contract."""
 
-    def __init__(self, network: AlignmentNetwork, *, device: str, iterations: int) -> None:
-        """
-        Args:
-            network: with its weights.
-            device: "auto", "cpu", "cuda" or "cuda:N".
-            iterations: passes of the first stage.
-
-        Raises:
-            ValueError: unknown device.
-        """
-        self.device = choose_device(device)
-        self._iterations = iterations
-        self._network = network.eval().requires_grad_(False)
-        fold_batch_norms(self._network)
-        self._network.to(self.device)
-        to_channels_last(self._network)
+    config: ParametricConfig
+    network: AlignmentNetwork
 
     @torch.inference_mode()
     def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> ParametricEncoding:
@@ -94,7 +78,7 @@ class ParametricMatcher(Matcher):
         if allowed is not None:
             picture = picture * allowed
         picture = picture.contiguous(memory_format=torch.channels_last)
-        return ParametricEncoding(picture, self._network.features(picture), is_blank(image, mask))
+        return ParametricEncoding(picture, self.network.features(picture), is_blank(image, mask))
 
     @torch.inference_mode()
     def estimate(self, reference: Encoding, query: Encoding) -> Estimate:
@@ -107,32 +91,23 @@ class ParametricMatcher(Matcher):
         )
 
     def _align(self, reference: ParametricEncoding, query: ParametricEncoding) -> Alignment:
-        return self._network.align(query.image, query.features, reference.features, iterations=self._iterations)
+        return self.network.align(query.image, query.features, reference.features, iterations=self.config.iterations)
 
     @torch.inference_mode()
-    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> Correspondences:
+    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> RawMatches:
         if reference.data.blank or query.data.blank:
-            return Correspondences.empty(reference.size, query.size)
+            return RawMatches.none()
         alignment = self._align(reference.data, query.data)
         certainty = above_chance(local_inliers(alignment))
-        warp = self._warp(alignment, certainty, reference, query, WARP_STEP)
         # at the places of a coarser grid the transformation is as exact as anywhere
         at = self._warp(alignment, certainty, reference, query, MATCH_STEP)
-        positions = grid_pixels(reference.size, MATCH_STEP).reshape(-1, 2).astype(np.float32)
         score = at.certainty.ravel()
-        order = np.argsort(-score, kind="stable")
-        order = order[score[order] > 0]
-        if max_matches is not None:
-            order = order[:max_matches]
-        return Correspondences(
-            positions[order],
-            at.xy.reshape(-1, 2)[order],
-            score[order],
-            self._overlap(warp, reference),
-            reference.size,
-            query.size,
-            None,
-            warp,
+        believed = score > 0
+        return RawMatches(
+            at.positions().reshape(-1, 2)[believed],
+            at.xy.reshape(-1, 2)[believed],
+            score[believed],
+            make_warp=lambda _: self._warp(alignment, certainty, reference, query, WARP_STEP),
         )
 
     def _warp(
@@ -146,18 +121,7 @@ class ParametricMatcher(Matcher):
         sure = functional.grid_sample(
             certainty[:, None], points * OFFSET_FACTOR, padding_mode="border", align_corners=True
         )[0, 0].clamp(0, 1)
-        values = sure.cpu().numpy().astype(np.float32)
-        inside = (xy >= -0.5).all(2) & (xy <= np.array(query.size, np.float32) - np.float32(0.5)).all(2)
-        seen = inside.ravel() & reference.allows(pixels.reshape(-1, 2))
-        seen[seen] &= query.allows(xy.reshape(-1, 2)[seen])
-        values[~seen.reshape(values.shape)] = 0.0
-        return DenseWarp(xy, values, reference.size, query.size)
-
-    def _overlap(self, warp: DenseWarp, reference: Encoding) -> float:
-        """Mean certainty of the reference pixels that may be matched."""
-        allowed = reference.allows(grid_pixels(reference.size, WARP_STEP).reshape(-1, 2))
-        chosen = warp.certainty.ravel()[allowed]
-        return float(chosen.mean(dtype=np.float64)) if len(chosen) else 0.0
+        return DenseWarp(xy, sure.cpu().numpy().astype(np.float32), reference.size, query.size)
 
 
 def grid_pixels(size: tuple[int, int], step: int) -> FloatArray:

@@ -13,19 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
+from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
 from ros2_densematch.matchers.common.pyramid.cells import CellMatches, match_cells, refine_cells
+from ros2_densematch.matchers.common.pyramid.config import PyramidConfig
 from ros2_densematch.matchers.common.pyramid.homography import carried_back, initial_homography, inside, warped
 from ros2_densematch.matchers.common.working_image import to_original, working_image
+from ros2_densematch.matchers.network import NetworkMatcher
 from ros2_densematch.nn.resnet import imagenet_normalise
 
 # The map for the first homography has no stride of its own: it is one more map of the coarsest stride.
 FIRST = 0
 COARSEST = 16
 STRIDES = (16, 8, 4, 2, 1)
-# preset -> pixels of the working image; larger images are made smaller inside
-PRESETS = {"turbo": 80_000, "fast": 200_000, "base": 1_000_000, "precise": 4_000_000}
 
 
 @dataclass(frozen=True)
@@ -73,31 +72,18 @@ class WorkingMatches(NamedTuple):
     first: CellMatches | None
 
 
-class PyramidMatcher(Matcher):
+class PyramidMatcher(NetworkMatcher):
     """Base of DFM and GCM: a subclass draws the maps and names the thresholds."""
 
-    device: str = "cpu"
+    config: PyramidConfig
+    channels_last = False
     # how far from the rim of an image a match must stay, in pixels
     margin: int = 0
 
-    def __init__(self, *, preset: str, two_stage: bool, ratios: Mapping[int, float]) -> None:
-        """
-        Args:
-            preset: one of `PRESETS`.
-            two_stage: warp the query by a first homography.
-            ratios: threshold of the ratio test at each stride, and at `FIRST`.
-
-        Raises:
-            ValueError: unknown preset, or a threshold that is no number above 0 (or the accept-all value -1).
-        """
-        if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r} of {self.name}: choose one of {', '.join(PRESETS)}")
-        for stride, ratio in ratios.items():
-            if ratio != -1 and not 0 < ratio <= 1:
-                raise ValueError(f"the ratio of stride {stride} must lie in (0, 1] or be -1, got {ratio}")
-        self.preset = preset
-        self.two_stage = two_stage
-        self.ratios = dict(ratios)
+    @property
+    @abstractmethod
+    def ratios(self) -> Mapping[int, float]:
+        """Threshold of the ratio test at each stride, and at `FIRST`."""
 
     @abstractmethod
     def draw_maps(self, image: Tensor) -> dict[int, Tensor]:
@@ -151,7 +137,7 @@ class PyramidMatcher(Matcher):
     def match_working(self, reference: PyramidEncoding, query: PyramidEncoding) -> WorkingMatches:
         """All steps down the pyramid; `levels` holds the matches of each."""
         homography, first, own = np.eye(3), None, self._completed(reference)
-        if self.two_stage:
+        if self.config.two_stage:
             first = match_cells(own[FIRST], query.maps[FIRST], self.ratios[FIRST])
             homography = initial_homography(first)
         if np.array_equal(homography, np.eye(3)):
@@ -172,32 +158,13 @@ class PyramidMatcher(Matcher):
         )
 
     def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> PyramidEncoding:
-        rgb, _, scale = working_image(image, None, PRESETS[self.preset])
-        return self.encode_working(rgb, scale, first_only=self.two_stage and not reference)
+        rgb, _, scale = working_image(image, None, self.config.max_pixels)
+        return self.encode_working(rgb, scale, first_only=self.config.two_stage and not reference)
 
-    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> Correspondences:
+    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> RawMatches:
         a, b = cast(PyramidEncoding, reference.data), cast(PyramidEncoding, query.data)
         found = self.match_working(a, b)
         keep = inside(found.reference, found.query, a.size, b.size, margin=self.margin)
-        xy0, xy1 = a.to_original(found.reference), b.to_original(found.query)
-        keep &= reference.allows(xy0) & query.allows(xy1)
-        score = np.clip(1.0 - found.ratio, 0.0, 1.0)
-        order = np.flatnonzero(keep)
-        order = order[np.argsort(-score[order], kind="stable")]
-        chosen = order if max_matches is None else order[:max_matches]
-        return Correspondences(
-            xy0[chosen].astype(np.float32),
-            xy1[chosen].astype(np.float32),
-            score[chosen].astype(np.float32),
-            _overlap(found.reference[order], a, reference.mask),
-            reference.size,
-            query.size,
+        return RawMatches(
+            a.to_original(found.reference[keep]), b.to_original(found.query[keep]), 1.0 - found.ratio[keep]
         )
-
-
-def _overlap(xy: NDArray[np.float64], encoding: PyramidEncoding, mask: Mask | None) -> float:
-    """Share of the coarsest cells that hold a match, of those that may."""
-    columns, rows = (side // COARSEST for side in encoding.size)
-    allowed = 1.0 if mask is None else float(mask.mean())
-    cells = np.unique((xy // COARSEST).astype(np.int64), axis=0)
-    return float(min(1.0, len(cells) / max(1.0, columns * rows * allowed)))

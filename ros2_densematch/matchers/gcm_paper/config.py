@@ -1,0 +1,49 @@
+"""The options of `gcm_paper` and its presets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import Field
+
+from ros2_densematch.matchers.common.pyramid.config import PyramidConfig
+
+Function = Callable[..., Any]
+
+
+class GcmPaperConfig(PyramidConfig):
+    """Backbone, descriptor and thresholds."""
+
+    backbone: str | Function = Field(
+        "vgg19",
+        description="Network of the pyramid: a built-in name, timm:NAME, torchvision:NAME, or a function (in Python).",
+    )
+    backbone_weights: str = Field(
+        "",
+        description="Weights of the backbone: published, random, or a file; empty takes the published ones, and random "
+        "ones where the weights of the descriptor are random.",
+    )
+    descriptor: str | Function = Field(
+        "student", description="The patch descriptor that decides: a built-in name, or in Python a function."
+    )
+    ratio: float = Field(
+        1.0,
+        ge=-1.0,
+        le=1.0,
+        description="Threshold of the ratio test down to stride 2; 1 leaves the decision to the last step.",
+    )
+    fine_ratio: float = Field(
+        0.95,
+        ge=-1.0,
+        le=1.0,
+        description="Threshold of the last step; 0.95 gives many matches, as in the paper, 0.6 few and better ones.",
+    )
+
+
+PRESETS = {
+    "turbo": GcmPaperConfig(max_pixels=80_000),
+    "fast": GcmPaperConfig(max_pixels=200_000),
+    "base": GcmPaperConfig(),
+    "precise": GcmPaperConfig(max_pixels=4_000_000),
+}

@@ -1,0 +1,1 @@
+"""`sift`: the classical baseline."""
