@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ros2_densematch.matchers import network as network_matcher
 from ros2_densematch.matchers.common.dense import matcher as dense_matcher
 from ros2_densematch.matchers.common.dense.matcher import DenseEncoding, DenseMatcher
 from ros2_densematch.matchers.common.dense.network import DenseNetwork
@@ -96,7 +97,7 @@ def build(name: str, row: Row, arguments: argparse.Namespace) -> DenseMatcher | 
         return TinyRomaMatcher(device=arguments.device, weights="random", dtype=arguments.dtype)
     with ExitStack() as stack:
         if not row.folded:
-            stack.enter_context(patch.object(dense_matcher, "fold_batch_norms", lambda network: 0))
+            stack.enter_context(patch.object(network_matcher, "fold_batch_norms", lambda network: 0))
         if not row.channels_last:
             stack.enter_context(patch.object(dense_matcher, "to_channels_last", lambda network: network))
         if not row.strips:

@@ -29,6 +29,7 @@ from ros2_densematch.geometry import poses
 from ros2_densematch.tracking.config import TrackerConfig
 
 NODE_NAME = "matcher"
+_OPTIONS = "options"
 
 
 _FIXED: dict[str, JsonValue] = {"read_only": True}  # a ROS parameter that cannot change while the node runs
@@ -51,6 +52,10 @@ class MatchingSettings(BaseModel):
         description="Whether the images are rectified: true uses P and no distortion, auto looks at the topic name.",
     )
     tracker: TrackerConfig = Field(default_factory=TrackerConfig, description="Keyframes and the estimator.")
+    options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Matcher -> option -> value, where it is not the preset's; written as `gcm.least_score`.",
+    )
 
     @field_validator("rectified", mode="before")
     @classmethod
@@ -204,11 +209,11 @@ def configuration_from(values: Mapping[str, Any], origin: str = "the configurati
     Raises:
         ValueError: an unknown name (the nearest known one is suggested) or a value out of range.
     """
-    flat = dict(flatten(values))
+    flat, options = _split(dict(flatten(values)))
     known = parameter_names()
     for name in flat:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
+            near = difflib.get_close_matches(name, [*known, *option_names()], 1)
             remedy = f"did you mean {near[0]!r}?" if near else "see config/matcher.yaml for the names"
             raise ValueError(f"{origin}: unknown parameter {name!r}: {remedy}")
     nested: dict[str, Any] = {}
@@ -218,6 +223,11 @@ def configuration_from(values: Mapping[str, Any], origin: str = "the configurati
         for group in groups:
             level = level.setdefault(group, {})
         level[last] = value
+    matcher, preset = str(nested.get("matcher", "gcm")), str(nested.get("preset", "base"))
+    nested[_OPTIONS] = {
+        name: _checked_options(name, given, preset if name == matcher else "base", origin)
+        for name, given in options.items()
+    }
     try:
         return Configuration(**nested)
     except ValidationError as error:
@@ -226,6 +236,49 @@ def configuration_from(values: Mapping[str, Any], origin: str = "the configurati
         raise ValueError(
             f"{origin}: {name} = {first['input']!r}: {first['msg'][:1].lower() + first['msg'][1:]}"
         ) from error
+
+
+def _split(flat: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Parameters, and the options of matchers: name -> option -> value."""
+    from ros2_densematch.matchers.registry import list_matchers
+
+    matchers = set(list_matchers())
+    plain: dict[str, Any] = {}
+    options: dict[str, dict[str, Any]] = {}
+    for name, value in flat.items():
+        matcher, _, option = name.partition(".")
+        if option and matcher in matchers:
+            options.setdefault(matcher, {})[option] = value
+        else:
+            plain[name] = value
+    return plain, options
+
+
+def _checked_options(matcher: str, given: Mapping[str, Any], preset: str, origin: str) -> dict[str, Any]:
+    """The options that differ from the preset's; text is read as YAML where an option is no text."""
+    from ros2_densematch.matchers.config import chosen_config, option_fields
+    from ros2_densematch.matchers.registry import presets_of
+
+    presets = presets_of(matcher)
+    usual = {name: value for name, _, value in option_fields(presets.get(preset, presets["base"]))}
+    read = {
+        name: yaml.safe_load(value) if isinstance(value, str) and not isinstance(usual.get(name, ""), str) else value
+        for name, value in given.items()
+    }
+    try:
+        chosen = chosen_config(matcher, presets, preset if preset in presets else "base", read)
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from error
+    values = {name: value for name, _, value in option_fields(chosen)}
+    return {name: values[name] for name in read if values[name] != usual[name]}
+
+
+def option_names() -> list[str]:
+    """The dotted names of all options of all matchers, as `gcm.least_score`."""
+    from ros2_densematch.matchers.config import option_fields
+    from ros2_densematch.matchers.registry import all_presets
+
+    return [f"{m}.{name}" for m, presets in all_presets().items() for name, _, _ in option_fields(presets["base"])]
 
 
 def parameter_names() -> list[str]:
@@ -244,6 +297,9 @@ def values_of(model: Any) -> dict[str, Any]:
     found = {}
     for name in names:
         value = getattr(model, name)
+        if name == _OPTIONS:
+            found.update({matcher: dict(given) for matcher, given in value.items()})
+            continue
         found[name] = values_of(value) if is_dataclass(value) or isinstance(value, BaseModel) else value
     return found
 
@@ -258,6 +314,7 @@ def parameter_file() -> str:
         "/**:",
         "  ros__parameters:",
         *_described(Configuration(), 4),
+        *_described_options(Configuration().matcher, 4),
     ]
     return "\n".join(lines) + "\n"
 
@@ -274,12 +331,28 @@ def _described(model: Any, indent: int) -> Iterator[str]:
             yield margin + yaml.safe_dump({name: value}, default_style=None).replace("''", '""').strip()
 
 
+def _described_options(matcher: str, indent: int) -> Iterator[str]:
+    """The options of a matcher as comments: a value that is written takes the place of that of every preset."""
+    from ros2_densematch.matchers.config import option_fields
+    from ros2_densematch.matchers.registry import presets_of
+
+    margin = " " * indent
+    yield f"{margin}# Options of the matcher, with the values of the preset base; what is set overrules every preset."
+    yield f"{margin}# Other matchers' options are written likewise; docs/ros.md lists them."
+    yield f"{margin}# {matcher}:"
+    for name, info, value in option_fields(presets_of(matcher)["base"]):
+        for line in textwrap.wrap(f"{info.description or ''}{range_text(info.metadata)}", 116 - indent):
+            yield f"{margin}#   # {line}"
+        yield f"{margin}#   {yaml.safe_dump({name: value}).strip()}"
+
+
 def descriptions(model: Any) -> dict[str, tuple[str, Any]]:
     """Name -> (description with range, value) of a pydantic model, or of a dataclass with an Attributes section."""
     if isinstance(model, BaseModel):
         return {
-            name: (f"{info.description or ''}{_range(info.metadata)}", getattr(model, name))
+            name: (f"{info.description or ''}{range_text(info.metadata)}", getattr(model, name))
             for name, info in type(model).model_fields.items()
+            if name != _OPTIONS
         }
     text = inspect.getdoc(type(model)) or ""
     found: dict[str, str] = {}
@@ -293,7 +366,7 @@ def descriptions(model: Any) -> dict[str, tuple[str, Any]]:
     }
 
 
-def _range(limits: list[Any]) -> str:
+def range_text(limits: list[Any]) -> str:
     signs = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
     found = [f"{sign} {getattr(limit, key)}" for limit in limits for key, sign in signs if hasattr(limit, key)]
     return f" [{', '.join(found)}]" if found else ""

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
+from pydantic import Field
 
-from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
+from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher, RawMatches
+from ros2_densematch.matchers.config import MatcherConfig
+
+
+class ToyConfig(MatcherConfig):
+    """The options: `toy.keypoints` in YAML files, with --set and as ROS parameter, `keypoints=` in Python."""
+
+    keypoints: int = Field(8000, ge=1, le=100_000, description="At most so many key points are taken per image.")
 
 
 class ToyMatcher(Matcher):
     """Rublee et al., "ORB: an efficient alternative to SIFT or SURF", ICCV 2011."""
 
     name = "toy"  # as in the entry point
+    PRESETS: ClassVar = {"base": ToyConfig()}
 
-    def __init__(self, *, device: str = "auto", preset: str = "base", weights: str | None = None):
-        if preset != "base":
-            raise ValueError(f"unknown preset {preset!r} of toy: choose base")
-        if device not in ("auto", "cpu"):
-            raise ValueError(f"toy runs on the CPU only, got device={device!r}: use cpu or auto")
-        self.preset = preset
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)  # checks preset, device and options
         self._light = cv2.createCLAHE(4.0, (16, 16))  # key points in the shade too
-        self._orb = cv2.ORB.create(8000, edgeThreshold=7, patchSize=15, fastThreshold=5)
+        self._orb = cv2.ORB.create(self.config.keypoints, edgeThreshold=7, patchSize=15, fastThreshold=5)
 
     def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> Any:
         """Everything that can be done with one image: places (N, 2) in its pixels, and descriptors (N, 32)."""
@@ -37,19 +41,14 @@ class ToyMatcher(Matcher):
             xy, descriptors = xy[mask[row, column]], descriptors[mask[row, column]]
         return xy, np.asarray(descriptors, np.uint8)
 
-    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> Correspondences:
-        """Places that belong together, the best pair first; the same encodings and seed give the same matches."""
+    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> RawMatches:
+        """Places that belong together, in any order; the base class checks, orders and cuts them."""
         (xy0, first), (xy1, second) = reference.data, query.data
         if not len(xy0) or not len(xy1):
-            return Correspondences.empty(reference.size, query.size)
+            return RawMatches.none()
         found = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(first, second)
-        sure = sum(match.distance < 32 for match in found)  # of all, not only of those that are asked for
-        found = sorted(found, key=lambda match: (match.distance, match.queryIdx))[:max_matches]
-        return Correspondences(
+        return RawMatches(
             xy0[np.array([match.queryIdx for match in found], np.intp)],
             xy1[np.array([match.trainIdx for match in found], np.intp)],
-            np.array([1 - match.distance / 256 for match in found], np.float32),
-            overlap=sure / min(len(xy0), len(xy1)),
-            reference_size=reference.size,
-            query_size=query.size,
+            np.array([1 - match.distance / 256 for match in found]),
         )

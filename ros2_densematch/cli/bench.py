@@ -13,6 +13,7 @@ from ros2_densematch.cli.options import (
     DeviceOption,
     MatcherOption,
     PresetOption,
+    SetOption,
     WeightsOption,
     configured,
     matcher_facts,
@@ -39,6 +40,7 @@ def command(
     preset: PresetOption = None,
     device: DeviceOption = None,
     weights: WeightsOption = None,
+    assignments: SetOption = None,
     width: Annotated[int, typer.Option("--width", min=64, help="Pixels; images are resized to it.")] = 640,
     height: Annotated[int, typer.Option("--height", min=64, help="Pixels.")] = 480,
     repeat: Annotated[int, typer.Option("--repeat", min=1, help="Frames timed, after one to warm up.")] = 10,
@@ -51,7 +53,7 @@ def command(
 
     if (reference is None) != (query is None):
         raise InputError("name two images (REF QUERY), or none for a rendered pair")
-    configuration = configured(None, matcher, preset, device, weights)
+    configuration = configured(None, matcher, preset, device, weights, assignments)
     subject = matcher_of(configuration)
     images = _rendered(width, height) if reference is None or query is None else _read(reference, query, width, height)
     baseline_configuration = configuration_from({"matcher": BASELINE})

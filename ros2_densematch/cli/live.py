@@ -14,6 +14,7 @@ from ros2_densematch.cli.options import (
     DeviceOption,
     MatcherOption,
     PresetOption,
+    SetOption,
     WeightsOption,
     configured,
 )
@@ -30,6 +31,7 @@ def command(
     preset: PresetOption = None,
     device: DeviceOption = None,
     weights: WeightsOption = None,
+    assignments: SetOption = None,
     image_topic: Annotated[str | None, typer.Option("--image-topic", help="Topic of the images (image).")] = None,
     camera_info_topic: Annotated[
         str | None,
@@ -47,7 +49,7 @@ def command(
     """Run the ROS 2 node `matcher` until Ctrl-C. What follows --ros-args (remaps, -p, --params-file) goes to ROS."""
     from ros2_densematch.configuration import configuration_from, values_of
 
-    configuration = configured(config, matcher, preset, device, weights)
+    configuration = configured(config, matcher, preset, device, weights, assignments)
     if mask is not None:
         if not mask.is_file():
             raise InputError(f"there is no mask {mask}: check --mask")

@@ -18,6 +18,7 @@ from ros2_densematch.cli.options import (
     MatcherOption,
     OutOption,
     PresetOption,
+    SetOption,
     WeightsOption,
     configured,
     estimator_facts,
@@ -71,6 +72,7 @@ def command(
     preset: PresetOption = None,
     device: DeviceOption = None,
     weights: WeightsOption = None,
+    assignments: SetOption = None,
     max_matches: Annotated[int | None, typer.Option("--max-matches", min=1, help="Most matches a pair.")] = None,
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Write a picture of each pair.")] = True,
     fail_on_empty: Annotated[
@@ -92,7 +94,7 @@ def command(
             raise InputError("cameras of a list of pairs are K0 and K1 of its lines: leave --...-camera out")
         wanted = read_pairs(pairs, root or pairs.parent)
     cameras = cameras_of_options(reference_camera, query_camera, intrinsics, fov)
-    chosen = configured(config, matcher, preset, device, weights)
+    chosen = configured(config, matcher, preset, device, weights, assignments)
     folder = output_folder(out)
     picture = "matches.png" if pairs is None else None
     job = _Job(

@@ -26,6 +26,15 @@ WeightsOption = Annotated[
     typer.Option("--weights", help="Weights file; the matcher that it names is used unless --matcher is given."),
 ]
 
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any parameter or option, as tracker.min_inliers=30 or gcm.least_score=0.2; may be repeated.",
+    ),
+]
+
 
 def say(message: str) -> None:
     """One line for the person at the terminal, on stderr: stdout stays free for results."""
@@ -33,19 +42,24 @@ def say(message: str) -> None:
 
 
 def configured(
-    config: Path | None, matcher: str | None, preset: str | None, device: str | None, weights: Path | None
+    config: Path | None,
+    matcher: str | None,
+    preset: str | None,
+    device: str | None,
+    weights: Path | None,
+    assignments: list[str] | None = None,
 ) -> Configuration:
-    """The configuration file (or the defaults) with the command line's options on top.
+    """The configuration file (or the defaults) with the command line's options on top, those of --set last.
 
     Raises:
         FileNotFoundError: the configuration or weights file does not exist.
         ValueError: something in the file, or the name of the matcher, is not valid.
     """
-    from ros2_densematch.configuration import Configuration, configuration_from, read_configuration, values_of
+    from ros2_densematch.configuration import Configuration, configuration_from, flatten, read_configuration, values_of
     from ros2_densematch.matchers.registry import list_matchers
 
     base = Configuration() if config is None else read_configuration(config)
-    given: dict[str, str] = {}
+    given: dict[str, Any] = {}
     if weights is not None:
         given["weights"] = str(weights)
         if matcher is None:
@@ -58,10 +72,31 @@ def configured(
         given["matcher"] = matcher
         if weights is None and matcher != base.matcher:
             given["weights"] = ""  # the file's weights belong to the file's matcher
-    chosen = configuration_from({**values_of(base), **given}, "the command line")
+    values = {**dict(flatten(values_of(base))), **given, **settings_of(assignments or [])}
+    chosen = configuration_from(values, "the command line")
     if chosen.matcher not in list_matchers():
         raise InputError(f"unknown matcher {chosen.matcher!r}: choose one of {', '.join(list_matchers())}")
     return chosen
+
+
+def settings_of(assignments: list[str]) -> dict[str, Any]:
+    """Name -> value of NAME=VALUE, the value read as YAML.
+
+    Raises:
+        InputError: no equals sign, or a value that is not YAML.
+    """
+    import yaml
+
+    found: dict[str, Any] = {}
+    for assignment in assignments:
+        name, sign, value = assignment.partition("=")
+        if not sign or not name.strip():
+            raise InputError(f"--set {assignment!r}: write NAME=VALUE, as gcm.least_score=0.2")
+        try:
+            found[name.strip()] = yaml.safe_load(value) if value.strip() else ""
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {assignment!r}: the value cannot be read: {str(error).splitlines()[0]}") from error
+    return found
 
 
 def matcher_named_in(weights: Path) -> str:
@@ -95,6 +130,7 @@ def matcher_of(configuration: Configuration) -> Matcher:
         device=configuration.device,
         preset=configuration.preset,
         weights=configuration.weights or None,
+        **configuration.options.get(configuration.matcher, {}),
     )
     say(f"device: {device_of(matcher)}")
     return matcher

@@ -20,6 +20,7 @@ from ros2_densematch.cli.options import (
     MatcherOption,
     OutOption,
     PresetOption,
+    SetOption,
     WeightsOption,
     configured,
     estimator_facts,
@@ -55,6 +56,7 @@ def command(
     preset: PresetOption = None,
     device: DeviceOption = None,
     weights: WeightsOption = None,
+    assignments: SetOption = None,
     image_topic: Annotated[str | None, typer.Option("--image-topic", help="Topic of the images.")] = None,
     camera_info_topic: Annotated[
         str | None, typer.Option("--camera-info-topic", help="Topic of their CameraInfo.")
@@ -98,7 +100,7 @@ def command(
     """Replay a recording: correspondences and relative poses against keyframes, a trajectory and a report."""
     from ros2_densematch.io.sources.options import SourceOptions
 
-    configuration = configured(config, matcher, preset, device, weights)
+    configuration = configured(config, matcher, preset, device, weights, assignments)
     options = SourceOptions(
         image_topic=image_topic,
         camera_info_topic=camera_info_topic,

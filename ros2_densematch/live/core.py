@@ -32,7 +32,7 @@ from ros2_densematch.tracking.tracker import Tracker
 
 Image = NDArray[np.uint8]
 _THUMBNAIL_PX = 640  # longer side of the keyframes that are kept for ~/matches_image
-_LOADED_BY = ("matcher", "preset", "device", "weights")
+_LOADED_BY = ("matcher", "preset", "device", "weights", "options")
 
 
 @dataclass(frozen=True)
@@ -361,6 +361,7 @@ def load(configuration: Configuration) -> Loaded:
         device=configuration.device,
         preset=configuration.preset,
         weights=configuration.weights or None,
+        **configuration.options.get(configuration.matcher, {}),
     )
     return Loaded(matcher, identity_of(matcher, configuration.weights), device_of(matcher))
 

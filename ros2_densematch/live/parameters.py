@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from ros2_densematch.configuration import Configuration, configuration_from, descriptions, flatten, values_of
+from ros2_densematch.configuration import (
+    Configuration,
+    configuration_from,
+    descriptions,
+    flatten,
+    range_text,
+    values_of,
+)
+from ros2_densematch.matchers.config import chosen_config, option_fields
+from ros2_densematch.matchers.registry import all_presets
 
 Kind = Literal["bool", "integer", "double", "string"]
 _KINDS: dict[type, Kind] = {bool: "bool", int: "integer", float: "double", str: "string"}
@@ -39,8 +50,35 @@ class Parameter:
 
 
 def declared(configuration: Configuration | None = None) -> list[Parameter]:
-    """All parameters in the order of config/matcher.yaml, with the values of `configuration` as defaults."""
-    return _of(configuration if configuration is not None else Configuration(), "")
+    """All parameters in the order of config/matcher.yaml, then the options of all matchers.
+
+    Args:
+        configuration: its values are the defaults.
+    """
+    chosen = configuration if configuration is not None else Configuration()
+    return plain(chosen) + options(chosen)
+
+
+def plain(configuration: Configuration) -> list[Parameter]:
+    """The parameters that are no options of a matcher."""
+    return _of(configuration, "")
+
+
+def options(configuration: Configuration) -> list[Parameter]:
+    """The options of all matchers, with the values of the chosen preset and of `configuration` as defaults.
+
+    An option whose value is that of its preset follows the preset when that is changed.
+    """
+    found: list[Parameter] = []
+    for matcher, presets in all_presets().items():
+        preset = (
+            configuration.preset if matcher == configuration.matcher and configuration.preset in presets else "base"
+        )
+        config = chosen_config(matcher, presets, preset, configuration.options.get(matcher))
+        for name, info, value in option_fields(config):
+            text = f"{info.description or ''}{range_text(info.metadata)}"
+            found.append(_parameter(f"{matcher}.{name}", info, value, text))
+    return found
 
 
 def checked(configuration: Configuration, changes: Mapping[str, Any]) -> Configuration:
@@ -67,28 +105,29 @@ def _of(model: Any, prefix: str) -> list[Parameter]:
         if is_dataclass(value) or isinstance(value, BaseModel):
             found += _of(value, f"{prefix}{name}.")
             continue
-        low = high = None
-        choices: tuple[str, ...] = ()
-        read_only = False
-        if isinstance(model, BaseModel):
-            info = type(model).model_fields[name]
-            for limit in info.metadata:
-                low = next((getattr(limit, k) for k in ("ge", "gt") if hasattr(limit, k)), low)
-                high = next((getattr(limit, k) for k in ("le", "lt") if hasattr(limit, k)), high)
-            if get_origin(info.annotation) is Literal:
-                choices = get_args(info.annotation)
-            extra = info.json_schema_extra
-            read_only = isinstance(extra, dict) and bool(extra.get("read_only"))
-        found.append(
-            Parameter(
-                name=prefix + name,
-                kind=_KINDS[type(value)],
-                default=value,
-                description=text,
-                low=low,
-                high=high,
-                choices=choices,
-                read_only=read_only,
-            )
-        )
+        info = type(model).model_fields[name] if isinstance(model, BaseModel) else FieldInfo()
+        found.append(_parameter(prefix + name, info, value, text))
     return found
+
+
+def _parameter(name: str, info: FieldInfo, value: Any, text: str) -> Parameter:
+    low = high = None
+    for limit in info.metadata:
+        low = next((getattr(limit, k) for k in ("ge", "gt") if hasattr(limit, k)), low)
+        high = next((getattr(limit, k) for k in ("le", "lt") if hasattr(limit, k)), high)
+    choices = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
+    extra = info.json_schema_extra
+    read_only = isinstance(extra, dict) and bool(extra.get("read_only"))
+    if type(value) not in _KINDS:
+        # sizes, and what may be absent: as YAML in a string
+        value = json.dumps(value)
+    return Parameter(
+        name=name,
+        kind=_KINDS[type(value)],
+        default=value,
+        description=text,
+        low=low,
+        high=high,
+        choices=choices,
+        read_only=read_only,
+    )

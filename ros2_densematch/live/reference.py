@@ -11,8 +11,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from ros2_densematch.configuration import Configuration
 from ros2_densematch.files.atomic import write_text
-from ros2_densematch.live.parameters import Parameter, declared
+from ros2_densematch.live.parameters import Parameter, options, plain
 from ros2_densematch.live.topics import PUBLISHED, SERVICES, SUBSCRIBED, Topic
 
 BEGIN, END = "<!-- tables: written by python -m ros2_densematch.live.reference -->", "<!-- end of the tables -->"
@@ -27,7 +28,12 @@ def tables() -> str:
             "### Services",
             _table(("service", "type", "what"), ((f"`{s.name}`", s.type, s.description) for s in SERVICES)),
         ),
-        ("### Parameters", _parameters(declared())),
+        ("### Parameters", _parameters(plain(Configuration()))),
+        (
+            "### Options of the matchers",
+            "The values are those of the preset `base`. An option that is set overrules every preset; one that is not "
+            "set follows the preset, also when that is changed.\n\n" + _parameters(options(Configuration())),
+        ),
     ]
     return "\n\n".join(f"{title}\n\n{table}" for title, table in parts)
 
@@ -50,7 +56,11 @@ def launch_parameters() -> str:
 
     The launch file runs under the system's Python, which may not have what this package needs; it reads this table.
     """
-    entries = {p.name: {"kind": p.kind, "description": _plain(p.description)} for p in declared() if "." not in p.name}
+    entries = {
+        p.name: {"kind": p.kind, "description": _plain(p.description)}
+        for p in plain(Configuration())
+        if "." not in p.name
+    }
     return json.dumps(entries, indent=1) + "\n"
 
 

@@ -54,7 +54,10 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
 
     def __init__(self, configuration: Configuration) -> None:
         super().__init__(NODE_NAME)
-        given = declare(self, parameters.declared(configuration))
+        given = declare(self, parameters.plain(configuration))
+        # what the options of a matcher are where nobody sets them depends on the preset
+        chosen = configuration_from({**given, **configuration.options}, "parameter")
+        given |= declare(self, parameters.options(chosen))
         self.settings = configuration_from(given, "parameter")
         for name in undeclared(self):
             self.get_logger().warning(f"parameter {name} is not one of this node's and is not used")

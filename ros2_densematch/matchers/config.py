@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 ConfigT = TypeVar("ConfigT", bound="MatcherConfig")
 
@@ -42,7 +43,7 @@ def chosen_config(
     values = {field: getattr(base, field) for field in type(base).model_fields}
     for option, value in (options or {}).items():
         field, _, rest = option.partition(".")
-        if field not in values or (rest and not isinstance(values[field], BaseModel)):
+        if field not in values or (rest and not isinstance(getattr(base, field), BaseModel)):
             near = difflib.get_close_matches(field, values, 1)
             known = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(values) or 'none'}"
             raise ValueError(f"unknown option {option!r} of {name}: {known}")
@@ -54,8 +55,22 @@ def chosen_config(
         raise ValueError(f"{name}.{problem_of(error)}") from error
 
 
+def option_fields(config: MatcherConfig) -> Iterator[tuple[str, FieldInfo, Any]]:
+    """Every option of a configuration: its dotted name, its declaration and its value."""
+    yield from _flat(config, "")
+
+
+def _flat(model: BaseModel, prefix: str) -> Iterator[tuple[str, FieldInfo, Any]]:
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, info, value
+
+
 def _fields(model: Any) -> dict[str, Any]:
-    return {field: getattr(model, field) for field in type(model).model_fields}
+    return model if isinstance(model, dict) else {field: getattr(model, field) for field in type(model).model_fields}
 
 
 def problem_of(error: ValidationError) -> str:

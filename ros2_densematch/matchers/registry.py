@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 from ros2_densematch.matchers.base import Matcher
+from ros2_densematch.matchers.config import MatcherConfig
 from ros2_densematch.matchers.plugins import plugins, problems
 
 # name -> (module, class); modules are imported on use, so that listing costs nothing
@@ -61,6 +64,29 @@ def matcher_class(name: str) -> type[Matcher]:
     return found[name].load()
 
 
+def presets_of(name: str) -> Mapping[str, MatcherConfig]:
+    """The presets of a matcher, each a configuration with all options; "base" is among them.
+
+    Raises:
+        ValueError: unknown matcher, or a plugin that cannot be used.
+    """
+    if name not in _MATCHERS:
+        return matcher_class(name).PRESETS
+    # the options are declared beside the matcher, so that they are known without loading it
+    module = _MATCHERS[name][0].removesuffix("matcher") + "config"
+    presets: Mapping[str, MatcherConfig] = import_module(module).PRESETS
+    return presets
+
+
+def all_presets() -> dict[str, Mapping[str, MatcherConfig]]:
+    """The presets of every matcher that can be used, by name; `broken_plugins` tells of the others."""
+    found = {}
+    for name in list_matchers():
+        with suppress(ValueError):
+            found[name] = presets_of(name)
+    return found
+
+
 def load_matcher(
     name: str, *, device: str = "auto", preset: str = "base", weights: str | None = None, **options: Any
 ) -> Matcher:
@@ -71,7 +97,7 @@ def load_matcher(
         device: "auto" (CUDA if usable, else CPU), "cpu", "cuda" or "cuda:N".
         preset: speed against accuracy; the matcher's page lists its presets.
         weights: None for the shipped weights, "random" for untrained ones (tests), or a safetensors file.
-        options: further arguments of the matcher's class.
+        options: fields of its configuration that take the place of the preset's, as `least_score=0.2`.
 
     Raises:
         ValueError: unknown matcher, preset or device; the message lists the valid ones. A plugin that cannot be used.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ros2_densematch.configuration import Configuration, parameter_names, pose_of_text
+from ros2_densematch.configuration import Configuration, option_names, parameter_names, pose_of_text
 from ros2_densematch.live.parameters import checked, declared
 from ros2_densematch.live.topics import PUBLISHED, SERVICES, SUBSCRIBED, Qos
 from ros2_densematch.live.watch import Publisher, another_cause, mismatch, silence, small_buffer_advice
@@ -18,7 +18,7 @@ from ros2_densematch.messages.typestore import ros2_typestore
 
 def test_the_parameters_are_those_of_the_file_with_type_range_and_words(repository: Path) -> None:
     found = declared()
-    assert [p.name for p in found] == parameter_names()
+    assert [p.name for p in found] == [*parameter_names(), *option_names()]
     written = (repository / "config" / "matcher.yaml").read_text("utf-8")
     flat = " ".join(line.strip().removeprefix("# ") for line in written.splitlines())
     for p in found:

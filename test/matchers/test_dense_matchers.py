@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from ros2_densematch.matchers import network as network_matcher
 from ros2_densematch.matchers.base import Encoding
-from ros2_densematch.matchers.common.dense import matcher as dense_matcher
 from ros2_densematch.matchers.common.dense.matcher import DenseMatcher, SampledMatcher
 from ros2_densematch.matchers.common.dense.result import DenseResult
 from ros2_densematch.matchers.dkm.matcher import DkmMatcher
@@ -282,7 +282,7 @@ def test_folded_batch_norms_and_prepared_refiners_give_the_same_warp(dkm: DkmMat
             value.normal_(0, 0.1, generator=generator)
     folded = small_dkm(weights=state)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.network.modules())
-    monkeypatch.setattr(dense_matcher, "fold_batch_norms", lambda network: 0)
+    monkeypatch.setattr(network_matcher, "fold_batch_norms", lambda network: 0)
     monkeypatch.setattr(DkmNetwork, "prepare_refiners", lambda network: None)
     plain = small_dkm(weights=state)
     assert any(isinstance(m, nn.BatchNorm2d) for m in plain.network.modules())

@@ -194,7 +194,6 @@ def test_every_cell_gives_its_best_entry_and_ties_go_to_the_first() -> None:
     found = torch.cat([matches.a, matches.b], 1).tolist()
     # of A: (0,0)->(0,0), (0,1)->(0,0), (1,1)->(1,0); of B: (0,0)->(0,1), (0,1)->(0,0), (1,0)->(1,1), (1,1)->(1,1)
     assert sorted(found) == [[0, 0, 0, 0], [0, 0, 0, 1], [0, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
-    assert sparse.mutual_share(correlation) == 2 / 4
 
 
 def test_the_sparse_score_equals_the_dense_one_with_zeros() -> None:
