@@ -23,7 +23,8 @@ def test_the_parameters_are_those_of_the_file_with_type_range_and_words(reposito
     flat = " ".join(line.strip().removeprefix("# ") for line in written.splitlines())
     for p in found:
         assert p.description, p.name
-        assert p.description in flat, p.name
+        # of the options those of the default matcher stand in the file, as comments; docs/ros.md has them all
+        assert p.description in flat or p.name in option_names(), p.name
         assert yaml.safe_load(str(p.default)) == p.default or p.kind == "string"
     by_name = {p.name: p for p in found}
     inliers = by_name["tracker.min_inliers"]
