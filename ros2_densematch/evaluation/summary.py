@@ -41,7 +41,7 @@ class FrameRecord:
         num_matches: matches before the estimator, or None where nothing was matched.
         num_inliers: matches that agree with the pose, or None where no pose was estimated.
         inlier_ratio: share of the two, or None.
-        overlap: the matcher's mean certainty, in [0, 1], or None.
+        overlap: share of the keyframe's usable area that the frame shows, in [0, 1], or None.
         geometry: name of the two-view class, or None.
         scale: NONE, UNIT or METRIC.
         timings_ms: milliseconds by stage (encode, match, pose).
