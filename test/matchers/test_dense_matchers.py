@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from ros2_densematch.matchers.common.dense.matcher import DenseMatcher, SampledM
 from ros2_densematch.matchers.common.dense.result import DenseResult
 from ros2_densematch.matchers.dkm.matcher import DkmMatcher
 from ros2_densematch.matchers.dkm.network import DkmNetwork
+from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.matchers.registry import load_matcher
 from ros2_densematch.matchers.roma.matcher import RomaMatcher
 from ros2_densematch.matchers.roma.network import RomaNetwork
@@ -20,7 +23,7 @@ from ros2_densematch.matchers.tiny_roma.matcher import TinyRomaMatcher
 from ros2_densematch.matchers.tiny_roma.network import TinyRomaNetwork
 from ros2_densematch.nn.dinov2 import Dinov2
 from ros2_densematch.nn.gaussian_process import GaussianProcess
-from ros2_densematch.nn.grid import cell_centres
+from ros2_densematch.nn.grid import cell_centres, resize
 from ros2_densematch.nn.prepared_refiner import PreparedRefiner
 from ros2_densematch.weights.key_tables import key_table
 
@@ -221,7 +224,7 @@ def test_a_keyframe_is_encoded_and_conditioned_once(dkm: DkmMatcher, monkeypatch
     # two passes, and the Gaussian processes of two scales
     assert (calls.encoder, calls.conditioned) == (2, 2)
     frames = [dkm.encode(picture(s)) for s in (1, 2)]
-    assert (calls.encoder, calls.conditioned) == (6, 2)
+    assert (calls.encoder, calls.conditioned) == (2, 2), "a frame waits until it is known what is needed of it"
     for frame in frames:
         dkm.dense(reference, frame)
     # only the frames' own processes, which the direction from the reference needs
@@ -229,6 +232,38 @@ def test_a_keyframe_is_encoded_and_conditioned_once(dkm: DkmMatcher, monkeypatch
     # a frame that becomes a keyframe keeps what the match made
     dkm.dense(frames[0], reference)
     assert calls.conditioned == 6
+
+
+def test_a_guided_match_runs_no_deep_stage_and_returns_the_points_of_the_prior(dkm: DkmMatcher, monkeypatch):
+    reference, query = dkm.encode(picture(0)), dkm.encode(picture(1))
+    # not at the rim, where the enlargement of a coarser flow is flat, as released
+    xy = np.stack(np.meshgrid(np.arange(20, 140, 12), np.arange(20, 104, 12)), -1).reshape(-1, 2).astype(float)
+    prior = Prior.from_homography(xy, np.array([[1, 0, 4.0], [0, 1, -3.0], [0, 0, 1]]))
+    passes = []
+    pyramid = dkm.network.pyramid
+    plain = dkm.network.match_fine
+
+    def noted(image, *, fine=False):
+        passes.append(fine)
+        return pyramid(image, fine=fine)
+
+    def still(own, other, flow, certainty, shares=None):
+        """Refiners that change nothing."""
+        out = plain(own, other, flow, certainty, shares)[1]
+        size = tuple(out.flow.shape[-2:])
+        return {1: replace(out, flow=resize(flow, size), certainty=resize(certainty, size))}
+
+    monkeypatch.setattr(dkm.network, "pyramid", noted)
+    monkeypatch.setattr(dkm.network, "match_fine", still)
+    found = dkm.match(reference, query, prior=prior)
+    assert passes == [True] * 4
+    order = [int(np.flatnonzero((prior.reference_xy == at).all(1))[0]) for at in found.reference_xy]
+    assert len(found) > 0.8 * len(prior)
+    assert np.abs(found.query_xy - prior.query_xy[order]).max() < 1.0
+    # what is too vague for the first refiner is matched in full
+    vague = replace(prior, sigma=np.full(len(prior), 100.0))
+    monkeypatch.undo()
+    assert np.array_equal(dkm.match(reference, query, prior=vague).query_xy, dkm.match(reference, query).query_xy)
 
 
 def test_a_keyframes_share_of_the_refiners_is_made_once_and_changes_nothing(dkm: DkmMatcher, monkeypatch):
@@ -292,7 +327,7 @@ def test_folded_batch_norms_and_prepared_refiners_give_the_same_warp(dkm: DkmMat
 
 def test_half_precision_is_an_argument_and_gives_nearly_the_same_warp(dkm: DkmMatcher):
     half = small_dkm(dtype="bfloat16")
-    assert half.encode(picture(0)).data.coarse[16].dtype == torch.bfloat16
+    assert half.encode(picture(0), reference=True).data.coarse[16].dtype == torch.bfloat16
     for x, y in zip(flows(half, picture(0), picture(1)), flows(dkm, picture(0), picture(1)), strict=True):
         assert x.dtype == torch.float32
         assert (x - y).abs().mean() < 0.02

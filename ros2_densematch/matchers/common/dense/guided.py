@@ -159,11 +159,15 @@ def _at_points(result: DenseResult, reference: Encoding, query: Encoding, prior:
     at = torch.from_numpy(to_normalised(prior.reference_xy, reference.size)).float()
     values = sample(layers, at.T[None, :, None])[0, :, 0].T.numpy()
     query_xy = to_pixels(values[:, :2], query.size)
-    index = np.flatnonzero((values[:, 2] > _LEAST_CERTAINTY) & (np.abs(values[:, :2]) <= 1).all(1))
+    cells = np.floor((at.numpy() + 1) / 2 * [width, height]).astype(np.intp).clip(0, [width - 1, height - 1])
+    cell = cells[:, 1] * width + cells[:, 0]
+    # next to a cell that is no match (masked, outside, not spoken for) an interpolated place would be half made up
+    least = -torch.nn.functional.max_pool2d(-result.certainty[None, None], 3, 1, 1).flatten().numpy()
+    good = (values[:, 2] > _LEAST_CERTAINTY) & (least[cell] > 0) & (np.abs(values[:, :2]) <= 1).all(1)
+    index = np.flatnonzero(good)
     warp_xy = to_pixels(result.flow.numpy(), query.size)
-    cells = np.floor((at[index].numpy() + 1) / 2 * [width, height]).astype(np.intp).clip(0, [width - 1, height - 1])
     certainty = result.certainty.numpy()
-    precision, linear = warp_precision(warp_xy, certainty, cells[:, 1] * width + cells[:, 0], query.size)
+    precision, linear = warp_precision(warp_xy, certainty, cell[index], query.size)
     if result.precision is not None:
         precision = precision_at(result.precision, at[index], query.size)
     per_pixel: Any = linear * np.array([width / reference.size[0], height / reference.size[1]])

@@ -17,8 +17,9 @@ from torch import Tensor
 from ros2_densematch.geometry.correspondences import DenseWarp
 from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
 from ros2_densematch.matchers.common.dense.config import DenseConfig, SampledConfig
+from ros2_densematch.matchers.common.dense.guided import GuidedDense, warp_from_prior
 from ros2_densematch.matchers.common.dense.keypoints import KeypointMatches, match_keypoints
-from ros2_densematch.matchers.common.dense.network import DenseNetwork, Pyramid
+from ros2_densematch.matchers.common.dense.network import FINE_SCALES, DenseNetwork, Pyramid
 from ros2_densematch.matchers.common.dense.precision import (
     carried_precision,
     precision_at,
@@ -37,12 +38,17 @@ from ros2_densematch.matchers.common.dense.result import (
 from ros2_densematch.matchers.common.dense.sampling import Sampling, sample_matches
 from ros2_densematch.matchers.config import MatcherConfig, chosen_config
 from ros2_densematch.matchers.network import NetworkMatcher, Weights, for_inference
+from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.nn.device import to_channels_last
 from ros2_densematch.nn.gaussian_process import Conditioned
 from ros2_densematch.nn.resnet import imagenet_normalise
 
 # of a warp into the reference: cells that tell the overlap, and about how many of them
 _BELIEVED, _SPREAD = 0.5, 2000
+
+
+# of the local correlation at the first scale that a guided match refines
+_FIRST_RADIUS = 3
 
 
 class SampledMatcher(NetworkMatcher):
@@ -139,11 +145,12 @@ class SampledMatcher(NetworkMatcher):
 
 @dataclass
 class DenseEncoding:
-    """What DKM and RoMa keep of one image.
+    """What DKM and RoMa keep of one image. Features are computed when first needed, and then kept.
 
     Attributes:
-        coarse: scale -> features of the coarse pass, projected.
-        fine: scale -> features of the upsampling pass, or None without one.
+        image: uint8 RGB, as given.
+        coarse: scale -> features of the coarse pass, projected; a guided match needs those of 8 and below only.
+        fine: scale -> features of the upsampling pass, or None.
         conditioned: the Gaussian processes conditioned on this image: made by `encode(reference=True)`, otherwise by
             the first match that needs them; then kept.
         shares: of the coarse and the upsampling pass, what this image contributes to the refiners' first blocks when it
@@ -151,13 +158,14 @@ class DenseEncoding:
             take more memory than the features.
     """
 
-    coarse: Pyramid
-    fine: Pyramid | None
+    image: Image
+    coarse: Pyramid = field(default_factory=dict)
+    fine: Pyramid | None = None
     conditioned: dict[int, Conditioned] = field(default_factory=dict)
     shares: tuple[Pyramid, Pyramid] | None = None
 
 
-class DenseMatcher(SampledMatcher):
+class DenseMatcher(GuidedDense, SampledMatcher):
     """DKM and RoMa: coarse to fine with Gaussian processes, in one or both directions."""
 
     config: DenseConfig
@@ -183,17 +191,36 @@ class DenseMatcher(SampledMatcher):
 
     @torch.inference_mode()
     def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> DenseEncoding:
-        rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, 2)
-        coarse = self.network.pyramid(self._prepared(rgb, self.config.coarse_size))
-        fine = None
-        if self.config.upsample_size is not None:
-            fine = self.network.pyramid(self._prepared(rgb, self.config.upsample_size), fine=True)
-        encoding = DenseEncoding(coarse, fine)
+        # a copy: the caller may reuse its memory
+        encoding = DenseEncoding(image.copy() if image.ndim == 3 else np.repeat(image[..., None], 3, 2))
+        if reference:
+            self._coarse(encoding)
+            self._fine(encoding)
         if reference and self.config.direction != "reference_to_query":
             self._condition(encoding)
         if reference and self.config.direction != "query_to_reference":
             self._keep_shares(encoding)
         return encoding
+
+    def _coarse(self, encoding: DenseEncoding) -> Pyramid:
+        """All features of the coarse pass."""
+        if 16 not in encoding.coarse:
+            encoding.coarse = self.network.pyramid(self._prepared(encoding.image, self.config.coarse_size))
+        return encoding.coarse
+
+    def _shallow(self, encoding: DenseEncoding) -> Pyramid:
+        """Those that a guided match needs, at least: the deeper stages of the encoders are not run."""
+        if not encoding.coarse:
+            image = self._prepared(encoding.image, self.config.coarse_size)
+            encoding.coarse = self.network.pyramid(image, fine=True)
+        return encoding.coarse
+
+    def _fine(self, encoding: DenseEncoding) -> Pyramid | None:
+        """Features of the upsampling pass, where there is one."""
+        if encoding.fine is None and self.config.upsample_size is not None:
+            image = self._prepared(encoding.image, self.config.upsample_size)
+            encoding.fine = self.network.pyramid(image, fine=True)
+        return encoding.fine
 
     def _prepared(self, rgb: Image, size: tuple[int, int]) -> Tensor:
         resized = PilImage.fromarray(rgb).resize((size[1], size[0]), PilImage.Resampling.BICUBIC)
@@ -202,7 +229,7 @@ class DenseMatcher(SampledMatcher):
 
     def _condition(self, support: DenseEncoding) -> dict[int, Conditioned]:
         if not support.conditioned:
-            support.conditioned = self.network.condition(support.coarse)
+            support.conditioned = self.network.condition(self._coarse(support))
         return support.conditioned
 
     def _keep_shares(self, keyframe: DenseEncoding) -> None:
@@ -211,8 +238,9 @@ class DenseMatcher(SampledMatcher):
             before = self._last_keyframe() if self._last_keyframe is not None else None
             if before is not None:
                 before.shares = None
-            fine = {} if keyframe.fine is None else self.network.shares(keyframe.fine)
-            keyframe.shares = (self.network.shares(keyframe.coarse), fine)
+            fine = self._fine(keyframe)
+            shares = {} if fine is None else self.network.shares(fine)
+            keyframe.shares = (self.network.shares(self._coarse(keyframe)), shares)
             self._last_keyframe = weakref.ref(keyframe)
 
     @torch.inference_mode()
@@ -231,15 +259,44 @@ class DenseMatcher(SampledMatcher):
 
     def _one_direction(self, query: DenseEncoding, support: DenseEncoding, *, reverse: bool) -> DenseResult:
         coarse_shares, fine_shares = query.shares or (None, None)
-        outputs = self.network.match_coarse(query.coarse, support.coarse, self._condition(support), coarse_shares)
-        flow, certainty, coarse = outputs[1].flow, outputs[1].certainty, outputs[16].certainty
-        if query.fine is not None and support.fine is not None:
-            outputs = self.network.match_fine(query.fine, support.fine, flow, certainty, fine_shares)
-            flow, certainty = outputs[1].flow, outputs[1].certainty
+        outputs = self.network.match_coarse(
+            self._coarse(query), self._coarse(support), self._condition(support), coarse_shares
+        )
+        coarse = outputs[16].certainty
+        flow, certainty = self._upsampled(query, support, outputs[1].flow, outputs[1].certainty, fine_shares)
         if self.config.attenuate_certainty:
             certainty = attenuate(certainty, coarse)
         bounded_flow, bounded_certainty = bounded(flow, certainty)
         return DenseResult(bounded_flow[0], bounded_certainty[0], reverse)
+
+    def _upsampled(
+        self, query: DenseEncoding, support: DenseEncoding, flow: Tensor, certainty: Tensor, shares: Pyramid | None
+    ) -> tuple[Tensor, Tensor]:
+        """Flow and certainty after the upsampling pass, where there is one."""
+        own, other = self._fine(query), self._fine(support)
+        if own is None or other is None:
+            return flow, certainty
+        out = self.network.match_fine(own, other, flow, certainty, shares)[1]
+        return out.flow, out.certainty
+
+    @torch.inference_mode()
+    def _guided(self, reference: Encoding, query: Encoding, prior: Prior) -> tuple[DenseResult, Tensor] | None:
+        if self.config.direction == "query_to_reference":
+            return None
+        a: DenseEncoding = reference.data
+        b: DenseEncoding = query.data
+        size, stride = self.config.coarse_size, FINE_SCALES[0]
+        grid = (size[0] // stride, size[1] // stride)
+        start = warp_from_prior(prior, reference.size, query.size, grid, size, float(_FIRST_RADIUS * stride))
+        if start is None:
+            return None
+        flow, certainty = start.flow.to(self.device), start.certainty.to(self.device)
+        coarse_shares, fine_shares = a.shares or (None, None)
+        out = self.network.match_fine(self._shallow(a), self._shallow(b), flow, certainty, coarse_shares)[1]
+        flow, certainty = self._upsampled(a, b, out.flow, out.certainty, fine_shares)
+        # without the coarse certainty there is nothing to attenuate by
+        bounded_flow, bounded_certainty = bounded(flow, certainty)
+        return DenseResult(bounded_flow[0], bounded_certainty[0]), start.covered
 
 
 def _on_cpu(result: DenseResult, certainty: Tensor) -> DenseResult:
