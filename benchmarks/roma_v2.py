@@ -5,9 +5,10 @@
     python benchmarks/roma_v2.py sampling                                 # balanced sampling of 5000 matches
     python benchmarks/roma_v2.py accuracy --golden DIR                    # what bfloat16 and float16 cost
 
-One thread, processor time, untrained weights (they do not change the amount of work), a random picture. `reuse`
-compares, in one process and in turns, a frame against a kept keyframe with both images encoded anew by all 24 blocks of
-the backbone and an untiled local correlation; all else is equal. `memory` loads a weights file that it writes first.
+One thread, processor time, untrained weights (they do not change the amount of work), a random picture. `reuse` begins
+with all 24 blocks of the backbone and an untiled local correlation, and adds one change a row; a row is measured both
+ways in turns, both images encoded anew and a frame against a kept keyframe. Its ratio is the last row's kept keyframe
+over the first row's both images. `memory` and `reuse` load a weights file, which they write where there is none.
 `accuracy` needs the golden vectors: it compares the number formats with the float32 arrays that are stored there.
 """
 
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -31,6 +33,7 @@ from torch import Tensor
 
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.roma_v2 import refiner
+from ros2_densematch.matchers.roma_v2.encoding import RomaV2Encoding
 from ros2_densematch.matchers.roma_v2.matcher import RomaV2Matcher
 from ros2_densematch.matchers.roma_v2.network import RomaV2Network
 from ros2_densematch.nn.dinov3 import PATCH, STORAGE_TOKENS, Dinov3
@@ -62,38 +65,66 @@ def pictures() -> list[np.ndarray]:
     return [rng.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(2)]
 
 
+# what each row has that the published code has not; every row has what the rows above it have
+ROWS = ("published", "blocks", "tiles", "shares")
+
+
 def reuse(arguments: argparse.Namespace) -> dict[str, Any]:
-    matcher = RomaV2Matcher(device="cpu", preset=arguments.preset, weights="random", dtype=arguments.dtype)
-    backbone = matcher.network.f
-    kind = backbone.cls_token.dtype
-    unused = torch.nn.ModuleList(
-        TransformerBlock(1024, 16, qkv_bias=True, layer_scale=True, eps=1e-5, masked_key_bias=True) for _ in range(6)
+    """Every row in a process of its own, so that its peak memory is its own."""
+    rows = {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = arguments.weights or Path(folder) / "weights.safetensors"
+        if not file.exists():
+            run_child("write", arguments, file)
+        for row in arguments.rows:
+            rows[row] = run_child("row", arguments, file, "--rows", row)
+            print(row, rows[row], file=sys.stderr, flush=True)
+    if {"published", "shares"} <= rows.keys():
+        rows["ratio"] = rows["shares"]["kept_s"] / rows["published"]["both_s"]
+    return {**rows, "most": 0.62, "published_s": PUBLISHED_SECONDS.get((arguments.preset, arguments.dtype))}
+
+
+def row(arguments: argparse.Namespace) -> dict[str, Any]:
+    """One row, both ways in turns: both images encoded anew, and a frame against a kept keyframe."""
+    on = ROWS[: ROWS.index(arguments.rows[0]) + 1]
+    matcher = RomaV2Matcher(
+        device="cpu",
+        preset=arguments.preset,
+        weights=str(arguments.weights),
+        dtype=arguments.dtype,
+        keep_shares="shares" in on,
     )
-    unused.to(kind).requires_grad_(False)
+    unused = torch.nn.ModuleList(
+        TransformerBlock(1024, 16, qkv_bias=True, layer_scale=True, eps=1e-5, masked_key_bias=True)
+        for _ in range(0 if "blocks" in on else 6)
+    )
+    unused.to(matcher.network.f.cls_token.dtype).requires_grad_(False)
     a, b = pictures()
-    keyframe = matcher.encode(a, reference=True)
-
-    def kept() -> None:
-        matcher.dense(keyframe, matcher.encode(b))
-
-    def anew() -> None:
-        matcher.config = matcher.config.model_copy(update={"keep_shares": False})
-        with (
-            patch.object(refiner, "local_correlation", sampled_correlation),
-            patch.object(Dinov3, "forward", lambda self, image: all_blocks(self, unused, image)),
-        ):
-            matcher.dense(matcher.encode(a), matcher.encode(b))
-        matcher.config = matcher.config.model_copy(update={"keep_shares": True})
-
-    seconds: dict[str, list[float]] = {"kept": [], "anew": []}
-    for _ in range(arguments.frames):
-        for name, frame in (("kept", kept), ("anew", anew)):
-            start = time.process_time()
-            frame()
-            seconds[name].append(time.process_time() - start)
+    seconds: dict[str, list[float]] = {"both_s": [], "kept_s": []}
+    with ExitStack() as stack:
+        if "tiles" not in on:
+            stack.enter_context(patch.object(refiner, "local_correlation", sampled_correlation))
+        if "blocks" not in on:
+            stack.enter_context(patch.object(Dinov3, "forward", lambda self, image: all_blocks(self, unused, image)))
+        keyframe = matcher.encode(a, reference=True)
+        for _ in range(arguments.frames):
+            for name in seconds:
+                start = time.process_time()
+                matcher.dense(keyframe if name == "kept_s" else matcher.encode(a), matcher.encode(b))
+                seconds[name].append(time.process_time() - start)
     best = {name: min(values) for name, values in seconds.items()}
-    published = PUBLISHED_SECONDS.get((arguments.preset, arguments.dtype))
-    return {**best, "ratio": best["kept"] / best["anew"], "published_s": published, "most": 0.62}
+    return {**best, "peak_gib": peak_gb() * 1e9 / 2**30, "keyframe_mib": keyframe_bytes(matcher, keyframe.data) / 2**20}
+
+
+def keyframe_bytes(matcher: RomaV2Matcher, encoding: RomaV2Encoding) -> int:
+    """Memory of an encoded keyframe, with its share of the refiners where that is kept."""
+    layers = encoding.layers
+    tensors = [] if layers is None else [layers.first, layers.second]
+    tensors += [encoding.tokens] if encoding.tokens is not None else []
+    tensors += encoding.fine_levels or []
+    for maps in (encoding.low, encoding.high, *(matcher._last_shares or ())):
+        tensors += (maps or {}).values()
+    return encoding.image.nbytes + sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
 
 
 def all_blocks(backbone: Dinov3, unused: torch.nn.ModuleList, image: Tensor) -> list[Tensor]:
@@ -116,8 +147,9 @@ def memory(arguments: argparse.Namespace) -> dict[str, Any]:
         return run_child("one", arguments, file)
 
 
-def run_child(what: str, arguments: argparse.Namespace, file: Path) -> dict[str, Any]:
-    options = ["--preset", arguments.preset, "--dtype", arguments.dtype, "--weights", str(file)]
+def run_child(what: str, arguments: argparse.Namespace, file: Path, *more: str) -> dict[str, Any]:
+    options = ["--preset", arguments.preset, "--dtype", arguments.dtype, "--weights", str(file), *more]
+    options += ["--frames", str(arguments.frames)]
     child = subprocess.run([sys.executable, __file__, what, *options], stdout=subprocess.PIPE, text=True)
     if child.returncode:
         sys.exit(f"{what} failed with exit code {child.returncode}")
@@ -210,12 +242,13 @@ def accuracy(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = {f.__name__: f for f in (reuse, memory, sampling, accuracy, write, one)}
+    what = {f.__name__: f for f in (reuse, memory, sampling, accuracy, write, one, row)}
     parser.add_argument("what", choices=list(what))
     parser.add_argument("--preset", choices=list(RomaV2Matcher.PRESETS), default="base")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument("--frames", type=int, default=1, help="of `reuse`; the fastest counts")
-    parser.add_argument("--weights", type=Path, help="of `memory`: this file; written where there is none")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="of `reuse`")
+    parser.add_argument("--weights", type=Path, help="of `memory` and `reuse`: this file; written where there is none")
     parser.add_argument("--golden", type=Path, default=Path("../shared/golden"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)

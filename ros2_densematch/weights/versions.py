@@ -38,7 +38,9 @@ def stated_version(matcher: str, path: Path) -> str | None:
     return next((version for version, entry in versions_of(matcher).items() if entry.sha256 == found), None)
 
 
-def required_version(matcher: str, stated: str | None, asked: str | None, where: str, argument: str) -> str:
+def required_version(
+    matcher: str, stated: str | None, asked: str | None, where: str, argument: str, hint: str = ""
+) -> str:
     """The version of some weights.
 
     Args:
@@ -47,6 +49,7 @@ def required_version(matcher: str, stated: str | None, asked: str | None, where:
         asked: by the user, or None.
         where: the weights as the user named them.
         argument: how the user gives the version, for the message.
+        hint: what the message says of another way to give it.
 
     Raises:
         ValueError: it is not known, not one of the published ones, or both are there and differ.
@@ -62,7 +65,7 @@ def required_version(matcher: str, stated: str | None, asked: str | None, where:
     if version is None:
         raise ValueError(
             f"{where} does not say which version of {matcher} its weights are for, and the wrong one gives no error, "
-            f"only worse matches: give {choice}"
+            f"only worse matches: give {choice}{hint}"
         )
     return version
 

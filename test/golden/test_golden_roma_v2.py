@@ -278,10 +278,10 @@ def test_the_match_in_both_directions(golden: Golden, matcher: RomaV2Matcher, re
 def test_one_direction_at_one_resolution(golden: Golden, matcher: RomaV2Matcher, monkeypatch):
     expected = golden.open("roma_v2", "forward")
     # the same network with other settings
-    settings = matcher.config.model_copy(update={"upsample_size": None, "direction": "reference_to_query"})
+    changes = {"upsample_size": None, "direction": "reference_to_query", "keep_shares": False}
+    settings = matcher.config.model_copy(update=changes)
     monkeypatch.setattr(matcher, "config", settings)
     monkeypatch.setattr(matcher, "_encoder", Encoder(matcher.network, settings.coarse_size, None))
-    monkeypatch.setattr(matcher, "_keeps_shares", False)
     (result,) = matcher.dense(matcher.encode(golden.image("A")), matcher.encode(golden.image("B")))
     compare_result(expected, "uni_nohr_", "AB", result, 8, 8)
 

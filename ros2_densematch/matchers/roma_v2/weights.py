@@ -20,6 +20,8 @@ from ros2_densematch.weights.versions import required_version, stated_version
 NAME = "roma_v2"
 Weights = str | Mapping[str, Tensor] | None
 
+_HINT = f" (on the command line: --set {NAME}.version=...)"
+
 # Parts that are stored in the network's number format from the start. What batch norms are folded into, or what stays
 # in float32, is converted afterwards.
 _CONVERTED = ("f.", "matcher.mv_vit.", "matcher.head.")
@@ -71,7 +73,7 @@ def resolved(weights: Weights, version: str | None) -> tuple[MappedState, str]:
         FileNotFoundError: no such file, or the checkpoint was not fetched.
     """
     if isinstance(weights, Mapping):
-        version = required_version(NAME, None, version, "the state dictionary", "version=")
+        version = required_version(NAME, None, version, "the state dictionary", "version=", _HINT)
         return held(weights, Path("the state dictionary")), version
     if weights is None or (weights in OFFICIAL and not Path(weights).exists()):
         stated = None if weights is None else OFFICIAL[weights].version
@@ -80,7 +82,7 @@ def resolved(weights: Weights, version: str | None) -> tuple[MappedState, str]:
         name = f"{NAME}_{version}"
         return open_mapped(official(name), checkpoint_path(name)), version
     path = Path(weights)
-    version = required_version(NAME, stated_version(NAME, path), version, str(path), "version=")
+    version = required_version(NAME, stated_version(NAME, path), version, str(path), "version=", _HINT)
     return open_mapped(official(f"{NAME}_{version}"), path), version
 
 
