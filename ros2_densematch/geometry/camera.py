@@ -19,6 +19,7 @@ from ros2_densematch.files import camera_yaml
 from ros2_densematch.geometry import calibration_forms, camera_info, distortion
 from ros2_densematch.geometry.camera_info import CameraInfo
 from ros2_densematch.geometry.distortion import DistortionModel
+from ros2_densematch.geometry.intrinsics import IntrinsicUncertainty
 
 Float64 = NDArray[np.float64]
 Rectified = Literal["auto"] | bool
@@ -44,6 +45,7 @@ class Camera:
         D: float64 coefficients of that model; empty for "none".
         frame_id: name of the optical frame, or "".
         P: float64 (3, 4), the rectified projection as in CameraInfo, or None; it carries the stereo baseline.
+        uncertainty: how well the calibration is known, or None: the estimator's default holds.
 
     Raises:
         UncalibratedCameraError: the focal length is 0.
@@ -57,6 +59,7 @@ class Camera:
     D: Float64 = field(default_factory=_no_coefficients)
     frame_id: str = ""
     P: Float64 | None = None
+    uncertainty: IntrinsicUncertainty | None = None
 
     def __post_init__(self) -> None:
         name = f"camera {self.frame_id!r}" if self.frame_id else "camera"
@@ -87,6 +90,7 @@ class Camera:
     def from_yaml(path: str | Path, rectified: Rectified = "auto") -> Camera:
         """A camera from a calibration file of any form that `calibration_forms` reads, recognised by its content: ROS'
         camera_info format first of all, Kalibr, EuRoC, OpenCV, ORB-SLAM, VINS, COLMAP, KITTI, TUM.
+        A file in ROS' format may state how well it is known under `intrinsic_uncertainty` (`IntrinsicUncertainty`).
 
         Args:
             path: the file. `FILE#NAME` chooses one of several cameras, as calib.yaml#cam1; `FILE@WxH` says the image
@@ -102,10 +106,12 @@ class Camera:
         path, which, size = _file_camera_size(path)
         text = camera_yaml.read_text(path)
         try:
-            info = calibration_forms.from_text(text, which, size)
+            info, uncertainty = calibration_forms.from_text(text, which, size), None
             if info is None:
-                info = calibration_forms.from_yaml_content(camera_yaml.parse_yaml(text, path), which, size)
-            return Camera._from_info(info, rectified is True)
+                content = camera_yaml.parse_yaml(text, path)
+                info = calibration_forms.from_yaml_content(content, which, size)
+                uncertainty = IntrinsicUncertainty.from_mapping(content)
+            return replace(Camera._from_info(info, rectified is True), uncertainty=uncertainty)
         except UncalibratedCameraError as error:
             raise UncalibratedCameraError(f"{path}: {error}") from None
         except (ValueError, TypeError, AttributeError) as error:
@@ -136,7 +142,8 @@ class Camera:
         plain = self.distortion_model == "none"
         model, D = ("plumb_bob", np.zeros(5)) if plain else (self.distortion_model, self.D)
         info = CameraInfo(self.frame_id, self.size, self.K, D, P, model)
-        camera_yaml.write_camera_yaml(Path(path), camera_info.to_mapping(info))
+        content = camera_info.to_mapping(info) | ({} if self.uncertainty is None else self.uncertainty.to_mapping())
+        camera_yaml.write_camera_yaml(Path(path), content)
 
     @property
     def focal(self) -> float:

@@ -83,6 +83,11 @@ class Correspondences:
         warp: the dense warp of dense matchers, or None. Some make it only when somebody looks at it.
         linear: float32 (N, 2, 2), local affine maps: a small offset d in the reference image goes to linear @ d in the
             query image; None where the matcher has none.
+        stillness: float32 (rows, columns), how alike the two pictures are at the same place, tile by tile: 1 unchanged,
+            about 0 changed, NaN too little contrast; None where few matches stand still or nothing is known of the
+            pictures. It tells a standing camera from what it carries in front of the scene.
+        unchanged: float32 (N,), correlation of the two pictures at one place, close around either end of the match, the
+            smaller of the two; with `stillness`. Near 1 for a match between two parts of one overlay.
     """
 
     reference_xy: FloatArray
@@ -94,6 +99,8 @@ class Correspondences:
     precision: FloatArray | None = None
     warp: DenseWarp | None = None
     linear: FloatArray | None = None
+    stillness: FloatArray | None = None
+    unchanged: FloatArray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.reference_xy)
@@ -128,4 +135,6 @@ class Correspondences:
             None if self.precision is None else self.precision[index],
             self.warp,
             None if self.linear is None else self.linear[index],
+            self.stillness,
+            None if self.unchanged is None else self.unchanged[index],
         )

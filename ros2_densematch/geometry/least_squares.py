@@ -20,10 +20,12 @@ _SMALLEST_SCALE = 1e-3  # in the residual's unit (pixels): below it lies the rou
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Residuals of one kind: `residual` (d, N) in the unit of the noise, d = 1 or 2, and `jacobian` (P, d, N)."""
+    """Residuals of one kind: `residual` (d, N) in the unit of the noise, d = 1 or 2, `jacobian` (P, d, N), and `cell`
+    (N,), the group in which each residual errs together with others; None = each by itself."""
 
     residual: Float64
     jacobian: Float64
+    cell: NDArray[np.intp] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,7 @@ def minimise(
     start: State,
     *,
     iterations: int = 12,
+    shared: Callable[[State], list[Float64]] | None = None,
 ) -> Solution[State] | None:
     """Minimises a sum of Tukey losses of whitened residuals by iteratively reweighted Gauss-Newton.
 
@@ -54,14 +57,18 @@ def minimise(
 
     The covariance is the M-estimator's, A^-1 B A^-1 with A = mean(psi') J^T J (Huber, Robust Statistics, 1981, section
     7.6). B is the mean of two estimates: the pooled one, mean(psi^2) J^T J, and that of the residuals themselves, the
-    sum of g g^T with g = J_i^T psi_i / (1 - h_i), h_i the leverage (HC3 of MacKinnon and White, J. Econometrics 1985).
-    The second needs no equal variances and widens where a wrong match pulls, the first scatters less with few matches.
+    sum over cells of g g^T with g the sum over a cell of J_i^T psi_i / sqrt(1 - h), h the cell's leverage
+    (cluster-robust, Liang and Zeger, Biometrika 1986, with the correction of Bell and McCaffrey, Survey Methodology
+    2002). Matches in one cell err together, so they are fewer than they look: the pooled estimate is widened by the
+    ratio of the two. What the shared parameters may be off moves the solution by A^-1 J^T N and is added.
 
     Args:
         evaluate: residuals and Jacobians at a state.
         retract: the state moved by a parameter step (P,).
         start: where to begin.
         iterations: most Gauss-Newton steps.
+        shared: derivatives (Q, d, N) of each block's residuals by Q parameters of unit variance, which are not
+            estimated and which all residuals share.
 
     Returns:
         The solution, or None where the normal equations are singular: some parameter is not observable.
@@ -75,13 +82,16 @@ def minimise(
 
     def damped(state: State) -> list[Block]:
         pairs = zip(evaluate(state), factors, strict=True)
-        return [Block(block.residual * factor, block.jacobian * factor) for block, factor in pairs]
+        return [Block(block.residual * factor, block.jacobian * factor, block.cell) for block, factor in pairs]
 
     last = _descend(damped, retract, first[0], iterations=iterations)
     if last is None:
         return None
     state, scale, cost = last
-    covariance = _covariance(damped(state), scale)
+    nuisance = None
+    if shared is not None:
+        nuisance = [derivative * factor for derivative, factor in zip(shared(state), factors, strict=True)]
+    covariance = _covariance(damped(state), scale, nuisance)
     return None if covariance is None else Solution(state, covariance, scale, cost)
 
 
@@ -179,15 +189,18 @@ def _normal_equations(blocks: list[Block], scale: float) -> tuple[Float64, Float
     return A, g
 
 
-def _covariance(blocks: list[Block], scale: float) -> Float64 | None:
+def _covariance(blocks: list[Block], scale: float, shared: list[Float64] | None) -> Float64 | None:
     size = blocks[0].jacobian.shape[0]
     slope = squares = 0.0
     count = 0
-    weighted = []
-    for block in blocks:
+    weighted, nuisances = [], []
+    for k, block in enumerate(blocks):
         squared, w, derivative = _weights(block, scale)
         d, used = block.residual.shape[0], w > 0
-        weighted.append(Block(block.residual[:, used] * w[used], block.jacobian[:, :, used]))
+        cell = np.arange(used.size) if block.cell is None else block.cell
+        weighted.append(Block(block.residual[:, used] * w[used], block.jacobian[:, :, used], cell[used]))
+        if shared is not None:
+            nuisances.append(shared[k][:, :, used])
         slope += float((d * w + derivative)[used].sum())
         squares += float((w * w * squared).sum()) * scale**2
         count += d * int(used.sum())
@@ -198,14 +211,32 @@ def _covariance(blocks: list[Block], scale: float) -> Float64 | None:
     inverse, leverages = _solve(information, np.eye(size)), _leverage(weighted)
     if count <= size or slope <= 0 or inverse is None or leverages is None:
         return None
-    scatter = np.zeros((size, size))
-    for block, leverage in zip(weighted, leverages, strict=True):
-        score = np.einsum("kdn,dn->kn", block.jacobian, block.residual) / np.maximum(1.0 - leverage, 0.1)
-        scatter += score @ score.T
+    scatter = _scatter(weighted, leverages)
     pooled = squares / (count - size) * information
-    covariance = inverse @ (0.5 * scatter + 0.5 * pooled) @ inverse / (slope / count) ** 2
+    together = float(np.trace(inverse @ scatter) / max(np.trace(inverse @ pooled), 1e-300))
+    covariance = inverse @ (0.5 * scatter + 0.5 * max(together, 0.8) * pooled) @ inverse / (slope / count) ** 2
     covariance += _SMALLEST_SCALE**2 * inverse
+    if nuisances:
+        pulls = [
+            block.jacobian.reshape(size, -1) @ derivative.reshape(len(derivative), -1).T
+            for block, derivative in zip(weighted, nuisances, strict=True)
+        ]
+        moved = inverse @ np.sum(pulls, axis=0)
+        covariance += moved @ moved.T
     return np.asarray(0.5 * (covariance + covariance.T), np.float64)
+
+
+def _scatter(blocks: list[Block], leverages: list[Float64]) -> Float64:
+    """Sum of g g^T (P, P), g the gradient of one cell over the root of one minus its leverage."""
+    size = blocks[0].jacobian.shape[0]
+    cells = np.concatenate([block.cell for block in blocks if block.cell is not None])
+    scores = np.concatenate([np.einsum("kdn,dn->kn", b.jacobian, b.residual) for b in blocks], 1)
+    _, group = np.unique(cells, return_inverse=True)
+    count = int(group.max()) + 1 if len(group) else 0
+    leverage = np.bincount(group, np.concatenate(leverages), count)
+    g = np.stack([np.bincount(group, row, count) for row in scores]) / np.sqrt(np.maximum(1.0 - leverage, 0.2))
+    assert g.shape[0] == size
+    return np.asarray(g @ g.T, np.float64)
 
 
 def _solve(A: Float64, b: Float64) -> Float64 | None:

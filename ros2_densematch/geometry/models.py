@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ros2_densematch.geometry import least_squares, poses
 from ros2_densematch.geometry.least_squares import Block
-from ros2_densematch.geometry.rays import Rays, epipolar_distance_px, spread, transfer_distance_px
+from ros2_densematch.geometry.rays import Rays, epipolar_distance_px, recalibrated, spread, transfer_distance_px
 
 Float64 = NDArray[np.float64]
 
@@ -65,7 +65,11 @@ def refine_essential(rays: Rays, R: Float64, t: Float64) -> Refined | None:
     def evaluate(state: _Motion) -> list[Block]:
         return [sampson_block(rays, state.R, state.t, _essential_derivatives(state.R, state.t))]
 
-    solution = least_squares.minimise(evaluate, _retract_essential, _Motion(R, t / np.linalg.norm(t), np.zeros(3)))
+    def shared(state: _Motion) -> list[Float64]:
+        return [sampson_shared(rays, state.R, state.t)]
+
+    start = _Motion(R, t / np.linalg.norm(t), np.zeros(3))
+    solution = least_squares.minimise(evaluate, _retract_essential, start, shared=shared)
     if solution is None:
         return None
     state = solution.state
@@ -80,12 +84,41 @@ def refine_rotation(rays: Rays, R: Float64) -> Refined | None:
     def evaluate(state: Float64) -> list[Block]:
         return [transfer_block(rays, rays.x0, state, GENERATORS @ state)]
 
-    solution = least_squares.minimise(evaluate, lambda R, step: poses.exp_rotation(step) @ R, R)
+    def shared(state: Float64) -> list[Float64]:
+        return [transfer_shared(rays, rays.x0, state)]
+
+    solution = least_squares.minimise(evaluate, lambda R, step: poses.exp_rotation(step) @ R, R, shared=shared)
     if solution is None:
         return None
     covariance = np.zeros((6, 6))
     covariance[3:, 3:] = solution.covariance
     return Refined(solution.state, np.zeros(3), covariance, solution.scale, solution.cost)
+
+
+def calibrate_rotation(rays: Rays, R: Float64, calibration: int) -> tuple[Float64, Float64]:
+    """Rotation and calibration error (Q,) that explain the matches best without any translation.
+
+    A wrong focal length makes a pure rotation look like a small motion. Reweighted ridge regression: the error has unit
+    variance, the matches the noise that is left.
+
+    Args:
+        calibration: Q, how many of the shared parameters of the rays are of the calibration.
+    """
+    k = np.zeros(calibration)
+    for _ in range(3):
+        moved = recalibrated(rays, k)
+        block = transfer_block(moved, moved.x0, R, GENERATORS @ R)
+        scale = least_squares.noise_scale([block])
+        columns = np.concatenate([block.jacobian, transfer_shared(rays, rays.x0, R)[:calibration]])
+        weight = 1.0 / (scale**2 + (block.residual**2).sum(0))
+        flat = (columns * weight).reshape(len(columns), -1)
+        information = flat @ columns.reshape(len(columns), -1).T
+        gradient = flat @ block.residual.ravel()
+        information[3:, 3:] += np.eye(calibration)
+        gradient[3:] += k
+        step = -np.linalg.lstsq(information, gradient, rcond=None)[0]
+        R, k = poses.exp_rotation(step[:3]) @ R, k + step[3:]
+    return R, k
 
 
 def refine_plane(rays: Rays, others: Rays, R: Float64, t: Float64, n: Float64) -> Refined | None:
@@ -112,7 +145,11 @@ def refine_plane(rays: Rays, others: Rays, R: Float64, t: Float64, n: Float64) -
         moved = _retract_essential(state, step[:5])
         return _Motion(moved.R, moved.t, state.n + step[5:])
 
-    solution = least_squares.minimise(evaluate, retract, _Motion(R, t, n))
+    def shared(state: _Motion) -> list[Float64]:
+        blocks = [transfer_shared(rays, rays.x0, state.R + np.outer(state.t, state.n))]
+        return [*blocks, sampson_shared(others, state.R, state.t)] if len(others) else blocks
+
+    solution = least_squares.minimise(evaluate, retract, _Motion(R, t, n), shared=shared)
     if solution is None:
         return None
     state = solution.state
@@ -213,7 +250,16 @@ def sampson_block(rays: Rays, R: Float64, t: Float64, derivatives: Float64) -> B
     g1[:2] -= factor * noise_a
     g0[:2] = -factor * noise_b
     gradient = g1[:, None] * rays.x0[None] + rays.x1[:, None] * g0[None]
-    return Block(residual[None], (derivatives.reshape(-1, 9) @ gradient.reshape(9, -1))[:, None])
+    return Block(residual[None], (derivatives.reshape(-1, 9) @ gradient.reshape(9, -1))[:, None], rays.cell)
+
+
+def sampson_shared(rays: Rays, R: Float64, t: Float64) -> Float64:
+    """Derivatives (Q, 1, N) of the residuals of `sampson_block` by the parameters that all matches share."""
+    E = poses.skew(t) @ R
+    line1, line0 = E @ rays.x0, E.T @ rays.x1
+    variance = (_times(rays.noise1, line1) * line1[:2]).sum(0) + (_times(rays.noise0, line0) * line0[:2]).sum(0)
+    moved = (rays.shared0 * line0[:2]).sum(1) + (rays.shared1 * line1[:2]).sum(1)
+    return np.asarray((moved / np.sqrt(np.maximum(variance, 1e-300)))[:, None], np.float64)
 
 
 def transfer_block(rays: Rays, x: Float64, M: Float64, derivatives: Float64, extra: Float64 | None = None) -> Block:
@@ -227,17 +273,8 @@ def transfer_block(rays: Rays, x: Float64, M: Float64, derivatives: Float64, ext
         derivatives: (P, 3, K) of M by the parameters.
         extra: (3, N), further covariance of the predicted point, rows xx, xy, yy.
     """
-    moved = M @ x
-    depth = np.maximum(moved[2], 1e-9)
-    point = moved[:2] / depth
-    transfer = (M[:2, :2, None] - point[:, None] * M[2, :2, None]) / depth
-    noise = rays.noise1 + spread(transfer, rays.noise0)
-    xx, xy, yy = noise if extra is None else noise + extra
-    # Rows of the inverse Cholesky factor of the noise.
-    l11 = np.sqrt(xx)
-    l21 = xy / l11
-    l22 = np.sqrt(yy - l21 * l21)
-    w00, w10, w11 = 1.0 / l11, -l21 / (l11 * l22), 1.0 / l22
+    depth, point, transfer = _transferred(x, M)
+    w00, w10, w11 = _whitening(rays, transfer, extra)
     difference = point - rays.x1[:2]
     residual = np.stack([w00 * difference[0], w10 * difference[0] + w11 * difference[1]])
     # As above: residual_c' = sum_ij D_ij v_ci x_j, with v_c = (w_c, -w_c . point) / depth.
@@ -247,7 +284,33 @@ def transfer_block(rays: Rays, x: Float64, M: Float64, derivatives: Float64, ext
     )
     scaled, size = x / depth, 3 * len(x)
     gradient = np.stack([(row[:, None] * scaled[None]).reshape(size, -1) for row in rows], 1)
-    return Block(residual, np.tensordot(derivatives.reshape(-1, size), gradient, 1))
+    return Block(residual, np.tensordot(derivatives.reshape(-1, size), gradient, 1), rays.cell)
+
+
+def transfer_shared(rays: Rays, x: Float64, M: Float64, extra: Float64 | None = None) -> Float64:
+    """Derivatives (Q, 2, N) of the residuals of `transfer_block` by the parameters that all matches share."""
+    transfer = _transferred(x, M)[2]
+    w00, w10, w11 = _whitening(rays, transfer, extra)
+    moved = (transfer[:, :, None] * rays.shared0.transpose(1, 0, 2)[None]).sum(1) - rays.shared1.transpose(1, 0, 2)
+    return np.stack([w00 * moved[0], w10 * moved[0] + w11 * moved[1]], 1)
+
+
+def _transferred(x: Float64, M: Float64) -> tuple[Float64, Float64, Float64]:
+    """Depths (N,) and places (2, N) of points moved by M, and the derivative (2, 2, N) of the places by x."""
+    moved = M @ x
+    depth = np.maximum(moved[2], 1e-9)
+    point = moved[:2] / depth
+    return depth, point, (M[:2, :2, None] - point[:, None] * M[2, :2, None]) / depth
+
+
+def _whitening(rays: Rays, transfer: Float64, extra: Float64 | None) -> tuple[Float64, Float64, Float64]:
+    """Rows 00, 10, 11 (N,) of the inverse Cholesky factor of the noise of predicted minus found point."""
+    noise = rays.noise1 + spread(transfer, rays.noise0)
+    xx, xy, yy = noise if extra is None else noise + extra
+    l11 = np.sqrt(xx)
+    l21 = xy / l11
+    l22 = np.sqrt(yy - l21 * l21)
+    return 1.0 / l11, -l21 / (l11 * l22), 1.0 / l22
 
 
 def _times(noise: Float64, line: Float64) -> Float64:

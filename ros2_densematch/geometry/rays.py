@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.geometry.intrinsics import IntrinsicUncertainty, shared_derivatives
 
 Float64 = NDArray[np.float64]
 
 # A matcher's precision is believed within these standard deviations, in pixels.
 _SIGMA_RANGE = (0.03, 10.0)
+CELLS_A_ROW = 7  # `Rays.cell` counts the tiles row by row
+_TILES = 6  # along the longer side: the reach of what neighbouring matches share, on rendered pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +30,9 @@ class Rays:
         noise0, noise1: float64 (3, N), covariance xx, xy, yy of the normalised points up to one common factor: from the
             matcher's precision (all noise in the query then), or of one pixel in either image.
         focal0, focal1: mean focal lengths in pixels.
+        shared0, shared1: float64 (Q, 2, N), derivative of the normalised points by Q parameters that all matches share
+            (the calibration), each of unit variance.
+        cell: intp (N,), tile of the reference image in which the match lies: matches in one tile err together.
     """
 
     x0: Float64
@@ -37,6 +43,9 @@ class Rays:
     noise1: Float64
     focal0: float
     focal1: float
+    shared0: Float64
+    shared1: Float64
+    cell: NDArray[np.intp]
 
     def __len__(self) -> int:
         return int(self.x0.shape[1])
@@ -53,11 +62,19 @@ class Rays:
             noise1=np.take(self.noise1, chosen, 1),
             focal0=self.focal0,
             focal1=self.focal1,
+            shared0=np.take(self.shared0, chosen, 2),
+            shared1=np.take(self.shared1, chosen, 2),
+            cell=self.cell[chosen],
         )
 
 
-def prepare(m: Correspondences, camera0: Camera, camera1: Camera) -> tuple[Rays, NDArray[np.bool_]]:
-    """Rays of the usable matches and a mask (N,) that says which these are: finite, and within both camera models."""
+def prepare(
+    m: Correspondences, camera0: Camera, camera1: Camera, uncertainty: IntrinsicUncertainty
+) -> tuple[Rays, NDArray[np.bool_]]:
+    """Rays of the usable matches and a mask (N,) that says which these are: finite, and within both camera models.
+
+    `uncertainty` is that of the calibrations that do not carry one.
+    """
     n0, n1 = camera0.normalise(m.reference_xy), camera1.normalise(m.query_xy)
     usable = np.isfinite(n0).all(1) & np.isfinite(n1).all(1) & np.isfinite(m.score)
     n0, n1 = n0[usable], n1[usable]
@@ -68,6 +85,8 @@ def prepare(m: Correspondences, camera0: Camera, camera1: Camera) -> tuple[Rays,
         noise0, noise1 = np.zeros((3, len(n0))), spread(per_pixel1, _covariance(m.precision[usable]))
     x0, x1 = np.ones((3, len(n0))), np.ones((3, len(n0)))
     x0[:2], x1[:2] = n0.T, n1.T
+    xy = m.reference_xy[usable].astype(np.float64), m.query_xy[usable].astype(np.float64)
+    shared = shared_derivatives(camera0, camera1, xy, (n0, n1), (per_pixel0, per_pixel1), uncertainty)
     return Rays(
         x0=x0,
         x1=x1,
@@ -77,7 +96,47 @@ def prepare(m: Correspondences, camera0: Camera, camera1: Camera) -> tuple[Rays,
         noise1=noise1,
         focal0=camera0.focal,
         focal1=camera1.focal,
+        shared0=shared[0],
+        shared1=shared[1],
+        cell=_cells(xy[0], camera0),
     ), usable
+
+
+def _cells(xy: Float64, camera: Camera) -> NDArray[np.intp]:
+    size = max(camera.width, camera.height) / _TILES
+    tile = np.floor(xy / size).astype(np.intp)
+    return np.asarray(tile[:, 1] * CELLS_A_ROW + np.minimum(tile[:, 0], CELLS_A_ROW - 1), np.intp)
+
+
+def with_drift(rays: Rays, drift_px: float) -> Rays:
+    """The rays with more shared parameters: a slow drift of the matches over the image, linear in the pixel, with a
+    standard deviation of `drift_px` for each of its six coefficients. Matches err together over whole surfaces."""
+    if drift_px == 0:
+        return rays
+    spread_xy = rays.x0[:2] * (rays.focal0 / _half_extent(rays))
+    basis = np.concatenate([np.ones((1, len(rays))), spread_xy])
+    pixels = rays.per_pixel1.transpose(1, 0, 2)  # (2 pixel axes, 2, N)
+    field = (drift_px * basis[:, None, None] * pixels[None]).reshape(6, 2, -1)
+    return replace(
+        rays,
+        shared0=np.concatenate([rays.shared0, np.zeros_like(field)]),
+        shared1=np.concatenate([rays.shared1, field]),
+    )
+
+
+def _half_extent(rays: Rays) -> float:
+    """Root mean square distance in pixels of the reference points from their centre: where the drift counts fully."""
+    if len(rays) == 0:
+        return 1.0
+    return max(float(rays.focal0 * np.sqrt(rays.x0[:2].var(1).sum())), 1.0)
+
+
+def recalibrated(rays: Rays, parameters: Float64) -> Rays:
+    """The rays as they are when the first of the shared parameters have the values (Q',) instead of 0."""
+    x0, x1 = rays.x0.copy(), rays.x1.copy()
+    x0[:2] += np.tensordot(parameters, rays.shared0[: len(parameters)], 1)
+    x1[:2] += np.tensordot(parameters, rays.shared1[: len(parameters)], 1)
+    return replace(rays, x0=x0, x1=x1)
 
 
 def _per_pixel(camera: Camera, normalised: Float64) -> Float64:

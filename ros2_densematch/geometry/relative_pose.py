@@ -34,6 +34,8 @@ class Geometry(IntEnum):
     """Pure rotation, or a translation too small to see: the rotation stands, the translation is not known."""
     PLANAR_OR_PANORAMIC = 6
     """A homography explains all, and the parallax is too small for a translation: as PANORAMIC."""
+    WATERMARK = 7
+    """No pose: the matches that agree stand still in the border region while the scene behind them moves or changes."""
 
 
 class Scale(IntEnum):
@@ -87,7 +89,7 @@ class RelativePose:
     @property
     def ok(self) -> bool:
         """Whether there is a pose: at least its rotation is known."""
-        return self.geometry not in (Geometry.UNDEFINED, Geometry.DEGENERATE)
+        return self.geometry not in (Geometry.UNDEFINED, Geometry.DEGENERATE, Geometry.WATERMARK)
 
     def pose_of_query(self) -> tuple[Float64, Float64]:
         """Pose (4, 4) of the query camera in the reference frame and its covariance (6, 6), as RelativePose.msg and

@@ -207,16 +207,18 @@ def _solve(
     pixel_noise = least_squares.noise_scale([block])
     std_ratio = std[used] / pixel_noise
 
-    def evaluate(T: Float64) -> list[Block]:
-        M = T[:3]
+    def depth_noise(M: Float64) -> Float64:
         moved = M @ points
         depth = np.maximum(moved[2], 1e-9)
         by_inverse = (M[:2, 3:] - moved[:2] / depth * M[2, 3]) / depth * std_ratio
-        extra = np.stack([by_inverse[0] ** 2, by_inverse[0] * by_inverse[1], by_inverse[1] ** 2])
+        return np.stack([by_inverse[0] ** 2, by_inverse[0] * by_inverse[1], by_inverse[1] ** 2])
+
+    def evaluate(T: Float64) -> list[Block]:
+        M = T[:3]
         derivatives = np.zeros((6, 3, 4))
         derivatives[:3, :, 3] = np.eye(3)
         derivatives[3:, :, :3] = models.GENERATORS @ M[:, :3]
-        blocks = [models.transfer_block(with_depth, points, M, derivatives, extra)]
+        blocks = [models.transfer_block(with_depth, points, M, derivatives, depth_noise(M))]
         length = float(np.linalg.norm(M[:, 3]))
         if len(others) and length > 1e-9:
             essential = np.concatenate(
@@ -225,10 +227,17 @@ def _solve(
             blocks.append(models.sampson_block(others, M[:, :3], M[:, 3] / length, essential))
         return blocks
 
+    def shared(T: Float64) -> list[Float64]:
+        blocks = [models.transfer_shared(with_depth, points, T[:3], depth_noise(T[:3]))]
+        length = float(np.linalg.norm(T[:3, 3]))
+        if len(others) and length > 1e-9:
+            blocks.append(models.sampson_shared(others, T[:3, :3], T[:3, 3] / length))
+        return blocks
+
     def retract(T: Float64, step: Float64) -> Float64:
         return poses.make_pose(poses.exp_rotation(step[3:]) @ T[:3, :3], T[:3, 3] + step[:3])
 
-    solution = least_squares.minimise(evaluate, retract, start, iterations=20)
+    solution = least_squares.minimise(evaluate, retract, start, iterations=20, shared=shared)
     if solution is None:
         return None
     return solution.state, solution.covariance, solution.cost * solution.scale**2

@@ -6,16 +6,17 @@ and pure rotation fitted to the same inliers; decision (`_decide`); metric scale
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import poselib  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from ros2_densematch.geometry import models, poses, rays, scale
+from ros2_densematch.geometry import hypotheses, models, overlay, poses, rays, scale
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.geometry.hypotheses import Hypothesis, Sampling
 from ros2_densematch.geometry.models import Refined
+from ros2_densematch.geometry.pose_config import PoseConfig
 from ros2_densematch.geometry.rays import Rays
 from ros2_densematch.geometry.relative_pose import (
     UNKNOWN_LENGTH_VARIANCE,
@@ -31,49 +32,14 @@ __all__ = ["Geometry", "PoseConfig", "RelativePose", "Scale", "estimate_relative
 
 Float64 = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class PoseConfig:
-    """Settings of `estimate_relative_pose`. Distances are in pixels of the original images.
-
-    Attributes:
-        max_epipolar_error_px: largest Sampson distance of an inlier.
-        max_homography_error_px: upper limit of the distance at which a homography or a rotation explains a match; the
-            limit used adapts to the noise found, `noise_factor` times its standard deviation.
-        noise_factor: see there; 3 keeps 98.9 % of Gaussian noise in two dimensions.
-        min_inliers: fewer are DEGENERATE.
-        min_iterations, max_iterations, success_probability: of LO-RANSAC.
-        explained_ratio: a homography (rotation) that explains this share of the epipolar inliers makes the scene PLANAR
-            (PANORAMIC), as in COLMAP.
-        min_parallax_px: below this median shift against the best pure rotation the translation is taken as not visible.
-    """
-
-    max_epipolar_error_px: float = 1.0
-    max_homography_error_px: float = 3.0
-    noise_factor: float = 3.0
-    min_inliers: int = 15
-    min_iterations: int = 200
-    max_iterations: int = 10000
-    success_probability: float = 0.9999
-    explained_ratio: float = 0.8
-    min_parallax_px: float = 0.5
-
-    def __post_init__(self) -> None:
-        for name in ("max_epipolar_error_px", "max_homography_error_px", "noise_factor"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("explained_ratio", "success_probability"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
-        if self.min_inliers < 8:
-            raise ValueError(f"min_inliers must be at least 8 (the pose alone has 5 unknowns), got {self.min_inliers}")
-        if not 1 <= self.min_iterations <= self.max_iterations:
-            raise ValueError(
-                f"min_iterations must lie in 1..max_iterations, got {self.min_iterations} and {self.max_iterations}"
-            )
-        if self.min_parallax_px < 0:
-            raise ValueError(f"min_parallax_px must not be negative, got {self.min_parallax_px}")
+_DRIFT_MISSED, _DRIFT_DOUBT = 20.0, 40.0  # times `drift_px`, see `_drift_px`
+# A motion behind an overlay explains that many of the other matches, and fixes the rotation that well.
+_LEAST_BEHIND, _SUPPORTED, _CREDIBLE_DEG = 25, 0.5, 5.0
+_SAME_TURN_DEG = 1.0  # two estimates of one motion turn alike
+_CALIBRATION_PX = 3.0  # a rotation that is off by more cannot be the calibration's fault
 
 
 def estimate_relative_pose(
@@ -103,13 +69,14 @@ def estimate_relative_pose(
     """
     config = config or PoseConfig()
     _check_sizes(m, camera0, camera1)
-    prepared, usable = rays.prepare(m, camera0, camera1)
+    prepared, usable = rays.prepare(m, camera0, camera1, config.uncertainty)
     dropped = len(m) - len(prepared)
     note = f"; {dropped} matches left out: not finite or outside the camera model" if dropped else ""
-    candidates = _estimate(prepared, camera1, config, seed)
+    used = m.select(usable)
+    candidates = _before_overlay(prepared, used, camera1, config, seed)
     result = candidates[0]
     if scale_source is not None and result.ok:
-        result = scale.apply(scale_source, candidates, prepared, m.select(usable), camera0)
+        result = scale.apply(scale_source, candidates, prepared, used, camera0)
     inliers = np.zeros(len(m), np.bool_)
     inliers[usable] = result.inliers
     return replace(
@@ -133,25 +100,74 @@ class _Evidence:
     parallax_px: float
     limit_px: float
     on_plane: BoolArray
+    calibration: Float64
+    hypotheses: list[Hypothesis] = field(default_factory=list)
 
 
-def _estimate(all_rays: Rays, camera1: Camera, config: PoseConfig, seed: int) -> list[RelativePose]:
+def _before_overlay(
+    all_rays: Rays, m: Correspondences, camera1: Camera, config: PoseConfig, seed: int
+) -> list[RelativePose]:
+    """The pose of the scene, without the matches that the camera carries along in front of it."""
+    found = overlay.static_matches(m)
+    if found is None or not found.hidden.any():
+        return _estimate(all_rays, m.score, camera1, config, seed)
+    rest = ~found.hidden
+    count = int(found.hidden.sum())
+    share = f"{count} of {len(m)} matches stand still while the picture around them changes"
+    candidates = [_among(pose, rest) for pose in _estimate(all_rays.select(rest), m.score[rest], camera1, config, seed)]
+    best = candidates[0]
+    if not best.ok or not _is_credible(best, int(rest.sum())):
+        geometry = Geometry.WATERMARK if found.border else Geometry.DEGENERATE
+        return [no_pose(len(m), f"{share}: a static overlay, and no motion behind it", geometry=geometry)]
+    R, t = _parts(best.T_query_from_reference)
+    if best.scale is Scale.NONE:
+        agrees = rays.transfer_distance_px(all_rays.select(found.hidden), R) < config.max_homography_error_px
+    else:
+        agrees = _epipolar_inliers(all_rays.select(found.hidden), R, t, config)
+    if agrees.mean() > 0.5:  # far away, or on the axis of the motion: part of the scene, unless it says otherwise
+        everything = _estimate(all_rays, m.score, camera1, config, seed)
+        if poses.rotation_angle_deg(R, everything[0].T_query_from_reference) < _SAME_TURN_DEG:
+            return everything
+    return [replace(pose, status=f"{pose.status}; {share}: a static overlay, left out") for pose in candidates]
+
+
+def _is_credible(pose: RelativePose, among: int) -> bool:
+    """Whether the few matches beside an overlay show a motion, and not only what a search always finds."""
+    turn = float(np.degrees(np.sqrt(np.linalg.eigvalsh(pose.covariance[3:, 3:])[-1])))
+    return pose.num_inliers >= max(_LEAST_BEHIND, _SUPPORTED * among) and turn < _CREDIBLE_DEG
+
+
+def _among(pose: RelativePose, chosen: BoolArray) -> RelativePose:
+    """A pose that some of the matches gave, as one of all matches."""
+    inliers = np.zeros(len(chosen), np.bool_)
+    inliers[chosen] = pose.inliers
+    return replace(pose, inliers=inliers, num_matches=len(chosen), inlier_ratio=float(inliers.mean()))
+
+
+def _estimate(all_rays: Rays, score: Floats, camera1: Camera, config: PoseConfig, seed: int) -> list[RelativePose]:
     """The pose; of a plane that leaves two motions, both, the preferred one first."""
     n = len(all_rays)
     if n < config.min_inliers:
         return [no_pose(n, f"too few matches: {n}, at least {config.min_inliers} are needed")]
-    start = _ransac(all_rays, config, seed)
-    inliers = _epipolar_inliers(all_rays, start[0], start[1], config)
+    sampling = Sampling(
+        config.max_epipolar_error_px, config.min_iterations, config.max_iterations, config.success_probability, seed
+    )
+    found = hypotheses.search(all_rays, score, sampling)
+    start = found[0].R, found[0].t
+    inliers = _epipolar_inliers(all_rays, *start, config)
     needed = _needed_inliers(n, camera1, config)
     if inliers.sum() < needed:
         return [_too_few(inliers, needed, config)]
+    calibration = len(all_rays.shared0)
+    all_rays = rays.with_drift(all_rays, _drift_px(all_rays, score, *start, config))
     refined = _refine(all_rays, *start, config)
     # Identical images give the translation no gradient, without parallax and noise: a rotation may still explain all.
     essential = refined or Refined(*start, np.zeros((6, 6)), 1.0, np.inf)
     inliers = _epipolar_inliers(all_rays, essential.R, essential.t, config)
     if inliers.sum() < needed:
         return [_too_few(inliers, needed, config)]
-    evidence = _gather(all_rays.select(inliers), essential, config)
+    evidence = _gather(all_rays.select(inliers), essential, calibration, config)
+    evidence = replace(evidence, hypotheses=found)
     geometry, reason = _decide(evidence, config)
     if refined is None and evidence.rotation_ratio < config.explained_ratio:
         return [no_pose(n, f"the matches do not determine the motion; {reason}", inliers=inliers)]
@@ -159,7 +175,8 @@ def _estimate(all_rays: Rays, camera1: Camera, config: PoseConfig, seed: int) ->
         return [_panoramic(all_rays, evidence, geometry, reason, config)]
     if geometry is Geometry.PLANAR:
         planar, reason = _planar(all_rays, all_rays.select(inliers), evidence, reason, camera1, config)
-        return [_directed(all_rays, model, geometry, evidence, reason, config) for model in planar]
+        directed = [_directed(all_rays, model, geometry, evidence, reason, config) for model in planar]
+        return [_open(pose, directed) for pose in directed]
     return [_directed(all_rays, essential, geometry, evidence, reason, config)]
 
 
@@ -169,7 +186,8 @@ def _directed(
     """The result with a direction of translation, Scale.UNIT."""
     inliers = _epipolar_inliers(all_rays, model.R, model.t, config)
     kept = all_rays.select(inliers)
-    covariance = model.covariance.copy()
+    found = evidence.hypotheses
+    covariance = model.covariance + hypotheses.spread(found, model.R, model.t, found[0].cost, model.covariance)
     covariance[:3, :3] += UNKNOWN_LENGTH_VARIANCE * np.outer(model.t, model.t)
     return RelativePose(
         T_query_from_reference=poses.make_pose(model.R, model.t),
@@ -188,31 +206,22 @@ def _directed(
     )
 
 
+def _open(pose: RelativePose, candidates: list[RelativePose]) -> RelativePose:
+    """The pose with a covariance that reaches to the other motions, which are as likely."""
+    covariance = pose.covariance.copy()
+    for other in candidates:
+        (R, t), (other_R, other_t) = (_parts(p.T_query_from_reference) for p in (pose, other))
+        difference = hypotheses.pose_difference(R, t, other_R, other_t)
+        covariance += 0.5 * np.outer(difference, difference)
+    return replace(pose, covariance=covariance)
+
+
+def _parts(T: Float64) -> tuple[Float64, Float64]:
+    return T[:3, :3], T[:3, 3]
+
+
 def _median(values: Float64) -> float:
     return float(np.median(values)) if len(values) else float("nan")
-
-
-def _ransac(all_rays: Rays, config: PoseConfig, seed: int) -> tuple[Float64, Float64]:
-    """Rotation and unit translation from PoseLib. Its cameras are pinholes with the mean focal lengths, so that its
-    threshold is in pixels."""
-    options = {
-        "max_epipolar_error": config.max_epipolar_error_px,
-        "min_iterations": config.min_iterations,
-        "max_iterations": config.max_iterations,
-        "success_prob": config.success_probability,
-        "seed": seed,
-    }
-    cameras = [
-        {"model": "SIMPLE_PINHOLE", "width": 0, "height": 0, "params": [focal, 0.0, 0.0]}
-        for focal in (all_rays.focal0, all_rays.focal1)
-    ]
-    pose, _ = poselib.estimate_relative_pose(
-        all_rays.x0[:2].T * all_rays.focal0, all_rays.x1[:2].T * all_rays.focal1, *cameras, options, {}
-    )
-    t = np.asarray(pose.t, np.float64).ravel()
-    length = float(np.linalg.norm(t))
-    t = t / length if np.isfinite(length) and length > 1e-12 else np.array([1.0, 0.0, 0.0])
-    return poses.nearest_rotation(pose.R), t
 
 
 def _refine(all_rays: Rays, R: Float64, t: Float64, config: PoseConfig) -> Refined | None:
@@ -223,12 +232,10 @@ def _refine(all_rays: Rays, R: Float64, t: Float64, config: PoseConfig) -> Refin
 
 
 def _epipolar_inliers(all_rays: Rays, R: Float64, t: Float64, config: PoseConfig) -> BoolArray:
-    """Matches (N,) near their epipolar lines and before both cameras; a point behind them counts where its rays are
-    parallel up to the threshold, because noise decides its sign."""
-    near = rays.epipolar_distance_px(all_rays, R, t) < config.max_epipolar_error_px
-    z0, z1, angle = rays.depths(all_rays, R, t)
-    parallel = angle < 2.0 * config.max_epipolar_error_px / min(all_rays.focal0, all_rays.focal1)
-    return np.asarray(near & (((z0 > 0) & (z1 > 0)) | parallel), np.bool_)
+    """Matches (N,) near their epipolar lines and before both cameras."""
+    limit = config.max_epipolar_error_px
+    near = rays.epipolar_distance_px(all_rays, R, t) < limit
+    return np.asarray(near & hypotheses.in_front(all_rays, R, t, limit), np.bool_)
 
 
 def _needed_inliers(n: int, camera1: Camera, config: PoseConfig) -> int:
@@ -245,7 +252,21 @@ def _too_few(inliers: BoolArray, needed: int, config: PoseConfig) -> RelativePos
     return no_pose(n, f"too few inliers: {found}, at least {needed} are needed{chance}", inliers=inliers)
 
 
-def _gather(kept: Rays, essential: Refined, config: PoseConfig) -> _Evidence:
+def _drift_px(all_rays: Rays, score: Floats, R: Float64, t: Float64, config: PoseConfig) -> float:
+    """How far whole groups of matches may be off together, in pixels.
+
+    Where many matches miss the epipolar line by little more than the limit, about as many lie wrong within it; and so
+    do matches whose scores say that they are uncertain. The two factors come from rendered pairs
+    (`benchmarks/two_view.py covariance`).
+    """
+    distance = rays.epipolar_distance_px(all_rays, R, t) / config.max_epipolar_error_px
+    near, inside = int((distance < 3.0).sum()), distance < 1.0
+    missed = 1.0 - float(inside.sum()) / max(near, 1)
+    doubt = 1.0 - float(np.clip(score[inside], 0.0, 1.0).mean()) if inside.any() else 1.0
+    return config.drift_px * float(np.sqrt(1.0 + (_DRIFT_MISSED * missed) ** 2 + (_DRIFT_DOUBT * doubt**2) ** 2))
+
+
+def _gather(kept: Rays, essential: Refined, calibration: int, config: PoseConfig) -> _Evidence:
     # Noise of the difference of two points, each with the noise that the epipolar distances show, in pixels.
     noise_px = 1.4826 * float(np.median(rays.epipolar_distance_px(kept, essential.R, essential.t)))
     limit = float(np.clip(config.noise_factor * np.sqrt(2.0) * noise_px, 0.5, config.max_homography_error_px))
@@ -254,9 +275,16 @@ def _gather(kept: Rays, essential: Refined, config: PoseConfig) -> _Evidence:
     guess = models.fit_rotation(kept, essential.R)
     rotation = Refined(guess, np.zeros(3), np.zeros((6, 6)), 1.0, np.inf)
     # Where the parallax is plain, the exact rotation does not matter.
-    if np.median(rays.transfer_distance_px(kept, guess)) < 3.0 * limit:
+    errors = np.zeros(calibration)
+    shift = rays.transfer_distance_px(kept, guess)
+    if np.median(shift) < max(3.0 * limit, _CALIBRATION_PX):
         rotation = models.refine_rotation(kept, guess) or rotation
-    shift = rays.transfer_distance_px(kept, rotation.R)
+        shift = rays.transfer_distance_px(kept, rotation.R)
+        if (shift < limit).mean() < config.explained_ratio:
+            turn, wrong = models.calibrate_rotation(kept, rotation.R, calibration)
+            again = rays.transfer_distance_px(rays.recalibrated(kept, wrong), turn)
+            if (again < limit).mean() >= config.explained_ratio:
+                rotation, errors, shift = replace(rotation, R=turn), wrong, again
     return _Evidence(
         essential=essential,
         homography=H,
@@ -266,6 +294,7 @@ def _gather(kept: Rays, essential: Refined, config: PoseConfig) -> _Evidence:
         parallax_px=float(np.median(shift)),
         limit_px=limit,
         on_plane=on_plane,
+        calibration=errors,
     )
 
 
@@ -320,7 +349,7 @@ def _panoramic(
     of the essential matrix is the better one."""
     explains = evidence.rotation_ratio >= config.explained_ratio
     model = evidence.rotation if explains else evidence.essential
-    distance = rays.transfer_distance_px(all_rays, model.R)
+    distance = rays.transfer_distance_px(rays.recalibrated(all_rays, evidence.calibration), model.R)
     if explains:
         inliers = distance < evidence.limit_px
     else:

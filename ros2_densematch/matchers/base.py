@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.matchers.common.stillness import thumbnail, with_stillness
 from ros2_densematch.matchers.config import MatcherConfig, chosen_config
 from ros2_densematch.matchers.encoding import Encoding, Image, Mask
 from ros2_densematch.matchers.prior import Prior
@@ -85,7 +86,8 @@ class Matcher(ABC):
         if mask is not None:
             _check_mask(mask, height, width)
             mask = mask.copy()  # the caller may reuse its memory
-        return Encoding(self.name, (width, height), self._encode(image, reference=reference, mask=mask), mask)
+        data = self._encode(image, reference=reference, mask=mask)
+        return Encoding(self.name, (width, height), data, mask, thumbnail(image))
 
     def match(
         self,
@@ -123,7 +125,8 @@ class Matcher(ABC):
             raw = self._match_guided(reference, query, prior, max_matches=max_matches, seed=seed)
         else:
             raw = self._match(reference, query, max_matches=max_matches, seed=seed)
-        return raw if isinstance(raw, Correspondences) else finished(raw, reference, query, max_matches)
+        m = raw if isinstance(raw, Correspondences) else finished(raw, reference, query, max_matches)
+        return with_stillness(m, reference, query)
 
     def guide_points(self, encoding: Encoding) -> NDArray[np.float32]:
         """Places (N, 2) of an image, in its pixels, that a guided match can follow while there are no matches yet.

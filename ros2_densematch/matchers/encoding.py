@@ -21,12 +21,14 @@ class Encoding:
         size: (width, height) of the original image in pixels.
         data: the matcher's own content (features, key points, a conditioned Gaussian process, ...).
         mask: bool (H, W), True where pixels may be matched, or None for everywhere.
+        thumbnail: uint8 (h, w), a small grey version of the image, or None.
     """
 
     matcher: str
     size: tuple[int, int]
     data: Any
     mask: Mask | None = None
+    thumbnail: Image | None = None
 
     def allows(self, xy: NDArray[np.floating[Any]]) -> Mask:
         """Whether the pixel at each of (N, 2) positions of the original image may be matched, bool (N,)."""

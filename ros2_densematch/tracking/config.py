@@ -84,7 +84,7 @@ class TrackerConfig(BaseModel):
     )
     seed: int = Field(0, ge=0, description="Seed of everything that is drawn at random.")
     pose: PoseConfig = Field(
-        default_factory=lambda: PoseConfig(min_iterations=50),
+        default_factory=lambda: PoseConfig(),
         description="Settings of the two-view estimator (see geometry.two_view).",
     )
 

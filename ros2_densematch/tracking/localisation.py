@@ -236,8 +236,8 @@ def _rotation_only(
     """What the two-view estimate alone can say: rotation, perhaps a direction, never a length."""
     T = np.array(two_view.T_query_from_reference, np.float64)
     enough = two_view.num_inliers >= min_inliers and np.isfinite(T).all()
-    # identical images and pure rotations are fine; DEGENERATE and UNDEFINED have no trustworthy rotation
-    ok = bool(enough and two_view.geometry not in (Geometry.UNDEFINED, Geometry.DEGENERATE))
+    # identical images and pure rotations are fine; without a pose there is no trustworthy rotation
+    ok = bool(enough and two_view.ok)
     inliers = two_view.inliers & (index >= 0) if ok else np.zeros(len(matches), np.bool_)
     parallax, near = 0.0, 0.0
     if ok:

@@ -11,6 +11,7 @@ import pytest
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.geometry.intrinsics import EXACT
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def simulate(
     """kind: general, plane, rotation, forward, identical. Pixel noise acts in both images, or, where each match has its
     own precision, in the query image alone, as the contract says."""
     g = np.random.default_rng(seed)
-    camera = camera or Camera.from_matrix([[500, 0, 320], [0, 500, 240], [0, 0, 1]], 640, 480)
+    camera = camera or Camera(640, 480, np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]), uncertainty=EXACT)
     u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
     a, b = g.uniform(0, 6, 2)
     inverse = 0.2 + 0.08 * np.sin(u / 60 + a) * np.cos(v / 50 + b) + 0.03 * np.sin(u / 25)
