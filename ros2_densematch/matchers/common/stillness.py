@@ -24,7 +24,7 @@ _TILE = 21
 _WINDOW = 7  # pixels of a thumbnail
 _BLUR = 6.0  # brightness that varies slowly belongs to the light, not to the scene
 _SHIFT = 7  # pixels: a picture does not look like itself at that distance
-_STANDS_PX, _SOME = 2.0, 10  # with fewer matches that stand still nobody asks
+_STANDS_PX, _SOME, _SOME_SHARE = 2.0, 10, 0.05  # with fewer matches that stand still nobody asks
 _CONTRAST = 1.5  # grey values: where less changes by the shift, there is nothing to be seen
 
 
@@ -62,7 +62,7 @@ def with_stillness(m: Correspondences, reference: Encoding, query: Encoding) -> 
     if reference.thumbnail is None or query.thumbnail is None or reference.size != query.size or len(m) == 0:
         return m
     moved = np.abs(m.reference_xy - m.query_xy).max(1)
-    if np.count_nonzero(moved < _STANDS_PX) < _SOME:
+    if np.count_nonzero(moved < _STANDS_PX) < max(_SOME, _SOME_SHARE * len(m)):
         return m
     a, b = reference.thumbnail, query.thumbnail
     return replace(m, stillness=stillness(a, b), unchanged=unchanged(a, b, m))
