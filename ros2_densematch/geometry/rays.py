@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.geometry.intrinsics import IntrinsicUncertainty, shared_derivatives
+from ros2_densematch.geometry.intrinsics import IntrinsicUncertainty
+from ros2_densematch.geometry.shared_errors import shared_derivatives
 
 Float64 = NDArray[np.float64]
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ros2_densematch.geometry.camera import Camera
-from ros2_densematch.geometry.intrinsics import EXACT, IntrinsicUncertainty, shared_derivatives
+from ros2_densematch.geometry.intrinsics import EXACT, IntrinsicUncertainty
+from ros2_densematch.geometry.shared_errors import shared_derivatives
 from ros2_densematch.geometry.two_view import PoseConfig, Scale, estimate_relative_pose
 
 INDEPENDENT = PoseConfig(drift_px=0.0)
