@@ -48,6 +48,15 @@ SHIPPED: dict[str, Weight] = {
             ),
         ),
         Weight(
+            name="gcm_guided",
+            file="gcm_guided.safetensors",
+            matcher="gcm",
+            sha256="c74b9a7b9a9d36e3e321bdba9c2adafcb7327feb1917cdfcbe161eac4499c981",
+            size=2_176,
+            licence="Apache-2.0",
+            ancestors=(),
+        ),
+        Weight(
             name="condl",
             file="condl.safetensors",
             matcher="condl",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
@@ -13,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ros2_densematch.matchers.common.working_image import to_original
+from ros2_densematch.matchers.gcm.guided_image import GuideImage
+from ros2_densematch.matchers.gcm.guided_reference import GuidedReference
 from ros2_densematch.matchers.gcm.network import GcmNetwork, pad_to_multiple, sample_descriptors
 
 CELL = 8
@@ -20,38 +24,104 @@ _BORDER = 4
 _MULTIPLE = 16
 
 
-@dataclass
-class GcmEncoding:
-    """Features of one image, in pixels of the image that the network saw (the working image).
+class Described(NamedTuple):
+    """What a pass of the network says about an image, in pixels of the working image.
 
     Attributes:
-        rgb: uint8 (H, W, 3), the working image.
-        grey: float (H, W) in 0..255.
         descriptors: (h, w, C) unit descriptors at stride 4.
         keypoints: (N, 2) pixels, most salient first.
         keypoint_descriptors: (N, C), of length 1.
         anchors: (rows, columns, 2) the best pixel of every cell, NaN where masked.
         anchor_descriptors: (rows columns, C) their unit descriptors.
-        allowed: bool (H, W) or None.
-        scale: (2,) working pixels per original pixel, x and y.
-        thumbnails: view (turn, scale, tilt, axis) -> warped small version, made when a hypothesis first needs it.
     """
 
-    rgb: NDArray[np.uint8]
-    grey: Tensor
     descriptors: Tensor
     keypoints: Tensor
     keypoint_descriptors: Tensor
     anchors: NDArray[np.float32]
     anchor_descriptors: Tensor
-    allowed: NDArray[np.bool_] | None
-    scale: NDArray[np.float64]
-    thumbnails: dict[tuple[float, ...], Thumbnail] = field(default_factory=dict)
+
+
+class GcmEncoding:
+    """One image as the network sees it (the working image), and its features: those that every match needs are there,
+    the network runs when something of it is first asked for. Safe to use from several threads.
+
+    Args:
+        rgb: uint8 (H, W, 3), the working image.
+        allowed: bool (H, W) or None.
+        scale: (2,) working pixels per original pixel, x and y.
+        device: of tensors.
+        describe: runs the network on the working image.
+
+    Attributes:
+        guide: the image as a guided match reads it.
+        guided: what a guided match keeps of it as its reference.
+        thumbnails: view (turn, scale, tilt, axis) -> warped small version, made when a hypothesis first needs it.
+    """
+
+    def __init__(
+        self,
+        rgb: NDArray[np.uint8],
+        allowed: NDArray[np.bool_] | None,
+        scale: NDArray[np.float64],
+        device: torch.device,
+        describe: Callable[[], Described],
+    ) -> None:
+        self.rgb, self.allowed, self.scale = rgb, allowed, scale
+        self.thumbnails: dict[tuple[float, ...], Thumbnail] = {}
+        self.guide = GuideImage(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8), allowed)
+        self.guided = GuidedReference(self.guide)
+        self._device = device
+        self._describe = describe
+        self._described: Described | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def described(self) -> bool:
+        """Whether the network has run."""
+        return self._described is not None
+
+    @property
+    def _features(self) -> Described:
+        with self._lock:
+            if self._described is None:
+                self._described = self._describe()
+            return self._described
+
+    @cached_property
+    def grey(self) -> Tensor:
+        """Float (H, W) in 0..255."""
+        return torch.from_numpy(self.guide.level(0)).to(self._device)
+
+    @property
+    def descriptors(self) -> Tensor:
+        """(h, w, C), see `Described`."""
+        return self._features.descriptors
+
+    @property
+    def keypoints(self) -> Tensor:
+        """(N, 2), see `Described`."""
+        return self._features.keypoints
+
+    @property
+    def keypoint_descriptors(self) -> Tensor:
+        """(N, C), see `Described`."""
+        return self._features.keypoint_descriptors
+
+    @property
+    def anchors(self) -> NDArray[np.float32]:
+        """(rows, columns, 2), see `Described`."""
+        return self._features.anchors
+
+    @property
+    def anchor_descriptors(self) -> Tensor:
+        """(rows columns, C), see `Described`."""
+        return self._features.anchor_descriptors
 
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) of the working image."""
-        return self.grey.shape[1], self.grey.shape[0]
+        return self.guide.size
 
     def to_original(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
         """Working pixels to pixels of the original image (pixel centres stay centres)."""
@@ -72,7 +142,6 @@ class Thumbnail(NamedTuple):
     back: NDArray[np.float64]
 
 
-@torch.inference_mode()
 def encode_working_image(
     network: GcmNetwork,
     rgb: NDArray[np.uint8],
@@ -83,11 +152,11 @@ def encode_working_image(
     threshold: float,
     dtype: torch.dtype = torch.float32,
 ) -> GcmEncoding:
-    """One pass of the network, key points and cell anchors.
+    """An image whose features are made when they are first asked for.
 
     Args:
         network: in evaluation mode, on the device that is to be used.
-        rgb: uint8 (H, W, 3).
+        rgb: uint8 (H, W, 3), not changed afterwards.
         allowed: bool (H, W), or None for everywhere.
         scale: (2,) working pixels per original pixel.
         keypoints: at most this many.
@@ -95,6 +164,24 @@ def encode_working_image(
         dtype: floating-point type of the network's weights.
     """
     device = next(network.parameters()).device
+
+    def describe() -> Described:
+        return _described(network, rgb, allowed, keypoints, threshold, device, dtype)
+
+    return GcmEncoding(rgb, allowed, scale, device, describe)
+
+
+@torch.inference_mode()
+def _described(
+    network: GcmNetwork,
+    rgb: NDArray[np.uint8],
+    allowed: NDArray[np.bool_] | None,
+    keypoints: int,
+    threshold: float,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Described:
+    """One pass of the network, key points and cell anchors."""
     height, width = rgb.shape[:2]
     tensor = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1)[None].to(dtype) / 255
     tensor = pad_to_multiple(tensor, _MULTIPLE).contiguous(memory_format=torch.channels_last)
@@ -103,19 +190,14 @@ def encode_working_image(
     mask = None if allowed is None else torch.from_numpy(allowed).to(device)
     points = detect(saliency, mask, count=keypoints, threshold=threshold)
     dense = functional.normalize(features.descriptors.float(), dim=1)
-    grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32)
-    anchors = cell_anchors(grey, allowed)
+    anchors = cell_anchors(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32), allowed)
     flat = torch.from_numpy(np.nan_to_num(anchors).reshape(1, -1, 2)).to(device)
-    return GcmEncoding(
-        rgb=rgb,
-        grey=torch.from_numpy(grey).to(device),
+    return Described(
         descriptors=dense[0].permute(1, 2, 0).contiguous(),
         keypoints=points,
         keypoint_descriptors=sample_descriptors(dense, points[None])[0],
         anchors=anchors,
         anchor_descriptors=sample_descriptors(dense, flat)[0],
-        allowed=allowed,
-        scale=scale,
     )
 
 

@@ -21,6 +21,9 @@ from ros2_densematch.matchers.gcm.candidates import Candidates, Coarse, coarse_m
 from ros2_densematch.matchers.gcm.config import PRESETS, GcmConfig
 from ros2_densematch.matchers.gcm.encoding import GcmEncoding, encode_working_image
 from ros2_densematch.matchers.gcm.growth import grow
+from ros2_densematch.matchers.gcm.guided import Guided
+from ros2_densematch.matchers.gcm.guided_matches import guided_matches
+from ros2_densematch.matchers.gcm.guided_score import GuidedScore
 from ros2_densematch.matchers.gcm.hypotheses import (
     best_hypotheses,
     common_frame,
@@ -31,6 +34,7 @@ from ros2_densematch.matchers.gcm.match_filter import MatchFilter, match_graph
 from ros2_densematch.matchers.gcm.network import GcmNetwork
 from ros2_densematch.matchers.gcm.warp import cell_warp, dense_warp
 from ros2_densematch.matchers.network import NetworkMatcher, State, Weights, read_weights, seeded
+from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.weights.loading import load_exactly
 
 _FILTER_PREFIX = "filter."
@@ -42,6 +46,7 @@ class GcmMatcher(NetworkMatcher):
     """Dense warp and sub-pixel correspondences from one computation; see `docs/matchers/gcm.md`."""
 
     name = "gcm"
+    uses_prior = True
     PRESETS = PRESETS
     config: GcmConfig
     network: GcmNetwork
@@ -67,6 +72,7 @@ class GcmMatcher(NetworkMatcher):
                 # a network fresh from its first training stage: the correlation stands in for the score
                 self.config = self.config.model_copy(update={"filter": False})
         self.filter.eval().requires_grad_(False)
+        self._guided_score = GuidedScore.shipped()
         return network
 
     def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> GcmEncoding:
@@ -105,8 +111,29 @@ class GcmMatcher(NetworkMatcher):
             b.to_original(candidates.query_xy),
             score,
             _precision(candidates, b.scale),
+            linear=candidates.linear * a.scale[None, None, :] / b.scale[None, :, None],
             make_warp=make_warp,
         )
+
+    @torch.inference_mode()
+    def _match_guided(
+        self, reference: Encoding, query: Encoding, prior: Prior, *, max_matches: int | None, seed: int
+    ) -> RawMatches:
+        a: GcmEncoding = reference.data
+        b: GcmEncoding = query.data
+        found = guided_matches(a, b, prior, self._guided_score, self.config.least_score)
+        found = found.select(self._accepted(found.score))
+        return RawMatches(
+            found.reference_xy,
+            found.query_xy,
+            found.score,
+            _precision(found.evidence, b.scale),
+            linear=found.linear,
+        )
+
+    def _guide_points(self, encoding: Encoding) -> NDArray[np.float32]:
+        data: GcmEncoding = encoding.data
+        return data.to_original(data.guided.places).astype(np.float32)
 
     def _accepted(self, score: NDArray[np.float64]) -> NDArray[np.bool_]:
         """The confident matches; where they are few, the estimator gets the next best too and sorts them out."""
@@ -184,7 +211,7 @@ def _carried(information: NDArray[np.float64], linear: NDArray[np.float64]) -> N
     return np.asarray(carried.reshape(-1, 4)[:, [0, 1, 3]], np.float64)
 
 
-def _precision(candidates: Candidates, query_scale: NDArray[np.float64]) -> NDArray[np.float64]:
+def _precision(candidates: Candidates | Guided, query_scale: NDArray[np.float64]) -> NDArray[np.float64]:
     """Inverse covariance (N, 3) of the aligned positions, in px^-2 of the original query image."""
     normal, correlation = torch.from_numpy(candidates.information), torch.from_numpy(candidates.correlation)
     return original_precision(patch_information(normal, correlation).numpy(), query_scale)

@@ -1,0 +1,125 @@
+"""From the frame before to this one: optical flow of a few points, and what it says about all of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ros2_densematch.matchers.common.local_affine import estimate_local_affine, nearest_matches
+from ros2_densematch.matchers.gcm.guided_image import GuideImage
+
+Float = NDArray[np.float64]
+
+_SEED_CELL = 40  # pixels: one point of each such square is followed
+_WINDOW, _LEVELS = 15, 3
+_CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)
+_RETURNS_PX = 0.7  # a followed point comes back this near to where it began
+_LEAST_SEEDS = 8
+_VOTERS = 8
+# a point that moved less than this stands still, while the others move by more, on the way of its surroundings too
+_STILL_PX, _MOVING_PX = 0.35, 4.0
+_CONTRAST = 0.06, 5.0  # relative change of contrast, and grey values of brightness, that flow does not bear
+
+
+class Carried(NamedTuple):
+    """Prediction of all points.
+
+    Attributes:
+        xy: (N, 2) pixels of this frame.
+        linear: (N, 2, 2) maps of small offsets from the frame before to this one.
+        seeds: how many points were followed there and back.
+    """
+
+    xy: Float
+    linear: Float
+    seeds: int
+
+
+def carry(previous: GuideImage, query: GuideImage, previous_xy: Float, guess: Float, rank: Float) -> Carried | None:
+    """Where points of the frame before are now; None where too few could be followed.
+
+    Args:
+        previous, query: the two images.
+        previous_xy: (N, 2) pixels of the frame before.
+        guess: (N, 2) pixels of this frame at which they are expected.
+        rank: (N,) the point with the largest rank of a neighbourhood is followed.
+    """
+    seeds = spread(previous_xy, rank, previous.admits(previous_xy, _WINDOW // 2))
+    if len(seeds) < _LEAST_SEEDS:
+        return None
+    before = previous_xy[seeds].astype(np.float32).reshape(-1, 1, 2)
+    start = guess[seeds].astype(np.float32).reshape(-1, 1, 2)
+    first, second = _equally_bright(previous.grey, query.grey), query.grey
+    now, found = _flow(first, second, before, start)
+    back, returned = _flow(second, first, now, before.copy())
+    error = np.linalg.norm(back - before, axis=2)[:, 0]
+    now_xy = now[:, 0].astype(np.float64)
+    good = found & returned & (error < _RETURNS_PX) & query.admits(now_xy, _WINDOW // 2)
+    if good.sum() < _LEAST_SEEDS:
+        return None
+    seeds, now_xy = seeds[good], now_xy[good]
+    nearest = nearest_matches(previous_xy[seeds], _VOTERS, previous_xy)
+    local = estimate_local_affine(
+        previous_xy[seeds], now_xy, at=previous_xy, neighbours=nearest, robust_scale=2.0, pull=40.0, iterations=3
+    )
+    return Carried(local.predicted, local.linear, int(good.sum()))
+
+
+def spread(xy: Float, rank: Float, eligible: NDArray[np.bool_], cell: int = _SEED_CELL) -> NDArray[np.intp]:
+    """The best eligible point of each square of `cell` pixels, in the order of the squares."""
+    index = np.flatnonzero(eligible)
+    column, row = (xy[index] // cell).astype(np.int64).T
+    square = row * 65536 + column
+    order = np.lexsort((-rank[index], square))
+    _, first = np.unique(square[order], return_index=True)
+    return np.asarray(index[order[first]], np.intp)
+
+
+def stands_still(reference_xy: Float, query_xy: Float) -> NDArray[np.bool_]:
+    """Points (N,) that stay in their place in the image while the rest moves: writing on the picture, the robot itself.
+
+    What the rest does at a point is an affine map of all moving points: near the centre of an expansion or of a roll,
+    where that map does not move either, nothing can be told.
+
+    Args:
+        reference_xy, query_xy: (N, 2) pixels.
+    """
+    still = np.linalg.norm(query_xy - reference_xy, axis=1) < _STILL_PX
+    moving = np.linalg.norm(query_xy - reference_xy, axis=1) > _MOVING_PX
+    if not still.any() or moving.sum() < max(_LEAST_SEEDS, len(still) // 4):
+        return np.zeros(len(still), np.bool_)
+    design = np.column_stack([reference_xy, np.ones(len(reference_xy))])
+    affine = np.linalg.lstsq(design[moving], query_xy[moving], rcond=None)[0]
+    expected = np.linalg.norm(design @ affine - reference_xy, axis=1)
+    return np.asarray(still & (expected > _MOVING_PX), np.bool_)
+
+
+def _flow(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], xy: NDArray[np.float32], start: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    moved, status, _ = cv2.calcOpticalFlowPyrLK(
+        first,
+        second,
+        xy,
+        start,
+        winSize=(_WINDOW, _WINDOW),
+        maxLevel=_LEVELS,
+        criteria=_CRITERIA,
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+    )
+    return np.asarray(moved, np.float32), np.asarray(status[:, 0] > 0, np.bool_)
+
+
+def _equally_bright(image: NDArray[np.uint8], like: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The image with the brightness and the contrast of another: flow takes them for constant."""
+    (mean, deviation), (wanted, contrast) = (
+        (float(a[::4, ::4].mean()), float(a[::4, ::4].std())) for a in (image, like)
+    )
+    gain = (contrast + 1.0) / (deviation + 1.0)
+    if abs(gain - 1) < _CONTRAST[0] and abs(mean - wanted) < _CONTRAST[1]:
+        return image
+    table = np.clip((np.arange(256) - mean) * gain + wanted, 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(image, table), np.uint8)

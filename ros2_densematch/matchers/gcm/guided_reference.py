@@ -1,0 +1,100 @@
+"""What guidance keeps of a keyframe: the places that can be followed, and templates that are made once."""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ros2_densematch.matchers.common.template_alignment import Templates, Window, make_templates
+from ros2_densematch.matchers.gcm.guided_image import GuideImage
+
+Float = NDArray[np.float64]
+
+POINTS = 1000  # about as many are followed: one in each cell
+_RESOLUTION = 64  # positions are told apart to the 64th of a pixel
+# Most templates that are kept at a level; a keyframe that is followed for long meets more points than are ever used at
+# a time. Beyond it those of the present call alone stay.
+_MOST = 3000
+_CORNER_BLOCK = 5
+_LEAST_CORNER = 3e-6  # least eigenvalue of the structure tensor of a place that can be aligned, grey in [0, 1]
+_MARGIN = 8  # pixels: a patch about a place lies inside the image
+
+
+class GuidedReference:
+    """A keyframe's side of guided matches; safe to use from several threads.
+
+    Args:
+        image: the keyframe.
+    """
+
+    def __init__(self, image: GuideImage) -> None:
+        self.image = image
+        width, height = image.size
+        self.cell = max(8, round((width * height / POINTS) ** 0.5))
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[int, int], tuple[NDArray[np.int64], Templates]] = {}
+
+    @cached_property
+    def places(self) -> Float:
+        """(M, 2) pixels: in each cell the place that can be aligned best, the best first; no network is asked."""
+        strength = np.asarray(cv2.cornerMinEigenVal(self.image.grey, _CORNER_BLOCK), np.float32)
+        width, height = self.image.size
+        columns, rows = -(-width // self.cell), -(-height // self.cell)
+        padded = np.full((rows * self.cell, columns * self.cell), -1.0, np.float32)
+        padded[:height, :width] = strength
+        y, x = np.divmod(np.arange(self.cell**2), self.cell)
+        padded[:_MARGIN], padded[:, :_MARGIN] = -1.0, -1.0
+        padded[height - _MARGIN :], padded[:, width - _MARGIN :] = -1.0, -1.0
+        cells = padded.reshape(rows, self.cell, columns, self.cell).swapaxes(1, 2).reshape(rows * columns, -1)
+        best = cells.argmax(1)
+        value = cells[np.arange(len(cells)), best]
+        row, column = np.divmod(np.arange(rows * columns), columns)
+        xy = np.stack([column * self.cell + x[best], row * self.cell + y[best]], 1).astype(np.float64)
+        kept = (value > _LEAST_CORNER) & self.image.admits(xy, _MARGIN - 1)
+        order = np.argsort(-value[kept], kind="stable")
+        return np.asarray(xy[kept][order], np.float64)
+
+    def cells(self, xy: Float) -> NDArray[np.int64]:
+        """Number (N,) of the cell in which each position (N, 2) lies."""
+        column, row = (xy // self.cell).astype(np.int64).T
+        return np.asarray(row * 65536 + column)
+
+    def templates(self, xy: Float, level: int, window: Window) -> Templates:
+        """Templates of points.
+
+        Args:
+            xy: (N, 2) pixels of the full image.
+            level: of the pyramid at which the patch is sampled.
+            window: in pixels of that level.
+        """
+        keys = _keys(xy)
+        slot = level, window.side
+        with self._lock:
+            if slot not in self._kept:
+                self._kept[slot] = np.zeros(0, np.int64), self._made(xy[:0], level, window)
+            known, templates = self._kept[slot]
+            new = np.flatnonzero(~np.isin(keys, known))
+            if len(new):
+                missing, first = np.unique(keys[new], return_index=True)
+                if len(known) + len(missing) > _MOST:
+                    used = np.isin(known, keys)
+                    known, templates = known[used], templates.select(used)
+                known = np.concatenate([known, missing])
+                order = np.argsort(known)
+                templates = templates.joined(self._made(xy[new[first]], level, window)).select(order)
+                known = known[order]
+                self._kept[slot] = known, templates
+        return templates.select(np.searchsorted(known, keys))
+
+    def _made(self, xy: Float, level: int, window: Window) -> Templates:
+        return make_templates(self.image.level(level), (xy + 0.5) / 2**level - 0.5, window)
+
+
+def _keys(xy: Float) -> NDArray[np.int64]:
+    """One integer per position."""
+    x, y = np.rint(xy * _RESOLUTION).astype(np.int64).T
+    return np.asarray((y << 32) + x)
