@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.simulation.scene import BORDER, LEVELS, Scene
+from ros2_densematch.simulation.view import View
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -76,14 +77,10 @@ def render(scene: Scene, camera: Camera, T_world_from_camera: Doubles) -> Render
     Raises:
         ValueError: the camera has lens distortion, or the pose is not a finite rigid 4 x 4 matrix.
     """
-    if camera.distortion_model != "none" and np.any(camera.D):
-        raise ValueError(f"the renderer draws pinhole cameras only, got {camera.distortion_model}: drop the distortion")
-    pose = np.asarray(T_world_from_camera, np.float64)
-    if pose.shape != (4, 4) or not np.isfinite(pose).all() or abs(np.linalg.det(pose[:3, :3]) - 1) > 1e-6:
-        raise ValueError(f"T_world_from_camera must be a finite rigid (4, 4) matrix, got {pose.tolist()}")
-    planes = _planes(scene, camera, pose)
-    inverse_depth, winner = _visibility(planes, camera.width, camera.height)
-    image = _texture(scene, planes, camera, inverse_depth, winner)
+    view = View.of(camera, T_world_from_camera)
+    planes = _planes(scene, view)
+    inverse_depth, winner = _visibility(planes, view.width, view.height)
+    image = _texture(scene, planes, view, inverse_depth, winner)
     _blend_outlines(image, planes, winner)
     depth = np.zeros_like(inverse_depth)
     np.divide(1.0, inverse_depth, out=depth, where=inverse_depth > 0)
@@ -91,8 +88,8 @@ def render(scene: Scene, camera: Camera, T_world_from_camera: Doubles) -> Render
     return Rendering(image, depth, ids[winner])
 
 
-def _planes(scene: Scene, camera: Camera, pose: Doubles) -> _Planes:
-    rotation, centre = pose[:3, :3], pose[:3, 3]
+def _planes(scene: Scene, view: View) -> _Planes:
+    rotation, centre = view.T_world_from_camera[:3, :3], view.T_world_from_camera[:3, 3]
     origin = (np.array([s.origin for s in scene.surfaces]) - centre) @ rotation  # rows: R^T (X - c)
     edge_u = np.array([s.edge_u for s in scene.surfaces]) @ rotation
     edge_v = np.array([s.edge_v for s in scene.surfaces]) @ rotation
@@ -106,7 +103,7 @@ def _planes(scene: Scene, camera: Camera, pose: Doubles) -> _Planes:
     u = unit_u - (unit_u * origin).sum(1)[:, None] * inverse_depth
     v = unit_v - (unit_v * origin).sum(1)[:, None] * inverse_depth
     edges = np.stack([u, length_u[index, None] * inverse_depth - u, v, length_v[index, None] * inverse_depth - v], 1)
-    to_ray = np.linalg.inv(camera.K)  # a function of the ray becomes one of the pixel
+    to_ray = np.linalg.inv(view.K)  # a function of the ray becomes one of the pixel
     return _Planes(index, inverse_depth @ to_ray, edges @ to_ray, -d)
 
 
@@ -151,7 +148,7 @@ def _spans(planes: _Planes, width: int, height: int) -> tuple[NDArray[np.int16],
     return first, last
 
 
-def _texture(scene: Scene, planes: _Planes, camera: Camera, inverse_depth: Floats, winner: NDArray[np.int16]) -> Image:
+def _texture(scene: Scene, planes: _Planes, view: View, inverse_depth: Floats, winner: NDArray[np.int16]) -> Image:
     height, width = winner.shape
     order = np.argsort(winner.ravel(), kind="stable")  # radix sort: each surface's pixels side by side
     y, x = np.divmod(order.astype(np.int32), np.int32(width))
@@ -162,7 +159,7 @@ def _texture(scene: Scene, planes: _Planes, camera: Camera, inverse_depth: Float
     for k in np.flatnonzero(counts[:-1]):
         for start in range(int(stops[k] - counts[k]), int(stops[k]), _CHUNK):
             part = slice(start, min(start + _CHUNK, int(stops[k])))
-            positions = _atlas_positions(scene, planes, camera, int(k), x_pixel[part], y_pixel[part], w[part])
+            positions = _atlas_positions(scene, planes, view, int(k), x_pixel[part], y_pixel[part], w[part])
             for target, value in zip(maps, positions, strict=True):
                 target[order[part]] = value.view(np.complex64)[:, 0]
     at = maps.view(np.float32).reshape(len(_TAPS), height, width, 2)
@@ -174,7 +171,7 @@ def _texture(scene: Scene, planes: _Planes, camera: Camera, inverse_depth: Float
 
 
 def _atlas_positions(
-    scene: Scene, planes: _Planes, camera: Camera, k: int, x: Floats, y: Floats, w: Floats
+    scene: Scene, planes: _Planes, view: View, k: int, x: Floats, y: Floats, w: Floats
 ) -> list[Floats]:
     """Atlas position (N, 2) of N pixels of surface k, for each of the samples."""
     surface = planes.index[k]
@@ -184,7 +181,7 @@ def _atlas_positions(
     steep = np.array([a, b]) / max(float(np.hypot(a, b)), 1e-12)
     # Across, a pixel covers z / f metres; along, 1 / cos of the angle between ray and normal more, and the cosine is
     # distance / (z |r|). The samples share the long side between them.
-    per_pixel = float(np.max(density)) / float(np.sqrt(camera.K[0, 0] * camera.K[1, 1]))
+    per_pixel = float(np.max(density)) / float(np.sqrt(view.K[0, 0] * view.K[1, 1]))
     footprint = np.float32(per_pixel / (planes.distance[k] * len(_TAPS))) / w
     np.maximum(footprint, np.float32(per_pixel), out=footprint)
     footprint /= w

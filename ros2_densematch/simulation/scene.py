@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ros2_densematch.simulation.light import Light
 from ros2_densematch.simulation.textures import Image, Texture
 
 Vector = NDArray[np.float64]
@@ -17,6 +18,8 @@ LEVELS = 6  # mip levels; texture sides are multiples of 2 ** (LEVELS - 1), so t
 BORDER = 4  # texels of repeated border around each level: linear interpolation never reaches a neighbour
 # Not a multiple of a power of two: rows would fall into the same cache lines.
 _ATLAS_WIDTH = 6151
+_AMBIENT = 0.62  # share of the light that comes from everywhere
+_REACH_M = 5.0  # distance at which a lamp's light has fallen to half
 _ATLAS_HEIGHT = 32767  # cv2.remap takes sources of at most this many texels a side
 
 
@@ -55,21 +58,6 @@ class Surface:
     def size(self) -> tuple[float, float]:
         """Lengths along u and v in metres."""
         return float(np.linalg.norm(self.edge_u)), float(np.linalg.norm(self.edge_v))
-
-
-@dataclass(frozen=True)
-class Light:
-    """A lamp without size, over ambient light; the light of each surface is baked into its texture.
-
-    Attributes:
-        position: (3,) world frame, metres.
-        ambient: share of the light that comes from everywhere, in [0, 1].
-        reach: distance in metres at which the lamp's light has fallen to half.
-    """
-
-    position: tuple[float, float, float] = (4.0, 0.0, 2.8)
-    ambient: float = 0.62
-    reach: float = 5.0
 
 
 class Scene:
@@ -127,18 +115,19 @@ def _pack(texels: NDArray[np.int64]) -> tuple[Vector, int]:
 
 
 def _lit(texture: Image, surface: Surface, light: Light) -> Image:
-    """Lambert shading: it does not depend on the viewer, so it may be part of the texture."""
+    """Lambert shading: it does not depend on the viewer, so it may be part of the texture. There are no shadows."""
     rows, columns = 33, 33  # the light varies slowly: a coarse grid, enlarged
     v, u = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
     points = surface.origin + u[..., None] * surface.edge_u + v[..., None] * surface.edge_v
-    to_light = np.asarray(light.position) - points
+    to_light = np.broadcast_to(light.position, points.shape) if light.sun else light.position - points
     distance = np.linalg.norm(to_light, axis=-1)
     normal = np.cross(surface.edge_v, surface.edge_u)
     cosine = np.clip((to_light @ normal) / (np.linalg.norm(normal) * np.maximum(distance, 1e-6)), 0, 1)
-    gain = light.ambient + (1 - light.ambient) * 1.6 * cosine / (1 + (distance / light.reach) ** 2)
+    nearness = 1.0 if light.sun else 1 + (distance / _REACH_M) ** 2
+    gain = _AMBIENT + (1 - _AMBIENT) * 1.6 * cosine / nearness
     size = (texture.shape[1], texture.shape[0])
     field = cv2.resize(gain.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    return np.asarray(np.clip(texture * field[..., None], 0, 255), np.uint8)
+    return np.asarray(np.clip(texture * (field[..., None] * light.colour.astype(np.float32)), 0, 255), np.uint8)
 
 
 def box(

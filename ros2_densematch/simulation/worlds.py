@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ros2_densematch.simulation import textures
-from ros2_densematch.simulation.scene import Light, Scene, Surface, box, room
+from ros2_densematch.simulation.light import Light
+from ros2_densematch.simulation.scene import Scene, Surface, box, room
 
 
 def workshop(seed: int = 0) -> Scene:
@@ -62,7 +63,7 @@ def workshop(seed: int = 0) -> Scene:
         ((1.0, -2.6, 0.5), (0.6, 0.8, 1.0), 0.3, leaves),
     ):
         things += box(centre, size, texture, yaw=yaw, density=240.0)
-    return Scene(walls + things, light=Light((4.5, -0.5, 2.8)), seed=seed)
+    return Scene(walls + things, light=Light(np.array([4.5, -0.5, 2.8])), seed=seed)
 
 
 def tabletop(seed: int = 0) -> Scene:
@@ -79,4 +80,4 @@ def tabletop(seed: int = 0) -> Scene:
     floor = Surface(np.array([3.0, 2.4, 0]), np.array([0, -4.8, 0.0]), np.array([-4.0, 0, 0]), textures.boards)
     things = box((2.2, 0.45, 0.45), (0.5, 0.5, 0.9), textures.crate, yaw=0.5, density=260.0)
     things += box((1.9, -0.55, 0.3), (0.4, 0.5, 0.6), textures.poster, yaw=-0.3, density=260.0)
-    return Scene([wall, floor, *things], light=Light((1.0, 0.5, 2.6)), seed=seed)
+    return Scene([wall, floor, *things], light=Light(np.array([1.0, 0.5, 2.6])), seed=seed)

@@ -8,13 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
+from ros2_densematch.simulation.view import View
 from ros2_densematch.training.data.scenes import ScenePairs
 from ros2_densematch.training.images import TrainingDataError
 from ros2_densematch.training.scenes.cache import SceneRenderConfig, fill_cache, group_path, render_group
 from ros2_densematch.training.scenes.dressing import SceneLibrary, box_model
 from ros2_densematch.training.scenes.jobs import render_missing
 from ros2_densematch.training.scenes.model import TextureAtlas, load_scene, placed
-from ros2_densematch.training.scenes.ray_casting import Lighting, View, World, depth_of, render
+from ros2_densematch.training.scenes.ray_casting import Lighting, World, depth_of, render
 from ros2_densematch.training.scenes.views import camera_pose, warp_pixels
 
 CONFIG = SceneRenderConfig(groups=2, views=3, width=160, height=128)

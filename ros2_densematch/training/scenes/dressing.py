@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.simulation.light import Light
 from ros2_densematch.training.images import TrainingDataError, read_image
 from ros2_densematch.training.scenes.model import Floats, SceneModel, TextureAtlas, load_scene, model_of, placed
-from ros2_densematch.training.scenes.ray_casting import FAR, Light, Lighting, World
+from ros2_densematch.training.scenes.ray_casting import FAR, Lighting, World
 from ros2_densematch.training.scenes.views import Candidate, Region, region_of
 
 

@@ -9,38 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.simulation.light import Light
+from ros2_densematch.simulation.view import View
 from ros2_densematch.training.scenes.model import Floats, Ints, SceneModel
 
 FAR = np.float32(1e30)
 _EPSILON = np.float32(1e-3)
-
-
-@dataclass(frozen=True)
-class View:
-    """A pinhole camera. Optical frame x right, y down, z forward; (0, 0) is the centre of the top-left pixel."""
-
-    width: int
-    height: int
-    K: NDArray[np.float64]
-    T_world_from_camera: NDArray[np.float64]
-
-    def resized(self, width: int, height: int) -> View:
-        """The same camera with another number of pixels (half-pixel rule)."""
-        sx, sy = width / self.width, height / self.height
-        k = self.K.copy()
-        k[0, 0], k[1, 1] = k[0, 0] * sx, k[1, 1] * sy
-        k[0, 2], k[1, 2] = (k[0, 2] + 0.5) * sx - 0.5, (k[1, 2] + 0.5) * sy - 0.5
-        return View(width, height, k, self.T_world_from_camera)
-
-    def rays(self, offset_x: float = 0.0, offset_y: float = 0.0) -> tuple[Floats, Floats]:
-        """Origins and directions (H * W, 3) in the world; directions have unit z in the camera: t is the depth."""
-        x = (np.arange(self.width) + offset_x - self.K[0, 2]) / self.K[0, 0]
-        y = (np.arange(self.height) + offset_y - self.K[1, 2]) / self.K[1, 1]
-        right, down, forward = self.T_world_from_camera[:3, :3].T.astype(np.float32)
-        rows = y.astype(np.float32)[:, None, None] * down + forward
-        directions = (rows + x.astype(np.float32)[None, :, None] * right).reshape(-1, 3)
-        origins = np.tile(self.T_world_from_camera[:3, 3].astype(np.float32), (len(directions), 1))
-        return origins, directions
 
 
 @dataclass(frozen=True)
@@ -100,16 +74,6 @@ def _embree_scene(model: SceneModel) -> Any:
     corners = model.triangles.reshape(-1, 3)
     meshes.TriangleMesh(scene, corners, np.arange(len(corners), dtype=np.int32).reshape(-1, 3))
     return scene
-
-
-@dataclass(frozen=True)
-class Light:
-    """A lamp at `position` (metres), or the sun when `position` is a direction towards it and `sun` is set."""
-
-    position: Floats
-    colour: Floats
-    sun: bool = False
-    shadow: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,11 +144,12 @@ def _shade(
     shine = np.zeros_like(light) if lighting.gloss > 0 else None
     start = points + normal * (_EPSILON * np.maximum(1, t))[:, None]
     for lamp in lighting.lights:
+        position, colour = lamp.position.astype(np.float32), lamp.colour.astype(np.float32)
         if lamp.sun:
-            direction, reach = np.broadcast_to(_unit(lamp.position[None]), points.shape), None
+            direction, reach = np.broadcast_to(_unit(position[None]), points.shape), None
             strength = np.maximum(normal @ direction[0], 0)
         else:
-            offset = lamp.position - points
+            offset = position - points
             reach = np.sqrt(_dot(offset, offset))
             direction = offset / np.maximum(reach, np.float32(1e-6))[:, None]
             strength = np.maximum(_dot(normal, direction), 0) / (np.float32(0.3) + np.float32(0.12) * reach**2)
@@ -193,10 +158,10 @@ def _shade(
             far = np.full(len(lit), 1e4, np.float32) if reach is None else reach[lit] * np.float32(0.999)
             dark = world.blocked(start[lit], np.ascontiguousarray(direction[lit]), far)
             strength[lit[dark]] = 0
-        light += strength[:, None] * lamp.colour
+        light += strength[:, None] * colour
         if shine is not None:
             half = _unit(direction - towards)
-            shine += (np.maximum(_dot(normal, half), 0) ** 40 * (strength > 0))[:, None] * lamp.colour
+            shine += (np.maximum(_dot(normal, half), 0) ** 40 * (strength > 0))[:, None] * colour
     albedo *= light
     if shine is not None:
         albedo += np.float32(lighting.gloss) * shine

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.simulation.view import View
 from ros2_densematch.training.scenes.model import Floats, SceneModel
-from ros2_densematch.training.scenes.ray_casting import FAR, View, World, depth_of
+from ros2_densematch.training.scenes.ray_casting import FAR, World, depth_of
 
 COARSE = (48, 36)
 CLEARANCE_M = 0.35

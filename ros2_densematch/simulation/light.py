@@ -1,0 +1,32 @@
+"""What shines on a scene. How light falls off with distance, and what is in the shade, is each renderer's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.floating[Any]]
+
+
+def _white() -> Vector:
+    return np.ones(3, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Light:
+    """A lamp without size, or the sun.
+
+    Attributes:
+        position: (3,) world frame, metres; of the sun a direction towards it.
+        colour: (3,) RGB factor.
+        sun: whether `position` is a direction.
+        shadow: whether what stands before the light is dark behind; the ray caster alone can tell.
+    """
+
+    position: Vector
+    colour: Vector = field(default_factory=_white)
+    sun: bool = False
+    shadow: bool = False
