@@ -80,9 +80,8 @@ def test_the_symmetric_match_with_upsampling(golden: Golden, roma: RomaMatcher):
 def test_one_direction_without_upsampling(golden: Golden, roma: RomaMatcher, monkeypatch, attenuates: bool):
     expected = golden.open("roma", "forward")
     # the same network with other settings
-    other = {"upsample_size": None, "direction": "reference_to_query"}
+    other = {"upsample_size": None, "direction": "reference_to_query", "attenuate_certainty": attenuates}
     monkeypatch.setattr(roma, "config", roma.config.model_copy(update=other))
-    monkeypatch.setattr(roma, "_attenuates", attenuates)
     (result,) = roma.dense(roma.encode(golden.image("A")), roma.encode(golden.image("B")))
     expected.compare("nosym_noup_warp_B_coords", result.flow[None])
     name = "nosym_noup_certainty" if attenuates else "nosym_noup_noatt_certainty"
