@@ -94,6 +94,7 @@ def source_recipe(name: str, source: dict[str, Any], steps: int) -> dict[str, An
 def shortened(recipe: dict[str, Any], steps: int) -> dict[str, Any]:
     for stage in recipe["stages"]:
         stage["max_steps"] = min(stage["max_steps"], steps)
+        stage["precision"] = "32"  # half precision needs a GPU
     recipe["validation"] = None
     return recipe
 
