@@ -87,8 +87,8 @@ def decode_image(msg: Any) -> Image:
 
     Returns:
         uint8, RGB (H, W, 3) or grey (H, W), always a copy. `8UC3` is taken as BGR, OpenCV's order. Alpha is dropped;
-        16-bit grey is stretched from its 0.5 and 99.5 percentiles to 0..255, so that 10, 12 and 14-bit cameras and
-        thermal imagers keep their contrast.
+        16-bit grey is normalised by local contrast, so that 10, 12 and 14-bit cameras and thermal imagers keep theirs;
+        16-bit colour is stretched from its 0.5 and 99.5 percentiles to 0..255.
 
     Raises:
         ImageDecodeError: the message breaks its own announcement or its encoding is not supported.
@@ -113,7 +113,7 @@ def decode_image(msg: Any) -> Image:
         channels, blue_first = _DEEP[encoding]
         values = _rows(msg, encoding, 2 * channels).copy().view(_type(msg, "u2"))
         if channels == 1:
-            return _stretch(values)
+            return _local_contrast(values)
         values = values.reshape(values.shape[0], -1, channels)
         return _stretch(values[:, :, 2::-1] if blue_first else values[:, :, :3])
     if encoding in _BAYER16:
@@ -253,7 +253,7 @@ def _need_even(msg: Any, encoding: str, *, height: bool = True) -> None:
 
 def _to_uint8_rgb(image: NDArray[Any]) -> Image:
     if image.dtype == np.uint16:
-        image = _stretch(image if image.ndim == 2 else image[:, :, :3])
+        image = _local_contrast(image) if image.ndim == 2 else _stretch(image[:, :, :3])
     if image.ndim == 2:
         return np.ascontiguousarray(image, dtype=np.uint8)
     return np.ascontiguousarray(image[:, :, 2::-1], dtype=np.uint8)
@@ -262,6 +262,28 @@ def _to_uint8_rgb(image: NDArray[Any]) -> Image:
 def _stretch(values: NDArray[Any]) -> Image:
     low, high = np.percentile(values, (0.5, 99.5))
     scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255.0 / max(high - low, 1.0))
+    return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
+
+
+def _local_contrast(values: NDArray[Any]) -> Image:
+    """16-bit grey by local contrast: deviation from the mean of the surroundings over their standard deviation, which
+    counts as at least eight times the noise, so that noise alone stays flat. What lies far outside the rest, as a hot
+    object in a thermal image, saturates and has no part in its surroundings' mean and contrast."""
+    x = values.astype(np.float32)
+    bend = np.abs(x[:, 2:] - 2 * x[:, 1:-1] + x[:, :-2])
+    noise = max(float(np.median(bend)) / (0.6745 * np.sqrt(6.0)), 0.3)
+    low, middle, high = np.percentile(x, (25, 50, 75))
+    usual = (np.abs(x - middle) <= max(4.0 * (high - low), 10.0 * noise)).astype(np.float32)
+    sigma = max(x.shape) / 16
+
+    def mean(of: NDArray[np.float32]) -> NDArray[np.float32]:
+        blurred = cv2.GaussianBlur(of * usual, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+        weight = cv2.GaussianBlur(usual, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+        return np.asarray(blurred / np.maximum(weight, 1e-3), np.float32)
+
+    deviation = x - mean(x - np.float32(middle)) - np.float32(middle)
+    contrast = np.sqrt(np.maximum(mean(deviation * deviation), 0.0))
+    scaled = 128.0 + 40.0 * deviation / np.maximum(contrast, 8.0 * noise)
     return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
 
 

@@ -116,13 +116,22 @@ def test_nv12_has_half_as_many_chroma_rows() -> None:
 
 
 @pytest.mark.parametrize("bigendian", [False, True])
-def test_16_bit_grey_is_stretched_and_its_byte_order_is_obeyed(bigendian: bool) -> None:
-    values = np.linspace(8000, 8500, 100).reshape(10, 10).astype(">u2" if bigendian else "<u2")
-    image = decode_image(raw(values, "mono16", bigendian=bigendian))
-    assert image.dtype == np.uint8
-    assert image[0, 0] == 0
-    assert image[9, 9] == 255
-    assert np.all(np.diff(image.ravel().astype(int)) >= 0)
+def test_16_bit_grey_is_normalised_by_local_contrast(bigendian: bool) -> None:
+    """A hot object over 2 % of the image costs the rest no contrast; noise alone stays flat; the byte order counts."""
+    g = np.random.default_rng(0)
+    scene = 7200 + 80 * np.sin(np.arange(160) / 3.0) + g.normal(0, 2, (120, 160))
+    hot = scene.copy()
+    hot[50:70, 60:80] = 16000
+
+    def decoded(values: np.ndarray) -> np.ndarray:
+        return decode_image(raw(np.rint(values).astype(">u2" if bigendian else "<u2"), "mono16", bigendian=bigendian))
+
+    plain, heated, noise = decoded(scene), decoded(hot), decoded(g.normal(8000, 3, (120, 160)))
+    assert plain.dtype == np.uint8
+    assert plain[:, :40].std() > 25
+    np.testing.assert_allclose(heated[:, :30], plain[:, :30], atol=3)
+    assert heated[60, 70] == 255
+    assert noise.std() < 8
 
 
 def test_jpeg_and_png_come_out_as_rgb_and_grey() -> None:
