@@ -61,7 +61,11 @@ def collect(folder: Path, name: str, seeds: list[int]) -> tuple[np.ndarray, np.n
                 key = world, seed // 2 if seed < HELD_OUT_SEED else seed
                 if key not in scenes:
                     scenes = {key: (workshop, tabletop)[world](key[1])}
-                frames = fly_pass(scenes[key], kind, seed=seed, frames=FRAMES)
+                try:
+                    frames = fly_pass(scenes[key], kind, seed=seed, frames=FRAMES)
+                except ValueError as error:
+                    print(f"{name}: {kind} {seed} left out: {error}", flush=True)
+                    continue
                 rows = [
                     (evidence(m), judge(frames[0], frames[i], m.reference_xy, m.query_xy), np.full(len(m), i))
                     for i, m in follow(frames)
