@@ -44,6 +44,7 @@ class FrameRecord:
         overlap: share of the keyframe's usable area that the frame shows, in [0, 1], or None.
         geometry: name of the two-view class, or None.
         scale: NONE, UNIT or METRIC.
+        guided: whether its matches were carried on from the frame before instead of being made anew.
         timings_ms: milliseconds by stage (encode, match, pose).
         T_world_from_camera: (4, 4) or None.
     """
@@ -61,6 +62,7 @@ class FrameRecord:
     overlap: float | None = None
     geometry: str | None = None
     scale: str = "NONE"
+    guided: bool = False
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     T_world_from_camera: NDArray[np.float64] | None = None
 
@@ -85,6 +87,7 @@ class FrameRecord:
             overlap=None if matches is None or not math.isfinite(matches.overlap) else float(matches.overlap),
             geometry=None if pose is None else pose.geometry.name,
             scale=tracked.scale.name,
+            guided=tracked.guided,
             timings_ms=dict(tracked.timings_ms),
             T_world_from_camera=tracked.T_world_from_camera,
         )
@@ -109,6 +112,7 @@ def frame_counts(records: Sequence[FrameRecord]) -> dict[str, Any]:
     return {
         "total": len(records),
         "keyframes": sum(r.is_keyframe for r in records),
+        "guided": sum(r.guided for r in records),
         "with_pose": sum(r.T_world_from_camera is not None for r in records),
         "segments": len({r.segment for r in records if r.T_world_from_camera is not None}),
         "status": statuses,

@@ -34,6 +34,8 @@ class Accepted:
 def accepted(state: State, attempt: Attempt, config: TrackerConfig) -> Accepted:
     """Commits an attempt against one of the state's keyframes, which becomes the current one."""
     keyframe = replace(attempt.keyframe, tracked=attempt.keyframe.tracked + 1)
+    usual = state.usual_inliers.of(guided=attempt.guided)
+    usual += _USUAL_GAIN * (attempt.inliers - usual)
     state = replace(
         state,
         current_id=keyframe.id,
@@ -41,7 +43,7 @@ def accepted(state: State, attempt: Attempt, config: TrackerConfig) -> Accepted:
         segments=state.segments.entered(keyframe.segment),
         lost_frames=0,
         tentative=None,
-        usual_inliers=state.usual_inliers + _USUAL_GAIN * (attempt.inliers - state.usual_inliers),
+        usual_inliers=state.usual_inliers.with_value(usual, guided=attempt.guided),
     )
     if state.segments.source is LengthSource.DEPTH:
         state = replace(state, turning=state.turning.learned(attempt.pair, attempt.matches, attempt.found))
@@ -53,7 +55,7 @@ def accepted(state: State, attempt: Attempt, config: TrackerConfig) -> Accepted:
     assert structure is not None
     if structure.known.any():
         state = replace(state, typical_depth=structure.median_depth)
-    return Accepted(replace(state, last=tracked), reason)
+    return Accepted(state.with_last(tracked), reason)
 
 
 def _with_length(state: State, attempt: Attempt, config: TrackerConfig) -> tuple[State, Tracked, str]:

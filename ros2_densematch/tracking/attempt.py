@@ -20,12 +20,16 @@ class Attempt:
         keyframe: with the points that the frame showed for the first time, and with the camera of its turning.
         matches: reference = keyframe, query = frame.
         found: the localisation from them.
+        guided: the match was a guided one; otherwise the keyframe and the frame were matched anew.
+        why_full: why it was not guided although it could have been, in words; "" = it could not, or it was.
     """
 
     view: View
     keyframe: Keyframe
     matches: Correspondences
     found: Localisation
+    guided: bool = False
+    why_full: str = ""
 
     @property
     def inliers(self) -> int:

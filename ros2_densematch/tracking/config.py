@@ -67,6 +67,21 @@ class TrackerConfig(BaseModel):
         le=100_000,
         description="After so many lost frames in a row a new segment begins at the current frame.",
     )
+    guided: bool = Field(
+        True,
+        description="Carry matches on from frame to frame without the network where the matcher can; false = match "
+        "every frame anew.",
+    )
+    full_match_interval: int = Field(
+        30, ge=0, le=100_000, description="Guided frames after which a full match is made as a check; 0 = never."
+    )
+    time_budget_ms: float = Field(
+        0.0,
+        ge=0.0,
+        le=10_000.0,
+        description="While frames take longer than this on average, in ms, full matches are left out where tracking "
+        "goes on without them; 0 = off: results then do not depend on the computer's speed.",
+    )
     max_window: int = Field(
         5, ge=2, le=12, description="Frames kept with each keyframe for the joint refinement of its points."
     )

@@ -32,6 +32,26 @@ class Sight:
     fixed: bool = False
 
 
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of matches, of full and of guided ones: a guided match gives fewer, so each is compared with its kind."""
+
+    full: float = 0.0
+    guided: float = 0.0
+
+    def of(self, *, guided: bool) -> float:
+        """That of one kind."""
+        return self.guided if guided else self.full
+
+    def with_value(self, value: float, *, guided: bool) -> Counts:
+        """With another number of one kind."""
+        return replace(self, guided=value) if guided else replace(self, full=value)
+
+    def raised(self, value: float, *, guided: bool) -> Counts:
+        """With a number of one kind where that is larger."""
+        return self.with_value(max(value, self.of(guided=guided)), guided=guided)
+
+
 @dataclass(frozen=True, eq=False)
 class Keyframe:
     """A reference image with everything that is reused while frames are matched against it.
@@ -64,7 +84,7 @@ class Keyframe:
     structure: Structure | None
     odometry: Float | None = None
     window: tuple[Sight, ...] = ()
-    best_inliers: int = 0
+    best_inliers: Counts = Counts()
     best_cells: int = 0
     support: float = float("inf")
     tracked: int = 0

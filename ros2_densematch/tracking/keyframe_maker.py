@@ -7,9 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from ros2_densematch.geometry import poses
+from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding
 from ros2_densematch.tracking import mapping
+from ros2_densematch.tracking.attempt import Attempt
 from ros2_densematch.tracking.config import TrackerConfig
+from ros2_densematch.tracking.guidance import prior_backwards
 from ros2_densematch.tracking.keyframe import Keyframe
 from ros2_densematch.tracking.localisation import relative_weight
 from ros2_densematch.tracking.matching import Matching
@@ -86,12 +89,20 @@ class KeyframeMaker:
             structure = transfer(previous.structure, index, tracked.T_from_keyframe, keyframe.structure, xy)
             keyframe = replace(keyframe, structure=structure, support=min(previous.support, known))
             if structure.known.any():
-                back = self._matching.match(keyframe.reference, previous.query)
+                back = self._back(keyframe.reference, previous.query, attempt)
                 keyframe = mapping.anchored_to_previous(
                     keyframe, previous, back, T_previous_from_new, relative_weight(back)
                 )
         state = state.with_keyframe(keyframe)
         return state.with_source_of(keyframe) if source is LengthSource.NOTHING else state
+
+    def _back(self, new: Encoding, previous: Encoding, attempt: Attempt) -> Correspondences:
+        """Matches of a new keyframe with the one before, against which it was tracked: the same ones backwards
+        and more, where the matcher can be guided by them."""
+        if not self._matching.can_guide:
+            return self._matching.match(new, previous)
+        prior = prior_backwards(attempt.matches.select(attempt.found.inliers))
+        return self._matching.guided(new, previous, prior)
 
     def _with_stereo(self, view: View, reference: Encoding, structure: Structure) -> Structure:
         frame = view.frame

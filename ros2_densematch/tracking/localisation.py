@@ -18,7 +18,7 @@ from ros2_densematch.tracking.structure import Structure
 _MIN_SIGMA_PX, _MAX_SIGMA_PX = 0.15, 2.0  # bounds of the noise that is estimated from the residuals
 _INLIER_CHI2 = 9.21  # 99 % of a chi-squared variable with 2 degrees of freedom
 _MAX_REFINED = 1000  # points in the refinement of the pose: more of them cost time and change nothing
-_MIN_KNOWN = 8  # known points that a length of the translation needs
+MIN_KNOWN = 8  # known points that a length of the translation needs
 _PNP_PX = 3.0
 _CORNER_SHARE = 0.25  # matches that span less of the image lie in a corner
 
@@ -115,79 +115,166 @@ def localise(
         config, seed: of the two-view estimator.
     """
     two_view = estimate_relative_pose(matches, structure.camera, camera, config=config, seed=seed)
-    xy = camera.normalise(matches.query_xy)
-    finite = np.isfinite(np.column_stack([structure.camera.normalise(matches.reference_xy), xy]))
-    bearing_ok: NDArray[np.bool_] = np.asarray(finite.all(1))
-    weight = relative_weight(matches) * bearing_ok
-    xy = np.where(bearing_ok[:, None], xy, 0.0)
-    known = structure.known
-    index = structure.find(matches.reference_xy)
-    usable = np.flatnonzero((index >= 0) & bearing_ok)
-    usable = usable[known[index[usable]]]
-    index, usable = _unique(index, usable)
+    seen = Sights.of(matches, structure, camera)
     if two_view.num_inliers >= min_inliers:
-        accepted = two_view.inliers & bearing_ok & (index < 0)
-        structure, index[accepted] = structure.with_points(matches.reference_xy[accepted])
-        known = structure.known
-        usable = np.flatnonzero((index >= 0) & bearing_ok)
-        index, usable = _unique(index, usable)
-        usable = usable[known[index[usable]]]
-    failed = _rotation_only(two_view, index, xy, weight, structure, matches, min_inliers)
-    if len(usable) < _MIN_KNOWN:
+        seen = seen.with_points(two_view.inliers)
+    failed = _rotation_only(two_view, seen, min_inliers)
+    if len(seen.usable) < MIN_KNOWN:
         return failed
-    T = _start(structure, index, xy, weight, usable, two_view, predictions, camera.focal, seed)
-    chosen = np.flatnonzero((index >= 0) & (weight > 0))
-    # the bearing of the point may differ from this match's reference pixel by a fraction of a pixel: both move together
-    shift = (structure.xy[index[chosen]] - matches.reference_xy[chosen]) / structure.camera.focal
-    observed = xy[chosen] + shift
-    xy = xy.copy()
-    xy[chosen] = observed
-    priors = structure.priors(index[chosen])
-    some = _sample(known[index[chosen]])
-    refined = refine(
-        T[None],
-        priors.select(some),
-        observed[None, some],
-        weight[None, chosen[some]],
-        min_sigma=_MIN_SIGMA_PX / camera.focal,
-        max_sigma=_MAX_SIGMA_PX / camera.focal,
-    )
-    T = refined.poses[0]
-    w = weight[None, chosen] / refined.sigma**2
-    rho, _ = solve_rho(refined.poses, priors, observed[None], w, priors.rho)
-    consistent = chi_squared(refined.poses, priors, observed[None], w, rho)[0] < _INLIER_CHI2
-    inliers = np.zeros(len(matches), np.bool_)
-    inliers[chosen[consistent]] = True
-    known_inliers = int(np.count_nonzero(known[index[chosen[consistent]]]))
-    count = int(inliers.sum())
-    if count < min_inliers or known_inliers < max(_MIN_KNOWN, 0.25 * len(usable)):
+    T = _start(seen, two_view, predictions, seed)
+    fit = Fit.of(seen, T)
+    if not fit.enough(min_inliers):
         return failed
-    reason = f"{count} of {len(matches)} matches agree, {known_inliers} at points of known depth"
-    parallax, near = _parallax_deg(T, structure.bearing[index[inliers]], xy[inliers])
-    # The refinement turns the pose as a whole; the convention of poses turns rotation and position separately.
-    change = np.eye(6)
-    change[:3, 3:] = -poses.skew(T[:3, 3])
-    covariance = change @ refined.covariance @ change.T
-    rotation_std = float(np.degrees(np.sqrt(np.linalg.eigvalsh(covariance[3:, 3:])[-1])))
-    if not rotation_std <= max_rotation_std_deg and _covered_share(matches.query_xy[inliers], camera) < _CORNER_SHARE:
-        bound = f"but fix the rotation to {rotation_std:.2f} degrees only (limit {max_rotation_std_deg:g})"
-        return replace(failed, ok=False, reason=f"{reason}, {bound}")
-    return Localisation(
-        True,
-        T,
-        True,
-        inliers,
-        index,
-        xy,
-        weight,
-        parallax,
-        near,
-        two_view,
-        reason,
-        structure,
-        covariance,
-        float(refined.sigma),
-    )
+    if not fit.fixes_rotation(max_rotation_std_deg):
+        bound = f"but fix the rotation to {fit.rotation_std_deg:.2f} degrees only (limit {max_rotation_std_deg:g})"
+        return replace(failed, ok=False, reason=f"{fit.reason}, {bound}")
+    return fit.localisation(two_view)
+
+
+@dataclass(frozen=True, eq=False)
+class Sights:
+    """What a frame sees of a keyframe.
+
+    Attributes:
+        matches: N of them, reference = keyframe, query = frame.
+        structure: points of the keyframe.
+        camera: of the frame.
+        finite: bool (N,), where both camera models reach.
+        xy: (N, 2) normalised coordinates in the frame, 0 where not.
+        weight: (N,) relative weights, 0 there.
+        index: (N,) point of each match, -1 = none.
+        usable: the matches of points of known depth.
+    """
+
+    matches: Correspondences
+    structure: Structure
+    camera: Camera
+    finite: NDArray[np.bool_]
+    xy: Float
+    weight: Float
+    index: NDArray[np.intp]
+    usable: NDArray[np.intp]
+
+    @staticmethod
+    def of(matches: Correspondences, structure: Structure, camera: Camera) -> Sights:
+        """The matches at the points that the keyframe has already."""
+        xy = camera.normalise(matches.query_xy)
+        rays = np.column_stack([structure.camera.normalise(matches.reference_xy), xy])
+        finite: NDArray[np.bool_] = np.asarray(np.isfinite(rays).all(1))
+        weight = relative_weight(matches) * finite
+        index = structure.find(matches.reference_xy)
+        usable = np.flatnonzero((index >= 0) & finite)
+        index, usable = _unique(index, usable[structure.known[index[usable]]])
+        xy = np.where(finite[:, None], xy, 0.0)
+        return Sights(matches, structure, camera, finite, xy, weight, index, usable)
+
+    def with_points(self, accepted: NDArray[np.bool_]) -> Sights:
+        """Matches that are `accepted` (N,) become points where there was none."""
+        new = accepted & self.finite & (self.index < 0)
+        index = self.index.copy()
+        structure, index[new] = self.structure.with_points(self.matches.reference_xy[new])
+        index, usable = _unique(index, np.flatnonzero((index >= 0) & self.finite))
+        usable = usable[structure.known[index[usable]]]
+        return replace(self, structure=structure, index=index, usable=usable)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A pose refined on what a frame sees of the keyframe's points.
+
+    Attributes:
+        seen: with the coordinates moved to where the points are exactly.
+        T: (4, 4) T_frame_from_keyframe.
+        inliers: bool (N,) of the matches.
+        covariance: (6, 6), see `Localisation`.
+        sigma: standard deviation of one observed coordinate in normalised units.
+    """
+
+    seen: Sights
+    T: Float
+    inliers: NDArray[np.bool_]
+    covariance: Float
+    sigma: float
+
+    @staticmethod
+    def of(seen: Sights, T: Float) -> Fit:
+        """Refines the pose (4, 4)."""
+        structure, camera, index = seen.structure, seen.camera, seen.index
+        chosen = np.flatnonzero((index >= 0) & (seen.weight > 0))
+        # the bearing of the point may differ from this match's reference pixel by a fraction of a pixel: both move
+        shift = (structure.xy[index[chosen]] - seen.matches.reference_xy[chosen]) / structure.camera.focal
+        observed = seen.xy[chosen] + shift
+        xy = seen.xy.copy()
+        xy[chosen] = observed
+        priors = structure.priors(index[chosen])
+        some = _sample(structure.known[index[chosen]])
+        refined = refine(
+            T[None],
+            priors.select(some),
+            observed[None, some],
+            seen.weight[None, chosen[some]],
+            min_sigma=_MIN_SIGMA_PX / camera.focal,
+            max_sigma=_MAX_SIGMA_PX / camera.focal,
+        )
+        w = seen.weight[None, chosen] / refined.sigma**2
+        rho, _ = solve_rho(refined.poses, priors, observed[None], w, priors.rho)
+        consistent = chi_squared(refined.poses, priors, observed[None], w, rho)[0] < _INLIER_CHI2
+        inliers = np.zeros(len(seen.matches), np.bool_)
+        inliers[chosen[consistent]] = True
+        T = refined.poses[0]
+        # The refinement turns the pose as a whole; the convention of poses turns rotation and position separately.
+        change = np.eye(6)
+        change[:3, 3:] = -poses.skew(T[:3, 3])
+        covariance = change @ refined.covariance @ change.T
+        return Fit(replace(seen, xy=xy), T, inliers, covariance, float(refined.sigma))
+
+    @property
+    def known_inliers(self) -> int:
+        """Inliers at points of known depth."""
+        return int(np.count_nonzero(self.seen.structure.known[self.seen.index[self.inliers]]))
+
+    @property
+    def reason(self) -> str:
+        """How many agree, in words."""
+        count, known = int(self.inliers.sum()), self.known_inliers
+        return f"{count} of {len(self.inliers)} matches agree, {known} at points of known depth"
+
+    @property
+    def rotation_std_deg(self) -> float:
+        """Standard deviation of the rotation about its worst axis, degrees."""
+        return float(np.degrees(np.sqrt(np.linalg.eigvalsh(self.covariance[3:, 3:])[-1])))
+
+    def enough(self, min_inliers: int) -> bool:
+        """Whether enough matches agree."""
+        known = max(MIN_KNOWN, 0.25 * len(self.seen.usable))
+        return int(self.inliers.sum()) >= min_inliers and self.known_inliers >= known
+
+    def fixes_rotation(self, max_rotation_std_deg: float) -> bool:
+        """Whether the rotation is known that well, or the inliers at least do not lie in a corner of the image."""
+        if self.rotation_std_deg <= max_rotation_std_deg:
+            return True
+        return _covered_share(self.seen.matches.query_xy[self.inliers], self.seen.camera) >= _CORNER_SHARE
+
+    def localisation(self, two_view: RelativePose) -> Localisation:
+        """The result, with the two-view estimate beside it."""
+        seen, inliers = self.seen, self.inliers
+        parallax, near = parallax_deg(self.T, seen.structure.bearing[seen.index[inliers]], seen.xy[inliers])
+        return Localisation(
+            True,
+            self.T,
+            True,
+            inliers,
+            seen.index,
+            seen.xy,
+            seen.weight,
+            parallax,
+            near,
+            two_view,
+            self.reason,
+            seen.structure,
+            self.covariance,
+            self.sigma,
+        )
 
 
 def _covered_share(xy: NDArray[np.float32], camera: Camera) -> float:
@@ -224,48 +311,32 @@ def _sample(known: NDArray[np.bool_]) -> NDArray[np.intp]:
     return np.sort(order[np.linspace(0, len(order) - 1, min(len(order), _MAX_REFINED)).astype(np.intp)])
 
 
-def _rotation_only(
-    two_view: RelativePose,
-    index: NDArray[np.intp],
-    xy: Float,
-    weight: Float,
-    structure: Structure,
-    matches: Correspondences,
-    min_inliers: int,
-) -> Localisation:
+def _rotation_only(two_view: RelativePose, seen: Sights, min_inliers: int) -> Localisation:
     """What the two-view estimate alone can say: rotation, perhaps a direction, never a length."""
+    index, xy, structure = seen.index, seen.xy, seen.structure
     T = np.array(two_view.T_query_from_reference, np.float64)
     enough = two_view.num_inliers >= min_inliers and np.isfinite(T).all()
     # identical images and pure rotations are fine; without a pose there is no trustworthy rotation
     ok = bool(enough and two_view.ok)
-    inliers = two_view.inliers & (index >= 0) if ok else np.zeros(len(matches), np.bool_)
+    inliers = two_view.inliers & (index >= 0) if ok else np.zeros(len(seen.matches), np.bool_)
     parallax, near = 0.0, 0.0
     if ok:
-        parallax, near = _parallax_deg(T, structure.bearing[index[inliers]], xy[inliers])
+        parallax, near = parallax_deg(T, structure.bearing[index[inliers]], xy[inliers])
         length = float(np.linalg.norm(T[:3, 3]))
         if two_view.geometry not in (Geometry.CALIBRATED, Geometry.PLANAR) or length < 1e-9:
             T[:3, 3] = 0.0
         else:
             T[:3, 3] /= length
-    reason = f"{two_view.num_inliers} of {len(matches)} matches agree: {two_view.status}"
-    return Localisation(ok, T, False, inliers, index, xy, weight, parallax, near, two_view, reason, structure)
+    reason = f"{two_view.num_inliers} of {len(seen.matches)} matches agree: {two_view.status}"
+    return Localisation(ok, T, False, inliers, index, xy, seen.weight, parallax, near, two_view, reason, structure)
 
 
-def _start(
-    structure: Structure,
-    index: NDArray[np.intp],
-    xy: Float,
-    weight: Float,
-    usable: NDArray[np.intp],
-    two_view: RelativePose,
-    predictions: list[Float],
-    focal: float,
-    seed: int,
-) -> Float:
+def _start(seen: Sights, two_view: RelativePose, predictions: list[Float], seed: int) -> Float:
     """The best start value, by the share of known points that it explains."""
-    known = structure.priors(index[usable])
+    usable, xy, weight, focal = seen.usable, seen.xy, seen.weight, seen.camera.focal
+    known = seen.structure.priors(seen.index[usable])
     candidates = list(predictions)
-    if two_view.num_inliers >= _MIN_KNOWN and np.isfinite(two_view.T_query_from_reference).all():
+    if two_view.num_inliers >= MIN_KNOWN and np.isfinite(two_view.T_query_from_reference).all():
         candidates.append(_translation_given_rotation(two_view.T_query_from_reference[:3, :3], known, xy[usable]))
     scores = [_support(T, known, xy[usable], weight[usable], focal) for T in candidates]
     if not scores or max(scores) < 0.7:
@@ -314,7 +385,7 @@ def _absolute_pose(known: PointPriors, xy: Float, focal: float, seed: int) -> Fl
     return poses.make_pose(pose.R, pose.t)
 
 
-def _parallax_deg(T: Float, bearing: Float, xy: Float) -> tuple[float, float]:
+def parallax_deg(T: Float, bearing: Float, xy: Float) -> tuple[float, float]:
     """Angles between the keyframe's rays, turned by the rotation, and the frame's rays: the median, and the one that a
     fifth of the points exceeds; 0 without points."""
     if len(xy) == 0:

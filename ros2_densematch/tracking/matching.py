@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding, Matcher
+from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.frame import Frame
 from ros2_densematch.tracking.stopwatch import Stopwatch
@@ -46,6 +50,23 @@ class Matching:
         assert frame.right_image is not None
         with self._stopwatch.stage("encode"):
             return self._matcher.encode(frame.right_image)
+
+    @property
+    def can_guide(self) -> bool:
+        """Whether matches can be carried on instead of being made anew."""
+        return self._config.guided and self._matcher.uses_prior
+
+    def guide_points(self, encoding: Encoding) -> NDArray[np.float32]:
+        """Places (N, 2) of an image that a guided match can follow."""
+        with self._stopwatch.stage("match"):
+            return self._matcher.guide_points(encoding)
+
+    def guided(self, reference: Encoding, query: Encoding, prior: Prior) -> Correspondences:
+        """Matches two encodings near where a prior expects the reference's points; only while `can_guide`."""
+        with self._stopwatch.stage("match"):
+            return self._matcher.match(
+                reference, query, max_matches=self._config.max_matches, seed=self._config.seed, prior=prior
+            )
 
     def match(self, reference: Encoding, query: Encoding) -> Correspondences:
         """Matches two encodings."""

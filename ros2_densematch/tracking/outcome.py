@@ -61,7 +61,7 @@ class Outcome:
             index=frame.index,
             stamp_ns=frame.stamp_ns,
             status=self.status,
-            reason=self.reason + note,
+            reason=self.reason + self._how() + note,
             keyframe_id=reference.id,
             keyframe_index=reference.frame_index,
             keyframe_stamp_ns=reference.stamp_ns,
@@ -74,8 +74,17 @@ class Outcome:
             segment=segments.current,
             num_inliers=int(found.inliers.sum()) if found is not None else 0,
             inliers=found.inliers if found is not None else None,
+            guided=self.attempt is not None and self.attempt.guided,
             timings_ms=timings_ms,
         )
+
+    def _how(self) -> str:
+        """How the frame was matched, in words, where the matcher can be guided."""
+        if self.attempt is None:
+            return ""
+        if self.attempt.guided:
+            return "; guided match"
+        return f"; full match: {self.attempt.why_full}" if self.attempt.why_full else ""
 
     def _relative_pose(self) -> RelativePose | None:
         if self.attempt is None:

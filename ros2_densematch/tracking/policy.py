@@ -34,12 +34,14 @@ class Sharing:
         cells: of the keyframe's image that they cover.
         parallax_deg: median angle between their rays without the rotation.
         rotation_deg: between the two cameras.
+        guided: the matches come from a guided match, which gives fewer: each kind is compared with its own.
     """
 
     inliers: int
     cells: int
     parallax_deg: float = 0.0
     rotation_deg: float = 0.0
+    guided: bool = False
 
     @staticmethod
     def of(attempt: Attempt, T_frame_from_keyframe: Float) -> Sharing:
@@ -50,6 +52,7 @@ class Sharing:
             covered_cells(attempt.matches.reference_xy[found.inliers], keyframe.size),
             found.parallax_deg,
             poses.rotation_angle_deg(T_frame_from_keyframe),
+            attempt.guided,
         )
 
 
@@ -57,7 +60,7 @@ def with_best(keyframe: Keyframe, sharing: Sharing) -> Keyframe:
     """The keyframe with the most that any frame so far shared with it."""
     return replace(
         keyframe,
-        best_inliers=max(keyframe.best_inliers, sharing.inliers),
+        best_inliers=keyframe.best_inliers.raised(sharing.inliers, guided=sharing.guided),
         best_cells=max(keyframe.best_cells, sharing.cells),
     )
 
@@ -68,11 +71,11 @@ def outworn(keyframe: Keyframe, sharing: Sharing, config: TrackerConfig) -> str:
     Args:
         keyframe: `with_best` of this frame.
     """
-    inliers, cells = sharing.inliers, sharing.cells
+    inliers, cells, best = sharing.inliers, sharing.cells, keyframe.best_inliers.of(guided=sharing.guided)
     if cells < config.keyframe_overlap * keyframe.best_cells:
         return f"matches cover {100 * cells / keyframe.best_cells:.0f} % of the area they covered at best"
-    if inliers < config.keyframe_inliers * keyframe.best_inliers:
-        return f"{inliers} matches agree, {keyframe.best_inliers} did at best"
+    if inliers < config.keyframe_inliers * best:
+        return f"{inliers} matches agree, {best:.0f} did at best"
     if inliers < 2 * config.min_inliers:
         return f"only {inliers} matches agree"
     if sharing.parallax_deg > config.keyframe_parallax_deg:

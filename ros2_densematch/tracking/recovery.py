@@ -11,12 +11,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ros2_densematch.geometry import poses
+from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.tracking.attempt import Attempt, support
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.keyframe import Keyframe
 from ros2_densematch.tracking.keyframe_maker import KeyframeMaker
 from ros2_densematch.tracking.localiser import Localiser
 from ros2_densematch.tracking.policy import Sharing, outworn, with_best
+from ros2_densematch.tracking.pose_prior import prior_from_pose
+from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.state import State, Tracked
 from ros2_densematch.tracking.tracked_frame import Status
 from ros2_densematch.tracking.view import View
@@ -84,7 +88,8 @@ class Recovery:
         A sudden drop is mostly blur: a blurred frame matches its blurred predecessor better than a sharp keyframe, and
         a sharp frame an older keyframe better than a blurred one that was just made.
         """
-        if first.inliers >= self._config.keyframe_inliers * max(state.keyframe.best_inliers, state.usual_inliers):
+        best, usual = (c.of(guided=first.guided) for c in (first.keyframe.best_inliers, state.usual_inliers))
+        if first.inliers >= self._config.keyframe_inliers * max(best, usual):
             return None
         if state.last is None:
             for other in state.older()[:1]:
@@ -94,14 +99,23 @@ class Recovery:
             return None
         probe = None
         if not self._localiser.matching.references_differ:
-            probe = self._localiser.matching.match(state.last.attempt.view.encoding, view.encoding)
+            probe = self._probe(state.last, view, guided=first.guided)
             if support(probe) <= _STRONGER * first.support:
                 return None
         promoted = self._maker.promoted(state, state.last)
-        again = self._localiser.attempt(promoted, view, promoted.keyframe, [np.eye(4)], probe)
+        guided = first.guided and probe is not None
+        again = self._localiser.attempt(promoted, view, promoted.keyframe, [np.eye(4)], probe, guided=guided)
         if again.found.ok and again.found.has_length >= first.found.has_length:
             return Choice(promoted, again, note=_late(state.last))
         return None
+
+    def _probe(self, last: Tracked, view: View, *, guided: bool) -> Correspondences:
+        """The previous frame matched with this one, in the same way as the keyframe was."""
+        matching, previous = self._localiser.matching, last.attempt.view.encoding
+        if not guided:
+            return matching.match(previous, view.encoding)
+        prior = Prior.at_rest(matching.guide_points(previous), previous)
+        return matching.guided(previous, view.encoding, prior)
 
     # ---- when the current keyframe does not do
 
@@ -191,7 +205,7 @@ class Recovery:
         if candidate is None or candidate.structure is None or candidate.size != view.frame.size:
             return None
         guess = poses.compose(poses.inverse(T_world), candidate.T_world_from_camera)
-        again = self._localiser.attempt(state, _at_rest(view), candidate, [guess])
+        again = self._at_guess(state, _at_rest(view), candidate, guess)
         T, enough = again.found.T_frame_from_keyframe, self._config.relocalisation_inliers
         if not again.found.has_length or again.inliers < max(enough, min(inliers, 4 * enough)):
             return None
@@ -204,9 +218,21 @@ class Recovery:
         if outworn(candidate, sharing, self._config):
             return None
         candidate = replace(candidate, tracked=candidate.tracked + 1)
-        return replace(
-            state, keyframes=state.keyframes.updated(candidate), current_id=candidate.id, last=Tracked(again, T)
+        state = replace(state, keyframes=state.keyframes.updated(candidate), current_id=candidate.id)
+        return state.with_last(Tracked(again, T))
+
+    def _at_guess(self, state: State, view: View, candidate: Keyframe, guess: Float) -> Attempt:
+        """The frame against a keyframe relative to which its pose is about known: guided by that where possible."""
+        matching = self._localiser.matching
+        if not matching.can_guide:
+            return self._localiser.attempt(state, view, candidate, [guess])
+        assert candidate.structure is not None
+        camera = state.turning.expected(view, candidate).view.camera
+        assert camera is not None
+        matches = matching.guided(
+            candidate.reference, view.encoding, prior_from_pose(candidate.structure, camera, guess)
         )
+        return self._localiser.attempt(state, view, candidate, [guess], matches, guided=True)
 
 
 def found_again(state: State, keyframe: Keyframe) -> str:

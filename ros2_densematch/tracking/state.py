@@ -9,7 +9,8 @@ import numpy as np
 from ros2_densematch.geometry import poses
 from ros2_densematch.tracking.attempt import Attempt
 from ros2_densematch.tracking.config import TrackerConfig
-from ros2_densematch.tracking.keyframe import Keyframe
+from ros2_densematch.tracking.guidance import Guide
+from ros2_densematch.tracking.keyframe import Counts, Keyframe
 from ros2_densematch.tracking.keyframes import Keyframes
 from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.segments import LengthSource, Segments
@@ -50,6 +51,7 @@ class State:
         typical_depth: median depth of the last known points, map units: the unit of a new segment.
         usual_inliers: of the frames so far, the last ones most.
         turn: which older keyframe is tried next.
+        guide: what the next frame can be guided by, or None.
         asked_for: why the next frame becomes a keyframe whatever it shows, in words; "" = nobody asked.
     """
 
@@ -64,8 +66,9 @@ class State:
     stamp_ns: int | None = None
     lost_frames: int = 0
     typical_depth: float = 1.0
-    usual_inliers: float = 0.0
+    usual_inliers: Counts = field(default_factory=Counts)
     turn: int = 0
+    guide: Guide | None = None
     asked_for: str = ""
 
     @staticmethod
@@ -92,13 +95,21 @@ class State:
 
     def with_keyframe(self, keyframe: Keyframe) -> State:
         """With a new keyframe, which is the current one from now on."""
+        guide = self.guide or Guide(keyframe.id, keyframe.query, keyframe.stamp_ns)
         return replace(
             self,
             keyframes=self.keyframes.added(keyframe),
             next_id=keyframe.id + 1,
             current_id=keyframe.id,
             last=None,
+            guide=guide.at_keyframe(keyframe),
         )
+
+    def with_last(self, tracked: Tracked) -> State:
+        """With a frame that was tracked against the current keyframe."""
+        attempt = tracked.attempt
+        guide = self.guide or Guide(attempt.keyframe.id, attempt.view.encoding, attempt.view.frame.stamp_ns)
+        return replace(self, last=tracked, guide=guide.after(attempt))
 
     def with_source_of(self, keyframe: Keyframe) -> State:
         """The present segment gets its unit from this keyframe's own measurements, or none."""

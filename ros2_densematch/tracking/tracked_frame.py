@@ -58,6 +58,7 @@ class TrackedFrame:
             known relation.
         num_inliers: matches that agree with the pose.
         inliers: bool (N,) which of `correspondences` these are, or None.
+        guided: the matches were carried on from the frame before, without the network; otherwise they were made anew.
         timings_ms: milliseconds by stage: encode, match, pose.
     """
 
@@ -77,4 +78,5 @@ class TrackedFrame:
     segment: int = 0
     num_inliers: int = 0
     inliers: NDArray[np.bool_] | None = None
+    guided: bool = False
     timings_ms: dict[str, float] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.tracking.acceptance import accepted
 from ros2_densematch.tracking.attempt import Attempt
 from ros2_densematch.tracking.config import TrackerConfig
+from ros2_densematch.tracking.follower import Follower
 from ros2_densematch.tracking.frame import Frame, frame_problem
 from ros2_densematch.tracking.keyframe import Keyframe
 from ros2_densematch.tracking.keyframe_maker import KeyframeMaker
@@ -32,6 +33,7 @@ from ros2_densematch.tracking.view import View
 
 __all__ = ["Status", "TrackedFrame", "Tracker", "TrackerConfig"]
 
+_USUAL_GAIN = 0.1  # share of a new frame in the running mean of the time
 _FEW_KNOWN = 30  # with fewer known points in view an older keyframe is looked for
 
 
@@ -50,6 +52,7 @@ class Tracker:
         self.matcher = matcher
         self.config = config if config is not None else TrackerConfig()
         self._state = State.beginning(self.config)
+        self._usual_ms = 0.0  # of a frame, the last ones most; read only where there is a time budget
 
     def reset(self) -> None:
         """Forgets everything but the numbers of keyframes; the next frame becomes the first keyframe."""
@@ -94,10 +97,13 @@ class Tracker:
             segment = state.segments.current
             return TrackedFrame(frame.index, frame.stamp_ns, Status.REJECTED, where + problem, segment=segment)
         stopwatch = Stopwatch()
-        step = _Step(Matching(self.matcher, self.config, stopwatch), self.config)
+        hurried = 0 < self.config.time_budget_ms < self._usual_ms
+        step = _Step(Matching(self.matcher, self.config, stopwatch), self.config, hurried=hurried)
         outcome = step.taken(replace(state, stamp_ns=frame.stamp_ns), frame)
         self._state = outcome.state
-        return outcome.tracked_frame(stopwatch.milliseconds())
+        timings = stopwatch.milliseconds()
+        self._usual_ms += _USUAL_GAIN * (sum(timings.values()) - self._usual_ms)
+        return outcome.tracked_frame(timings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,11 +117,12 @@ class _Loss:
 class _Step:
     """The way of one frame, from one state to the next."""
 
-    def __init__(self, matching: Matching, config: TrackerConfig) -> None:
+    def __init__(self, matching: Matching, config: TrackerConfig, *, hurried: bool) -> None:
         self._matching = matching
         self._config = config
         self._maker = KeyframeMaker(matching, config)
         self._localiser = Localiser(matching, config)
+        self._follower = Follower(self._localiser, config, hurried=hurried)
         self._recovery = Recovery(self._localiser, self._maker, config)
 
     def taken(self, state: State, frame: Frame) -> Outcome:
@@ -148,8 +155,7 @@ class _Step:
     # ---- choose
 
     def _choice(self, state: State, view: View) -> Choice | _Loss:
-        predictions = [state.last.T_from_keyframe] if state.last is not None else []
-        first = self._localiser.attempt(state, view, state.keyframe, predictions)
+        first = self._follower.attempt(state, view)
         found = first.found
         moved = bool(found.T_frame_from_keyframe[:3, 3].any())
         if found.ok and (found.has_length or state.segments.source is LengthSource.NOTHING or not moved):
@@ -175,7 +181,7 @@ class _Step:
         return self._recovery.stronger(state, view, first) or Choice(state, first)
 
     def _choice_when_lost(self, state: State, failed: Attempt) -> Choice | _Loss:
-        state = replace(state, lost_frames=state.lost_frames + 1, last=None)
+        state = replace(state, lost_frames=state.lost_frames + 1, last=None, guide=None)
         view = replace(failed.view, camera=failed.view.frame.camera, rate=None)
         found = self._recovery.relocalised(state, view)
         if found is not None:

@@ -68,7 +68,7 @@ def knowledge(tracker: Tracker) -> list[dict[str, object]]:
             "rays": k.structure.bearing,
             "depths": k.structure.rho,
             "rate": k.rate,
-            "best": (k.best_inliers, k.best_cells, k.tracked),
+            "best": (repr(k.best_inliers), k.best_cells, k.tracked),
         }
         for k in tracker.keyframes
     ]

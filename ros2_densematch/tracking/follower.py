@@ -1,0 +1,62 @@
+"""The attempt against the current keyframe: guided by the frame before where that will do, otherwise a full match."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ros2_densematch.tracking.attempt import Attempt
+from ros2_densematch.tracking.config import TrackerConfig
+from ros2_densematch.tracking.guidance import prior_at_rest
+from ros2_densematch.tracking.localiser import Localiser
+from ros2_densematch.tracking.refinement import Float
+from ros2_densematch.tracking.state import State
+from ros2_densematch.tracking.view import View
+
+
+class Follower:
+    """Follows the current keyframe for one frame.
+
+    Args:
+        localiser: of the frame.
+        config: of the tracker.
+        hurried: frames take longer than the time budget: a full match is made only where tracking ends without it.
+    """
+
+    def __init__(self, localiser: Localiser, config: TrackerConfig, *, hurried: bool) -> None:
+        self._localiser = localiser
+        self._config = config
+        self._hurried = hurried
+
+    def attempt(self, state: State, view: View) -> Attempt:
+        """The frame against the current keyframe."""
+        keyframe = state.keyframe
+        predictions = [state.last.T_from_keyframe] if state.last is not None else []
+        guided, why = None, ""
+        if self._localiser.matching.can_guide and state.guide is not None:
+            interval = 0 if self._hurried else self._config.full_match_interval
+            why = state.guide.due(keyframe, view.frame.stamp_ns, interval)
+            if not why:
+                guided = self.guided(state, view, predictions)
+                why = state.guide.weakness(guided, self._config.min_inliers)
+                if not why or (self._hurried and guided.found.ok):
+                    return guided
+        full = replace(self._localiser.attempt(state, view, keyframe, predictions), why_full=why)
+        return guided if guided is not None and _better(guided, full) else full
+
+    def guided(self, state: State, view: View, predictions: list[Float]) -> Attempt:
+        """The frame against the current keyframe, guided by the frame before."""
+        keyframe, guide, matching = state.keyframe, state.guide, self._localiser.matching
+        assert guide is not None
+        if guide.matches is None:
+            prior = prior_at_rest(matching.guide_points(keyframe.reference), keyframe)
+        else:
+            prior = guide.prior()
+        matches = matching.guided(keyframe.reference, view.encoding, prior)
+        return self._localiser.attempt(state, view, keyframe, predictions, matches, guided=True)
+
+
+def _better(guided: Attempt, full: Attempt) -> bool:
+    """Whether the guided attempt is to be kept although a full match was made."""
+    if not guided.found.ok or guided.found.has_length < full.found.has_length:
+        return False
+    return not full.found.ok or guided.inliers > full.inliers
