@@ -95,7 +95,8 @@ def main() -> int:
         full, guided = values[:, k], values[:, k + 3]
         error = np.nanstd(guided - full, ddof=min(1, len(values) - 1)) / np.sqrt(len(values))
         print(
-            f"{what}: median {np.nanmedian(full):.4f} full, {np.nanmedian(guided):.4f} guided, standard error {error:.4f}"
+            f"{what}: median {np.nanmedian(full):.4f} full, {np.nanmedian(guided):.4f} guided, "
+            f"standard error {error:.4f}"
         )
     return 0
 
