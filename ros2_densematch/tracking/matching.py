@@ -54,7 +54,7 @@ class Matching:
     @property
     def can_guide(self) -> bool:
         """Whether matches can be carried on instead of being made anew."""
-        return self._config.guided and self._matcher.uses_prior
+        return self._config.guided and self._matcher.uses_prior and self._matcher.finds_new_points
 
     def guide_points(self, encoding: Encoding) -> NDArray[np.float32]:
         """Places (N, 2) of an image that a guided match can follow."""

@@ -47,6 +47,7 @@ class GcmMatcher(NetworkMatcher):
 
     name = "gcm"
     uses_prior = True
+    finds_new_points = True
     PRESETS = PRESETS
     config: GcmConfig
     network: GcmNetwork
