@@ -46,8 +46,8 @@ class Matcher(ABC):
     reference_encoding_differs: bool = False
     # True where `match` can use a prior: a tracker then carries matches on instead of making them anew.
     uses_prior: bool = False
-    # True where a guided match also finds points that the prior does not name: only then can a tracker follow frame after
-    # frame by guided matches alone.
+    # True where a guided match also finds points that the prior does not name: only then can a tracker follow frames
+    # by guided matches alone.
     finds_new_points: bool = False
 
     def __init__(self, *, device: str = "auto", preset: str = "base", weights: Any = None, **options: Any) -> None:

@@ -60,7 +60,8 @@ def test_wrong_usage_is_one_line_and_exit_code_2(densematch, words: tuple[str, .
         (PermissionError(13, "Permission denied", "/etc/x"), 2),
         (errors.InputError("bad"), 2),
         (RuntimeError("inconsistent"), 1),
-        (OSError(28, "No space left on device", "out"), 1),
+        (OSError(28, "No space left on device", "out"), 2),
+        (OSError(5, "Input/output error", "out"), 1),
         (KeyboardInterrupt(), 130),
     ],
 )
@@ -84,7 +85,7 @@ def test_an_unknown_matcher_device_and_preset_name_the_valid_ones(densematch, fl
     for words, expected in (
         (("--matcher", "sfit"), "choose one of"),
         (("--matcher", "sift", "--device", "gpu"), "device = 'gpu'"),
-        (("--matcher", "sift", "--preset", "huge"), "choose base"),
+        (("--matcher", "sift", "--preset", "huge"), "choose one of base"),
     ):
         outcome = densematch("match", image, image, "--out", tmp_path / "o", *words)
         assert outcome.code == 2

@@ -43,6 +43,7 @@ class GuidedMatcher(PointMatcher):
     """
 
     uses_prior = True
+    finds_new_points = True
     lame: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
