@@ -314,9 +314,15 @@ class _Replay:
             "stopped_early": stopped,
             "inputs": self._source.inputs,
             "notes": list(self._source.notes),
-            "warnings": [*self._source.warnings, *assessment.warnings],
+            "warnings": _once(self._source.warnings, assessment.warnings),
             "files": [BAG, POSES, *trajectories, "summary.json", "report.html"],
         }
+
+
+def _once(source: list[str], assessment: list[str]) -> list[str]:
+    """All warnings; where the source says why there is no ground truth, what follows from it is not said as well."""
+    known = any(text.startswith("ground truth:") for text in source)
+    return [*source, *(text for text in assessment if not (known and text.startswith("ground truth")))]
 
 
 def _duration_s(records: list[FrameRecord]) -> float:

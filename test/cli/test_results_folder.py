@@ -95,6 +95,30 @@ def test_a_replay_onto_a_full_disk_ends_with_one_line(flight: Path, tmp_path: Pa
     assert not parts
 
 
+@pytest.mark.slow
+def test_a_replay_killed_at_any_second_leaves_whole_files_and_the_next_one_a_clean_folder(
+    flight: Path, tmp_path: Path
+) -> None:
+    import random
+
+    rng, out = random.Random(0), tmp_path / "out"
+    command = [sys.executable, "-m", "ros2_densematch", "replay", str(flight), "--matcher", "sift", "--out", str(out)]
+    for _ in range(12):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(rng.uniform(0.3, 8.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for path in out.iterdir() if out.is_dir() else ():
+            if path.name == "summary.json":
+                assert set(json.loads(path.read_text())["files"]) <= names(out), "the files of a summary are there"
+            if path.suffix == ".csv":
+                assert path.read_text().endswith("\n")
+    subprocess.run(command, check=True, capture_output=True)
+    assert names(out) == set(json.loads((out / "summary.json").read_text())["files"])
+
+
 @pytest.mark.parametrize("flag", [True, False])
 def test_a_pair_without_matches_is_counted_as_failed(densematch: Any, tmp_path: Path, flag: bool) -> None:
     cv2.imwrite(str(tmp_path / "blank.png"), np.full((120, 160, 3), 127, np.uint8))
