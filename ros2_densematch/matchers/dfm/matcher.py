@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from torch import Tensor
 
 from ros2_densematch.matchers.common.pyramid.matcher import FIRST, PyramidMatcher
@@ -39,7 +41,7 @@ class DfmMatcher(PyramidMatcher):
         # its maps are taken between convolution and batch norm: nothing can be folded
         return network.eval().requires_grad_(False).to(self.device)
 
-    @property
+    @cached_property
     def ratios(self) -> dict[int, float]:
         """As of `PyramidMatcher.ratios`."""
         return {**_COARSE_RATIOS, **dict.fromkeys((1, 2, 4, 8), self.config.ratio)}

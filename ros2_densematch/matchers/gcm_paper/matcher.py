@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class GcmPaperMatcher(PyramidMatcher):
                 part.to(self.device)
         return network
 
-    @property
+    @cached_property
     def ratios(self) -> dict[int, float]:
         """As of `PyramidMatcher.ratios`; by default only the last step decides ("flexible hierarchical refinement")."""
         return {**dict.fromkeys((FIRST, 16, 8, 4, 2), self.config.ratio), 1: self.config.fine_ratio}
