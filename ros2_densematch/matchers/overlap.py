@@ -22,7 +22,7 @@ Float = NDArray[np.float64]
 # Positions are measured in units of which the longer side of the reference has this many.
 _SIDE = 640.0
 _LEAST = 8  # matches that say anything
-_MOST = 300  # matches that are looked at: more tell nothing new about an area
+_MOST = 600  # matches that are looked at: more tell nothing new about an area
 _COMMON = 40.0  # units that a match of a scene with depth may lie from the map that all have in common
 _GRID = 20  # places along the longer side
 _REACH = 100.0  # units around a confirmed match that are known to be seen

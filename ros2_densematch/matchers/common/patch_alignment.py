@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.matchers.common.template_alignment import Window, align, carried_hessian, make_templates
-
 
 class Refined(NamedTuple):
     """Refined matches.
@@ -82,8 +80,6 @@ def refine(
     """
     if len(reference_xy) == 0:
         return Refined(query_xy, query_xy.new_zeros(0), query_xy.new_zeros(0, 3))
-    if reference.device.type == "cpu" and spacing == 1.0 and reference.dtype == torch.float32:
-        return _refine_on_cpu(reference, query, reference_xy, query_xy, linear, radius, iterations, limit)
     axis = torch.arange(-radius, radius + 1, device=reference.device, dtype=reference.dtype)
     offsets = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).reshape(-1, 2) * spacing
     weight = torch.exp(-(offsets**2).sum(-1) / (2 * (0.5 * radius * spacing) ** 2))
@@ -136,26 +132,6 @@ def refine(
         position = torch.where(away, position, moved)
     information = torch.stack([h[:, 0, 0], h[:, 0, 1], h[:, 1, 1]], 1)
     return Refined(best_position, best_correlation, information)
-
-
-def _refine_on_cpu(
-    reference: Tensor,
-    query: Tensor,
-    reference_xy: Tensor,
-    query_xy: Tensor,
-    linear: Tensor,
-    radius: int,
-    iterations: int,
-    limit: float,
-) -> Refined:
-    """The same steps, but those matches that do not move any more are left out of the next one: a third of the time."""
-    window, maps = Window.square(radius), linear.double().numpy()
-    templates = make_templates(reference.numpy(), reference_xy.double().numpy(), window)
-    start = query_xy.double().numpy()
-    found = align(query.numpy(), templates, window, start, maps, iterations=iterations, limit=limit)
-    return Refined(
-        *(torch.from_numpy(a).to(query_xy) for a in (found.xy, found.correlation, carried_hessian(templates, maps)))
-    )
 
 
 def _normalised(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
