@@ -9,6 +9,8 @@ that a match is right.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -100,20 +102,13 @@ class GcmMatcher(NetworkMatcher):
         score = self.score(candidates)
         accepted = self._accepted(score)
         candidates, score = candidates.select(accepted), score[accepted]
-        working_size, query_scale, sizes = a.size, b.scale, (reference.size, query.size)
-
-        def make_warp(kept: NDArray[np.bool_]) -> DenseWarp:
-            x0, x1 = candidates.reference_xy[kept], candidates.query_xy[kept]
-            cells, certainty = cell_warp(x0, x1, score[kept], working_size)
-            return dense_warp(cells, certainty, working_size, *sizes, query_scale)
-
         return RawMatches(
             a.to_original(candidates.reference_xy),
             b.to_original(candidates.query_xy),
             score,
             _precision(candidates, b.scale),
             linear=candidates.linear * a.scale[None, None, :] / b.scale[None, :, None],
-            make_warp=make_warp,
+            make_warp=_warp_maker(candidates, score, (a, b), (reference.size, query.size)),
         )
 
     @torch.inference_mode()
@@ -130,6 +125,7 @@ class GcmMatcher(NetworkMatcher):
             found.score,
             _precision(found.evidence, b.scale),
             linear=found.linear,
+            make_warp=_warp_maker(found.evidence, found.score, (a, b), (reference.size, query.size)),
         )
 
     def _guide_points(self, encoding: Encoding) -> NDArray[np.float32]:
@@ -201,6 +197,23 @@ class GcmMatcher(NetworkMatcher):
         if len(graph.nodes) == 0:
             return np.zeros(len(candidates))
         return torch.sigmoid(self.filter(graph)).numpy().astype(np.float64)
+
+
+def _warp_maker(
+    matches: Candidates | Guided,
+    score: NDArray[np.float64],
+    encodings: tuple[GcmEncoding, GcmEncoding],
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+) -> Callable[[NDArray[np.bool_]], DenseWarp]:
+    """Makes the warp of those matches that count, when somebody first looks at it."""
+    places, targets = matches.reference_xy, matches.query_xy
+    working_size, query_scale = encodings[0].size, encodings[1].scale
+
+    def make(kept: NDArray[np.bool_]) -> DenseWarp:
+        cells, certainty = cell_warp(places[kept], targets[kept], score[kept], working_size)
+        return dense_warp(cells, certainty, working_size, *sizes, query_scale)
+
+    return make
 
 
 def _carried(information: NDArray[np.float64], linear: NDArray[np.float64]) -> NDArray[np.float64]:
