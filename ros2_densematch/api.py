@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.files.exif import exif_of, read_exif
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.geometry.orientation import back, turned_matches, turned_picture
 from ros2_densematch.geometry.relative_pose import RelativePose
 from ros2_densematch.geometry.uncalibrated import UncalibratedPair
 from ros2_densematch.matchers.base import Matcher
@@ -26,11 +28,14 @@ class MatchedImages(Correspondences):
     """Correspondences together with the two images, as `match` returns them.
 
     Attributes:
-        reference_image, query_image: uint8 RGB (H, W, 3) or grey (H, W), as they were matched.
+        reference_image, query_image: uint8 RGB (H, W, 3) or grey (H, W), as they are stored.
+        reference_orientation, query_orientation: EXIF's orientation, 1 to 8: how `plot` turns the images for the eye.
     """
 
     reference_image: Image | None = None
     query_image: Image | None = None
+    reference_orientation: int = 1
+    query_orientation: int = 1
 
     def __repr__(self) -> str:
         sizes = " and ".join(f"{width} x {height}" for width, height in (self.reference_size, self.query_size))
@@ -57,7 +62,7 @@ class MatchedImages(Correspondences):
         return estimate_relative_pose(self, cameras[0], cameras[1])
 
     def plot(self, path: str | Path | None = None, *, max_lines: int = 120) -> Image:
-        """Both images with lines between matching points.
+        """Both images with lines between matching points, turned for the eye where their EXIF data asks for it.
 
         Args:
             path: file to write (.png or .jpg), or None.
@@ -77,7 +82,14 @@ class MatchedImages(Correspondences):
         assert self.reference_image is not None
         assert self.query_image is not None
         agree = self.uncalibrated.inliers
-        picture = match_picture(self.reference_image, self.query_image, self, agree, max_lines=max_lines)
+        turns = self.reference_orientation, self.query_orientation
+        picture = match_picture(
+            turned_picture(self.reference_image, turns[0]),
+            turned_picture(self.query_image, turns[1]),
+            turned_matches(self, *turns),
+            agree,
+            max_lines=max_lines,
+        )
         if path is not None:
             suffix = Path(path).suffix.lower()
             if suffix not in (".png", ".jpg", ".jpeg"):
@@ -133,9 +145,9 @@ def match(
 
     Args:
         reference, query: path, NumPy array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of uint8, uint16 or
-            floats in [0, 1], PIL image, or torch tensor (H, W), (C, H, W) or (1, C, H, W). A file's pixels are taken
-            as they are stored; an orientation in its EXIF data is not applied, and coordinates are those of the stored
-            pixels, as COLMAP and hloc expect.
+            floats in [0, 1], PIL image, or torch tensor (H, W), (C, H, W) or (1, C, H, W). Coordinates are those of the
+            stored pixels, as COLMAP and hloc expect: where EXIF data asks for a turned picture, the matcher is shown
+            the turned one, and its matches are brought back.
         matcher: name, or a matcher of `load_matcher`; a named one is kept for the next call.
         preset, device: as in `load_matcher`, for a named matcher.
         max_matches, seed: as in `Matcher.match`.
@@ -147,10 +159,18 @@ def match(
     """
     chosen = _loaded(matcher, preset, device) if isinstance(matcher, str) else matcher
     images = image_of(reference), image_of(query)
-    encodings = chosen.encode(images[0], reference=True), chosen.encode(images[1])
-    found = chosen.match(*encodings, max_matches=max_matches, seed=seed)
+    turns = _orientation_of(reference), _orientation_of(query)
+    shown = [turned_picture(image, turn) for image, turn in zip(images, turns, strict=True)]
+    encodings = chosen.encode(shown[0], reference=True), chosen.encode(shown[1])
+    found = turned_matches(chosen.match(*encodings, max_matches=max_matches, seed=seed), *map(back, turns))
     values = {field.name: getattr(found, field.name) for field in fields(Correspondences)}
-    return MatchedImages(**values, reference_image=images[0], query_image=images[1])
+    return MatchedImages(
+        **values,
+        reference_image=images[0],
+        query_image=images[1],
+        reference_orientation=turns[0],
+        query_orientation=turns[1],
+    )
 
 
 @lru_cache(maxsize=2)
@@ -184,6 +204,12 @@ def image_of(value: Any) -> Image:
         f"an image must be a path, NumPy array, PIL image or torch tensor, got {type(value).__name__}: "
         "convert it with numpy.asarray"
     )
+
+
+def _orientation_of(value: Any) -> int:
+    if isinstance(value, (str, os.PathLike)):
+        return read_exif(Path(value)).orientation
+    return exif_of(value).orientation if type(value).__module__.startswith("PIL.") else 1
 
 
 def _channels_last(array: NDArray[Any]) -> NDArray[Any]:

@@ -115,3 +115,25 @@ def test_the_result_goes_on_to_other_tools(paths: list[Path], tmp_path: Path) ->
 def test_a_source_of_frames_in_one_line(paths: list[Path]) -> None:
     frames = list(dm.open_source(paths[0].parent))
     assert len(frames) == 2
+
+
+def test_phone_photos_are_matched_upright_in_the_pixels_that_are_stored(
+    images: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    """The second photo was taken with the camera turned: its pixels lie on their side, and its EXIF data says so."""
+    PilImage.fromarray(images[0]).save(tmp_path / "a.png")
+    side = PilImage.fromarray(np.ascontiguousarray(np.rot90(images[1])))
+    side.getexif()[274] = 6
+    side.save(tmp_path / "b.png", exif=side.getexif())
+    found = dm.match(tmp_path / "a.png", tmp_path / "b.png")
+    assert found.query_size == (240, 320)
+    assert found.query_image is not None
+    np.testing.assert_array_equal(found.query_image, np.asarray(side))
+    # rot90 puts (x, y) at (y, 319 - x)
+    expected = np.column_stack([found.reference_xy[:, 1] + 5, 319 - (found.reference_xy[:, 0] + 12)])
+    assert np.median(np.linalg.norm(found.query_xy - expected, axis=1)) < 0.3
+    plain = dm.match(*images)
+    np.testing.assert_allclose(len(found), len(plain))  # the matcher saw the same two pictures
+    assert found.plot().shape == plain.plot().shape  # side by side, both upright
+    again = dm.match(tmp_path / "a.png", PilImage.open(tmp_path / "b.png"))
+    np.testing.assert_allclose(again.query_xy, found.query_xy)

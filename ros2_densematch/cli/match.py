@@ -27,7 +27,7 @@ from ros2_densematch.cli.options import (
     output_folder,
     say,
 )
-from ros2_densematch.cli.pair_cameras import PairCameras, cameras_of_options
+from ros2_densematch.cli.pair_cameras import KnownCameras, PairCameras, cameras_of_options
 from ros2_densematch.cli.pairs import Pair, read_pairs
 from ros2_densematch.cli.progress import progress_counter
 from ros2_densematch.files.results_folder import ResultsFolder
@@ -35,7 +35,6 @@ from ros2_densematch.files.results_folder import ResultsFolder
 if TYPE_CHECKING:
     from ros2_densematch.configuration import Configuration
     from ros2_densematch.evaluation.pictures import Picture
-    from ros2_densematch.geometry.camera import Camera
     from ros2_densematch.geometry.correspondences import Correspondences
     from ros2_densematch.geometry.two_view import RelativePose
     from ros2_densematch.geometry.uncalibrated import UncalibratedPair
@@ -109,6 +108,15 @@ def command(
     return job.run(wanted, pictures)
 
 
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """An image as the matcher sees it, and how it was turned for that (EXIF orientation, 1 = not)."""
+
+    encoding: Encoding
+    picture: Picture
+    orientation: int
+
+
 @dataclass
 class _Job:
     configuration: Configuration
@@ -121,7 +129,7 @@ class _Job:
     files: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._encodings: OrderedDict[tuple[Path, bool], tuple[Encoding, Picture]] = OrderedDict()
+        self._encodings: OrderedDict[tuple[Path, bool, bool], _Shown] = OrderedDict()
 
     def run(self, wanted: list[Pair], pictures: bool) -> int:
         """Matches all pairs, writes their files and the summary, and returns the exit code."""
@@ -174,53 +182,60 @@ class _Job:
 
     def _pair(self, pair: Pair, pictures: bool) -> dict[str, Any]:
         from ros2_densematch.evaluation.pictures import match_picture, with_caption
+        from ros2_densematch.geometry.orientation import back, turned_matches
         from ros2_densematch.geometry.two_view import estimate_relative_pose
         from ros2_densematch.geometry.uncalibrated import estimate_uncalibrated
 
         timings: dict[str, float] = {}
-        encoding0, image0 = self._encode(pair.reference, True, timings)
-        encoding1, image1 = self._encode(pair.query, False, timings)
+        turning = not self.cameras.given(pair)
+        first = self._encode(pair.reference, timings, reference=True, turning=turning)
+        second = self._encode(pair.query, timings, reference=False, turning=turning)
         start = time.perf_counter()
         settings = self.configuration.tracker
-        matches = self.matcher.match(
-            encoding0, encoding1, max_matches=self.max_matches or settings.max_matches, seed=settings.seed
+        upright = self.matcher.match(
+            first.encoding, second.encoding, max_matches=self.max_matches or settings.max_matches, seed=settings.seed
         )
+        matches = turned_matches(upright, back(first.orientation), back(second.orientation))
         timings["match"] = (time.perf_counter() - start) * 1e3
-        cameras = self.cameras.of(pair, encoding0.size, encoding1.size)
+        known = self.cameras.of(pair, matches.reference_size, matches.query_size)
         pose, uncalibrated = None, None
         start = time.perf_counter()
-        if cameras is not None:
-            pose = estimate_relative_pose(matches, *cameras, config=settings.pose, seed=settings.seed)
-        else:
+        if known is not None:
+            pose = estimate_relative_pose(matches, *known.pair, config=settings.pose, seed=settings.seed)
+        if known is None or known.guess:
             uncalibrated = estimate_uncalibrated(matches, seed=settings.seed)
         timings["pose"] = (time.perf_counter() - start) * 1e3
         name = f"{pair.index:06d}"
         self._results.begin()
-        _write_npz(self.folder / f"{name}.npz", matches, cameras, pose, uncalibrated)
+        _write_npz(self.folder / f"{name}.npz", matches, known, pose, uncalibrated)
         row = {
             **_row(pair, matches, pose, timings),
+            "intrinsics": None if known is None else known.source,
             "uncalibrated": None if uncalibrated is None else _uncalibrated_row(uncalibrated),
-            "result": self._result(matches, pose),
+            "result": self._result(matches, pose if uncalibrated is None else None),
         }
         self.files.append(f"{name}.npz")
         if pictures:
-            agree = pose.inliers if pose is not None else uncalibrated.inliers if uncalibrated is not None else None
-            picture = match_picture(image0, image1, matches, agree)
+            agree = uncalibrated.inliers if uncalibrated is not None else pose.inliers if pose is not None else None
+            picture = match_picture(first.picture, second.picture, upright, agree)
             facts = f"{self.matcher.name} ({self.configuration.preset}): {_sentence(row)}"
             self.files.append(self.picture_name or f"{name}.png")
             _write_picture(self.folder / self.files[-1], with_caption(picture, facts))
         return row
 
-    def _encode(self, path: Path, reference: bool, timings: dict[str, float]) -> tuple[Encoding, Picture]:
+    def _encode(self, path: Path, timings: dict[str, float], *, reference: bool, turning: bool) -> _Shown:
+        from ros2_densematch.files.exif import read_exif
+        from ros2_densematch.geometry.orientation import turned_picture
         from ros2_densematch.io.sources.files import read_image
 
-        key = (path, reference)
+        key = (path, reference, turning)
         if key not in self._encodings:
-            image = read_image(path)
+            orientation = read_exif(path).orientation if turning else 1
+            picture = turned_picture(read_image(path), orientation)
             start = time.perf_counter()
-            encoding = self.matcher.encode(image, reference=reference)
+            encoding = self.matcher.encode(picture, reference=reference)
             timings["encode"] = timings.get("encode", 0.0) + (time.perf_counter() - start) * 1e3
-            self._encodings[key] = (encoding, image)
+            self._encodings[key] = _Shown(encoding, picture, orientation)
             if len(self._encodings) > ENCODINGS_KEPT:
                 self._encodings.popitem(last=False)
         return self._encodings[key]
@@ -303,6 +318,8 @@ def _sentence(row: dict[str, Any]) -> str:
         counted += f" (no camera: {row['uncalibrated']['status']})"
     if row["inliers"] is not None:
         counted = f"{row['inliers']} inliers of {counted}, {row['geometry']}"
+    if row.get("uncalibrated") and row["intrinsics"]:
+        counted += f" with the {row['intrinsics']}"
     return f"{counted}, overlap {row['overlap']:.2f}"
 
 
@@ -320,7 +337,7 @@ def _write_picture(path: Path, picture: Picture) -> None:
 def _write_npz(
     path: Path,
     matches: Correspondences,
-    cameras: tuple[Camera, Camera] | None,
+    cameras: KnownCameras | None,
     pose: RelativePose | None,
     uncalibrated: UncalibratedPair | None,
 ) -> None:
@@ -339,8 +356,10 @@ def _write_npz(
         "reference_size": np.array(matches.reference_size, np.int32),
         "query_size": np.array(matches.query_size, np.int32),
     }
-    if cameras is not None and all(camera.distortion_model == "none" for camera in cameras):
-        arrays["reference_K"], arrays["query_K"] = cameras[0].K, cameras[1].K
+    if cameras is not None:
+        arrays["intrinsics"] = np.array("guess" if cameras.guess else "given")
+        if all(camera.distortion_model == "none" for camera in cameras.pair):
+            arrays["reference_K"], arrays["query_K"] = (camera.K for camera in cameras.pair)
     if matches.precision is not None:
         arrays["precision"] = matches.precision
     if pose is not None:

@@ -1,4 +1,5 @@
-"""Which cameras the two images of `densematch match` have: from files, from --K or --fov, or from the list of pairs."""
+"""Which cameras the two images of `densematch match` have: from files, from --K or --fov, from the list of pairs, or,
+as a guess, from what the images say of their focal length."""
 
 from __future__ import annotations
 
@@ -15,6 +16,42 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 
 
+@dataclass(frozen=True, eq=False)
+class KnownCameras:
+    """The cameras of a pair.
+
+    Attributes:
+        reference, query: of the stored images.
+        source: where they come from, in words.
+        guess: whether they are only a guess: fundamental matrix and homography then stand beside the pose.
+    """
+
+    reference: Camera
+    query: Camera
+    source: str
+    guess: bool = False
+
+    @property
+    def pair(self) -> tuple[Camera, Camera]:
+        """Both."""
+        return self.reference, self.query
+
+
+def _guessed(pair: Pair) -> KnownCameras | None:
+    """Cameras by the focal lengths that both images tell, or None."""
+    from ros2_densematch.files.exif import read_exif
+    from ros2_densematch.geometry.camera import Camera
+
+    first, second = read_exif(pair.reference), read_exif(pair.query)
+    if first.focal_px is None or second.focal_px is None:
+        return None
+    told = f"{first.focal_source}, {first.focal_px:.0f} px"
+    if second.focal_px != first.focal_px:
+        told += f", and {second.focal_source}, {second.focal_px:.0f} px"
+    source = f"focal length guessed from EXIF ({told})"
+    return KnownCameras(Camera.from_exif(pair.reference), Camera.from_exif(pair.query), source, guess=True)
+
+
 @dataclass(frozen=True)
 class PairCameras:
     """The cameras that the options name.
@@ -29,8 +66,12 @@ class PairCameras:
     intrinsics: tuple[float, float, float, float] | None = None
     fov_deg: float | None = None
 
-    def of(self, pair: Pair, reference_size: Size, query_size: Size) -> tuple[Camera, Camera] | None:
-        """The cameras of a pair whose images have these sizes (width, height); None where none is known.
+    def given(self, pair: Pair) -> bool:
+        """Whether the cameras of a pair are known without a guess."""
+        return pair.reference_K is not None or any((self.files, self.intrinsics, self.fov_deg))
+
+    def of(self, pair: Pair, reference_size: Size, query_size: Size) -> KnownCameras | None:
+        """The cameras of a pair whose stored images have these sizes (width, height); None where nothing is known.
 
         Raises:
             ValueError: a calibration does not fit its image.
@@ -38,12 +79,16 @@ class PairCameras:
         from ros2_densematch.geometry.camera import Camera
 
         if pair.reference_K is not None and pair.query_K is not None:
-            return Camera.from_matrix(pair.reference_K, *reference_size), Camera.from_matrix(pair.query_K, *query_size)
+            first = Camera.from_matrix(pair.reference_K, *reference_size)
+            second = Camera.from_matrix(pair.query_K, *query_size)
+            return KnownCameras(first, second, "list of pairs")
         if self.files is not None:
-            return self.files[0].for_image(*reference_size), self.files[1].for_image(*query_size)
+            first, second = self.files[0].for_image(*reference_size), self.files[1].for_image(*query_size)
+            return KnownCameras(first, second, "calibration file")
         if self.intrinsics is None and self.fov_deg is None:
-            return None
-        return self._simple(*reference_size), self._simple(*query_size)
+            return _guessed(pair)
+        source = "--fov" if self.intrinsics is None else "--K"
+        return KnownCameras(self._simple(*reference_size), self._simple(*query_size), source)
 
     def _simple(self, width: int, height: int) -> Camera:
         import numpy as np

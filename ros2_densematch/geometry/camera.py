@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ros2_densematch.files import camera_yaml
+from ros2_densematch.files.exif import read_exif
 from ros2_densematch.geometry import calibration_forms, camera_info, distortion
 from ros2_densematch.geometry.camera_info import CameraInfo
 from ros2_densematch.geometry.distortion import DistortionModel
@@ -27,6 +28,10 @@ Rectified = Literal["auto"] | bool
 
 class UncalibratedCameraError(ValueError):
     """The camera information says that the camera is not calibrated (K[0] = 0)."""
+
+
+# Focal lengths for 35 mm film come in whole millimetres and are nominal; a lens's distortion is not told at all.
+_GUESSED = IntrinsicUncertainty(focal=0.05, principal_point=0.02, distortion=0.05)
 
 
 def _no_coefficients() -> Float64:
@@ -116,6 +121,24 @@ class Camera:
             raise UncalibratedCameraError(f"{path}: {error}") from None
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: {error}") from None
+
+    @staticmethod
+    def from_exif(path: str | Path) -> Camera:
+        """A guess: the focal length that the camera wrote into an image file, the principal point in the middle, no
+        distortion, for the stored pixels. Its `uncertainty` says that it is one.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file says nothing of its focal length, or was cut after it was taken.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no image {path}")
+        exif = read_exif(path)
+        if exif.size is None or exif.focal_px is None:
+            raise ValueError(f"{path} does not tell its focal length (EXIF): give a calibration")
+        width, height = exif.size
+        K = [[exif.focal_px, 0.0, 0.5 * (width - 1)], [0.0, exif.focal_px, 0.5 * (height - 1)], [0.0, 0.0, 1.0]]
+        return Camera(width, height, np.array(K), uncertainty=_GUESSED)
 
     @staticmethod
     def from_camera_info(msg: Any, rectified: Rectified = "auto", image_topic: str = "") -> Camera:

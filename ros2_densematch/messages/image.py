@@ -6,12 +6,15 @@ bytes are, the result is an image of the announced size or an `ImageDecodeError`
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.files.exif import read_exif
+from ros2_densematch.geometry.orientation import back, turned_picture
 from ros2_densematch.messages.compressed import (
     MAX_PIXELS,
     MAX_SIDE,
@@ -145,6 +148,9 @@ def decode_image_bytes(data: bytes, name: str) -> Image:
         data: the whole file.
         name: its name, for errors.
 
+    Returns:
+        The pixels as they are stored: an EXIF orientation is not applied.
+
     Raises:
         ImageDecodeError: the data is damaged or no image.
     """
@@ -159,7 +165,14 @@ def decode_image_bytes(data: bytes, name: str) -> Image:
             decode_file(data, name)  # says what it is
         what = "this is no image" if image is None else "the image has neither 8 nor 16 bits a channel"
         raise ImageDecodeError(name, what, "give png, jpeg, bmp, tiff, webp or pgm files", file=True)
-    return _to_uint8_rgb(np.asarray(image))
+    return _to_uint8_rgb(_as_stored(np.asarray(image), data))
+
+
+def _as_stored(image: NDArray[Any], data: bytes) -> NDArray[Any]:
+    """OpenCV turns TIFF files by their orientation, whatever it is told; here pixels are those that are stored."""
+    if not data.startswith((b"II", b"MM")):
+        return image
+    return turned_picture(image, back(read_exif(io.BytesIO(data)).orientation))
 
 
 def decode_depth(msg: Any) -> Depth:

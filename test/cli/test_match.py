@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from PIL import Image as PilImage
 
 IMAGES = ("rgb/000000.png", "rgb/000004.png")
 INTRINSICS = "260 0 159.5 0 260 119.5 0 0 1"
@@ -208,3 +209,30 @@ def test_two_runs_give_the_same_arrays(densematch, flight: Path, tmp_path: Path)
         words = (*(flight / i for i in IMAGES), "--matcher", "sift", "--no-pictures", "--out", tmp_path / name)
         assert densematch("match", *words).code == 0
     assert (tmp_path / "a" / "000000.npz").read_bytes() == (tmp_path / "b" / "000000.npz").read_bytes()
+
+
+def test_photos_that_tell_their_focal_length_give_a_pose_by_a_guess_with_a_name(
+    densematch, flight: Path, tmp_path: Path
+) -> None:
+    """260 px of a 320 x 240 picture are 28.1 mm of film: 28 mm is what a phone would write."""
+    photos = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    for name, photo in zip(IMAGES, photos, strict=True):
+        image = PilImage.open(flight / name)
+        image.getexif().get_ifd(34665)[41989] = 28
+        image.save(photo, exif=image.getexif(), quality=95)
+    outcome = densematch("match", *photos, "--matcher", "sift", "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    assert "focal length guessed from EXIF (28 mm on 35 mm film, 259 px)" in outcome.out
+    (row,) = json.loads((tmp_path / "out/summary.json").read_text("utf-8"))["pairs"]
+    assert row["intrinsics"].startswith("focal length guessed")
+    assert row["uncalibrated"]["kind"] in ("fundamental", "homography")
+    with np.load(tmp_path / "out/000000.npz") as found:
+        assert str(found["intrinsics"]) == "guess"
+        T = found["T_query_from_reference"]
+        assert {"fundamental", "homography", "covariance", "reference_K"} <= set(found.files)
+    assert np.rad2deg(np.arccos((np.trace(T[:3, :3].T @ true_pose()[:3, :3]) - 1) / 2)) < 1.0
+    given = densematch("match", *photos, "--matcher", "sift", "--fov", "63.2", "--out", tmp_path / "fov")
+    assert "EXIF" not in given.out
+    with np.load(tmp_path / "fov/000000.npz") as found:
+        assert str(found["intrinsics"]) == "given"
+        assert "fundamental" not in found.files

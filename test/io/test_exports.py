@@ -119,6 +119,25 @@ def test_colmap_sees_the_points_where_they_are(result: Path, tmp_path: Path, wor
         assert len(geometry.inlier_matches) > 250
 
 
+def test_a_pose_on_a_guessed_focal_length_is_not_handed_on(result: Path, tmp_path: Path) -> None:
+    """COLMAP gets the guess as a prior of the camera, and the fundamental matrix, which needs none."""
+    pycolmap = pytest.importorskip("pycolmap")
+    with np.load(result / "000000.npz") as arrays:
+        kept = dict(arrays)
+    kept |= {
+        "intrinsics": np.array("guess"), "uncalibrated": np.array("fundamental"), "fundamental": np.eye(3),
+        "fundamental_inliers": np.arange(len(kept["score"])) < 200,
+    }  # fmt: skip
+    np.savez(result / "000000.npz", **kept)
+    (pair,) = read_matched_pairs(result)[:1]
+    assert pair.T_query_from_reference is None
+    assert pair.inliers.sum() == 200
+    write_colmap(tmp_path / "database.db", *merge_keypoints([pair]))
+    database = pycolmap.Database.open(tmp_path / "database.db")
+    assert database.read_camera(1).has_prior_focal_length
+    assert database.read_two_view_geometry(1, 2).config == pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED
+
+
 def test_colmap_gets_the_fundamental_matrix_of_its_own_pixels(result: Path, tmp_path: Path, world: np.ndarray) -> None:
     pycolmap = pytest.importorskip("pycolmap")
     with np.load(result / "000000.npz") as arrays:

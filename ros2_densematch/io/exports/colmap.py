@@ -113,5 +113,5 @@ def _geometry(pycolmap: Any, item: IndexedPair) -> Any:
         shift = np.array([[1.0, 0.0, -0.5], [0.0, 1.0, -0.5], [0.0, 0.0, 1.0]])
         geometry.F = shift.T @ pair.fundamental @ shift
     else:
-        geometry.config = kinds["DEGENERATE" if pair.geometry else "UNCALIBRATED"]
+        geometry.config = kinds["DEGENERATE"]
     return geometry

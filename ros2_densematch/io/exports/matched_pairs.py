@@ -20,10 +20,11 @@ class MatchedPair:
         reference_xy, query_xy: float32 (N, 2), pixels, (0, 0) = centre of the top-left pixel.
         score: float32 (N,) in [0, 1].
         reference_size, query_size: (width, height) in pixels.
-        inliers: bool (N,), matches that agree with the pair's geometry; all where none was estimated.
-        reference_K, query_K: float64 (3, 3), or None where no camera was known.
-        T_query_from_reference: float64 (4, 4), or None without a pose.
-        geometry: class of the two-view geometry, as CALIBRATED; "" without cameras.
+        inliers: bool (N,), matches that agree with the pair's geometry.
+        reference_K, query_K: float64 (3, 3), also where the focal length is a guess from EXIF; None where nothing was
+            known.
+        T_query_from_reference: float64 (4, 4), or None without a pose, or where the cameras are a guess.
+        geometry: class of the two-view geometry, as CALIBRATED; "" where there is no such pose.
         fundamental: float64 (3, 3), or None.
     """
 
@@ -83,7 +84,10 @@ def _pair(path: Path, reference: str, query: str) -> MatchedPair:
     with np.load(path, allow_pickle=False) as arrays:
         found = {name: arrays[name] for name in arrays.files}
     kind = str(found.get("uncalibrated", "fundamental"))
-    inliers = found.get("inliers", found.get(f"{kind}_inliers", np.ones(len(found["score"]), np.bool_)))
+    nothing = np.zeros(len(found["score"]), np.bool_)
+    guessed = str(found.get("intrinsics", "")) == "guess"
+    # a pose that stands on a guessed focal length is not handed on: the fundamental matrix needs no guess
+    inliers = found.get(f"{kind}_inliers", nothing if guessed else found.get("inliers", nothing))
     a, b = found["reference_size"], found["query_size"]
     return MatchedPair(
         reference,
@@ -96,7 +100,7 @@ def _pair(path: Path, reference: str, query: str) -> MatchedPair:
         np.asarray(inliers, np.bool_),
         found.get("reference_K"),
         found.get("query_K"),
-        found.get("T_query_from_reference"),
-        str(found.get("geometry", "")),
+        None if guessed else found.get("T_query_from_reference"),
+        "" if guessed else str(found.get("geometry", "")),
         found.get("fundamental"),
     )
