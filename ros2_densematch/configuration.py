@@ -140,7 +140,9 @@ class Configuration(MatchingSettings):
         0.1,
         ge=0.0,
         le=2.0,
-        description=f"{_LIVE}how long an image waits for its depth, right image and odometry; then it goes without.",
+        description=(
+            f"{_LIVE}how long an image waits for its CameraInfo, depth, right image and odometry; then it goes without."
+        ),
     )
     no_data_timeout_s: float = Field(
         5.0, ge=0.5, le=3600.0, description=f"{_LIVE}an input that is silent for so long is named with likely causes."

@@ -6,6 +6,7 @@ Brown-Conrady radial and tangential terms with OpenCV's rational, thin-prism and
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import cv2
@@ -22,10 +23,19 @@ _ALIASES: dict[str, DistortionModel] = {
     "pinhole": "none",
     "plumb_bob": "plumb_bob",
     "radtan": "plumb_bob",
+    "radial_tangential": "plumb_bob",
     "brown_conrady": "plumb_bob",
+    "pinhole_brown_conrady": "plumb_bob",
+    "opencv": "plumb_bob",
     "rational_polynomial": "rational_polynomial",
+    "rational": "rational_polynomial",
+    "thin_prism": "rational_polynomial",
+    "full_opencv": "rational_polynomial",
     "equidistant": "equidistant",
+    "equi": "equidistant",
     "fisheye": "equidistant",
+    "fisheye_model": "equidistant",
+    "opencv_fisheye": "equidistant",
     "kannala_brandt": "equidistant",
     "kannala_brandt4": "equidistant",
 }
@@ -45,7 +55,7 @@ def check(model: str, D: ArrayLike, name: str = "camera") -> tuple[DistortionMod
         ValueError: unknown model, wrong number of coefficients, or one that is not finite.
     """
     coefficients = np.array(D, np.float64).ravel()
-    known = _ALIASES.get(model.strip().lower())
+    known = _ALIASES.get(re.sub(r"[\s-]+", "_", model.strip().lower()))
     if known is None:
         raise ValueError(
             f"{name}: distortion model {model!r} is not supported: "
@@ -55,7 +65,7 @@ def check(model: str, D: ArrayLike, name: str = "camera") -> tuple[DistortionMod
         raise ValueError(f"{name}: a distortion coefficient is not a finite number: {coefficients.tolist()}")
     zero = not np.any(coefficients)
     # Zero coefficients mean no distortion for the polynomial models, but an equidistant lens is never a pinhole.
-    if known == "none" or (zero and (known != "equidistant" or coefficients.size == 0)):
+    if known == "none" or (zero and known != "equidistant"):
         if not zero:
             raise ValueError(
                 f"{name}: the distortion model is {model!r}, yet D = {coefficients.tolist()}: name the model"

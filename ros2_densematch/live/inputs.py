@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera, Rectified
-from ros2_densematch.geometry.plausibility import calibration_doubts
 from ros2_densematch.geometry.trajectory import Trajectory
 from ros2_densematch.geometry.transform_tree import TransformTree
 from ros2_densematch.io.sources.assemble import FrameAssembler
-from ros2_densematch.io.sources.camera_infos import camera_values
+from ros2_densematch.io.sources.camera_infos import CameraInfos
 from ros2_densematch.io.sources.depth_view import DepthView, difference
 from ros2_densematch.io.sources.files import load_mask
 from ros2_densematch.io.sources.log import SourceLog
@@ -30,7 +29,6 @@ from ros2_densematch.messages.image import ImageDecodeError, decode_depth, decod
 from ros2_densematch.tracking.frame import Frame
 
 _MAX_POSES = 400
-_MAX_CHANGES = 60
 
 
 class Inputs:
@@ -49,12 +47,11 @@ class Inputs:
         self._rectified: Rectified = rectified
         self._topics = {CAMERA_INFO: image_topic, RIGHT_INFO: right_topic, DEPTH_INFO: ""}
         self._lock = threading.Lock()
-        self._changes: deque[tuple[int, Camera]] = deque(maxlen=_MAX_CHANGES)  # since when each calibration holds
-        self._cameras: dict[str, tuple[Any, Camera]] = {}  # topic -> (values of the message, camera)
+        self._infos: dict[str, CameraInfos] = {}
         self._mask: NDArray[np.bool_] | None = None
         self._poses: deque[tuple[int, NDArray[np.float64]]] = deque(maxlen=_MAX_POSES)
         self._odometry_child = ""
-        self._assembler: FrameAssembler | None = None
+        self._assembler = FrameAssembler(SourceOptions(), self.log, None)
 
     def set_mask(self, path: str) -> None:
         """Takes another mask; "" none.
@@ -70,50 +67,35 @@ class Inputs:
         """Reads later calibrations as those of rectified images, or not."""
         with self._lock:
             self._rectified = rectified
-            self._cameras.clear()
-            self._changes.clear()
-            self._assembler = None
+            self._infos.clear()
 
-    def camera_info(self, topic: str, msg: Any) -> str:
+    def camera_info(self, topic: str, msg: Any, stamp_ns: int) -> str:
         """Takes a calibration; one that says the same as before costs next to nothing.
 
         Args:
             topic: CAMERA_INFO, RIGHT_INFO or DEPTH_INFO.
             msg: sensor_msgs/CameraInfo.
+            stamp_ns: its time.
 
         Returns:
             "" or why it cannot be used, in one line; an earlier one then stays.
         """
-        values = camera_values(msg)
-        known = self._cameras.get(topic)
-        if known is not None and known[0] == values:
-            return ""
-        try:
-            camera = Camera.from_camera_info(msg, rectified=self._rectified, image_topic=self._topics[topic])
-        except ValueError as error:
-            problem = f"the calibration on {topic} cannot be used: {error}"
-            self.log.count(f"calibrations on {topic} could not be used", str(error))
-            return problem
         with self._lock:
-            self._cameras[topic] = (values, camera)
-            if topic == CAMERA_INFO and known is not None:
-                self._changes.append((_stamp(msg), camera))
-            elif topic == CAMERA_INFO:
-                self._changes.append((-1, camera))
-            self._assembler = None
-        for doubt in calibration_doubts(camera):
-            self.log.warn(f"the calibration on {topic} is doubtful: {doubt}")
-        return ""
+            if topic not in self._infos:
+                self._infos[topic] = CameraInfos(topic, self._topics[topic], self._rectified, self.log)
+            infos = self._infos[topic]
+            if infos.add(msg, stamp_ns):
+                return ""
+        self.log.count(f"calibrations on {topic} could not be used", infos.unusable)
+        return f"the calibration on {topic} cannot be used: {infos.unusable}"
 
-    def _camera_at(self, stamp_ns: int) -> Camera | None:
-        """The calibration of an image: the last one that came with a stamp not after its own."""
-        fitting = [camera for since, camera in self._changes if since <= stamp_ns]
-        return fitting[-1] if fitting else self.camera()
-
-    def camera(self, topic: str = CAMERA_INFO) -> Camera | None:
-        """The calibration that counts now."""
-        known = self._cameras.get(topic)
-        return None if known is None else known[1]
+    def camera(self, topic: str = CAMERA_INFO, stamp_ns: int | None = None) -> Camera | None:
+        """The calibration of an image, as in `CameraInfos.at`; without its time the newest one."""
+        with self._lock:
+            infos = self._infos.get(topic)
+            if infos is None:
+                return None
+            return infos.newest if stamp_ns is None else infos.at(stamp_ns)
 
     def odometry(self, stamp_ns: int, msg: Any) -> str:
         """Takes a nav_msgs/Odometry; returns "" or why it cannot be used."""
@@ -141,33 +123,30 @@ class Inputs:
         image = decode_image(bundle.message)
         frame_id = str(bundle.message.header.frame_id)
         with self._lock:
-            if self._assembler is None:
-                right = self._with_baseline(frame_id)
-                self._assembler = FrameAssembler(SourceOptions(), self.log, self.camera(), right)
             assembler, mask = self._assembler, self._mask
-            camera = self._camera_at(bundle.stamp_ns)
+        camera = self.camera(CAMERA_INFO, bundle.stamp_ns)
         height, width = image.shape[:2]
         if mask is not None and mask.shape != (height, width):
             raise ValueError(
                 f"the mask is {mask.shape[1]} x {mask.shape[0]}, the image {width} x {height}: make one of its size"
             )
+        depth = self._registered(self._companion(bundle, DEPTH, decode_depth), frame_id, bundle.stamp_ns)
         frame = assembler.frame(
             image,
             bundle.stamp_ns,
             bundle.number,
             source,
-            depth=self._registered(self._companion(bundle, DEPTH, decode_depth), frame_id),
+            depth=depth,
             camera=camera,
             right_image=self._companion(bundle, RIGHT, decode_image),
+            right_camera=self._with_baseline(self.camera(RIGHT_INFO, bundle.stamp_ns), frame_id),
             odometry=self._pose_at(bundle.stamp_ns, frame_id),
         )
         if frame is None:  # the clock was set back: begin anew
             with self._lock:
-                self._assembler = None
-                newest = self.camera()
-                self._changes.clear()
-                if newest is not None:
-                    self._changes.append((-1, newest))
+                self._assembler = FrameAssembler(SourceOptions(), self.log, None)
+                for infos in self._infos.values():
+                    infos.forget_times()
             return self.frame(bundle, source)
         camera = frame.camera
         return replace(frame, mask=mask), frame_id or (camera.frame_id if camera is not None else "") or "camera"
@@ -181,9 +160,8 @@ class Inputs:
             self.log.count(f"images on {name} could not be decoded and are not used", str(error))
             return None
 
-    def _with_baseline(self, left_frame: str) -> Camera | None:
+    def _with_baseline(self, right: Camera | None, left_frame: str) -> Camera | None:
         """The right camera; where its P holds no baseline, with that of /tf_static."""
-        right = self.camera(RIGHT_INFO)
         if right is None or right.baseline:
             return right
         T = self.transforms.find(left_frame, right.frame_id) if left_frame and right.frame_id else None
@@ -229,9 +207,9 @@ class Inputs:
             f"{image_frame}: name the registered depth (aligned_depth_to_color, depth_registered)"
         )
 
-    def _view_of_depth(self, image_frame: str) -> tuple[DepthView | None, str]:
+    def _view_of_depth(self, image_frame: str, stamp_ns: int | None = None) -> tuple[DepthView | None, str]:
         """How to bring the depth into the images, where it is of another camera, and why that is thought so."""
-        depth, camera = self.camera(DEPTH_INFO), self.camera()
+        depth, camera = self.camera(DEPTH_INFO, stamp_ns), self.camera(CAMERA_INFO, stamp_ns)
         if depth is None or camera is None:
             return None, ""
         same = not depth.frame_id or not image_frame or depth.frame_id.lstrip("/") == image_frame.lstrip("/")
@@ -239,20 +217,17 @@ class Inputs:
         why = difference(depth, camera, T)
         return (None if T is None or not why else DepthView(depth, T)), why
 
-    def _registered(self, depth: NDArray[np.float32] | None, image_frame: str) -> NDArray[np.float32] | None:
+    def _registered(
+        self, depth: NDArray[np.float32] | None, image_frame: str, stamp_ns: int
+    ) -> NDArray[np.float32] | None:
         """The depth map as the images' camera sees it, or None where it cannot be brought there."""
-        camera = self.camera()
+        camera = self.camera(CAMERA_INFO, stamp_ns)
         if depth is None or camera is None:
             return depth
-        view, why = self._view_of_depth(image_frame)
+        view, why = self._view_of_depth(image_frame, stamp_ns)
         if not why:
             return depth
         if view is None:
             self.log.count("depth images are of another camera and are not used", self.depth_problem(image_frame))
             return None
         return view.registered(depth, camera)
-
-
-def _stamp(msg: Any) -> int:
-    stamp = msg.header.stamp
-    return int(stamp.sec) * 10**9 + int(stamp.nanosec)

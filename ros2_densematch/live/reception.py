@@ -65,6 +65,7 @@ class Reception:
         self._synchroniser.expect(DEPTH, round(configuration.depth_tolerance_s * 1e9))
         self._synchroniser.expect(RIGHT, round(configuration.stereo_tolerance_s * 1e9))
         self._synchroniser.expect(ODOMETRY, _POSE_GAP_NS, until_after=True)
+        self._synchroniser.expect(CAMERA_INFO, 0, pairs_only=True)
 
     def begin(self) -> None:
         """The node was activated."""
@@ -76,7 +77,7 @@ class Reception:
         """The node is deactivated: what waits is dropped and counted."""
         waiting = self._synchroniser.clear()
         if waiting:
-            self._core.counters.drop(Drop.STOPPED, "it waited for its depth, right image or odometry", waiting)
+            self._core.counters.drop(Drop.STOPPED, "it waited for what belongs to it", waiting)
 
     @property
     def waiting(self) -> int:
@@ -85,7 +86,7 @@ class Reception:
 
     def offered(self, name: str) -> None:
         """Somebody publishes this input now."""
-        if name in (DEPTH, RIGHT, ODOMETRY):
+        if name in (CAMERA_INFO, DEPTH, RIGHT, ODOMETRY):
             self._synchroniser.offered(name, time.time_ns())
 
     def problems(self) -> dict[str, str]:
@@ -125,7 +126,9 @@ class Reception:
         if name == IMAGE:
             self._take_image(message, stamp_ns, number, int(info.get("received_timestamp") or 0) or now)
         elif name in (CAMERA_INFO, RIGHT_INFO, DEPTH_INFO):
-            self._problems[name] = self._inputs.camera_info(name, message)
+            self._problems[name] = self._inputs.camera_info(name, message, stamp_ns)
+            if name == CAMERA_INFO and not self._problems[name]:
+                self._submit(self._synchroniser.companion(name, stamp_ns, message, time.time_ns()))
         else:
             if name == ODOMETRY:
                 self._problems[name] = self._inputs.odometry(stamp_ns, message)

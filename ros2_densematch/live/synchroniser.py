@@ -34,8 +34,26 @@ class Bundle:
 class _Companion:
     tolerance_ns: int
     until_after: bool
+    pairs_only: bool
     recent: deque[tuple[int, Any]] = field(default_factory=lambda: deque(maxlen=_MAX_RECENT))
     heard_ns: int | None = None
+    comes_in_pairs: bool = True  # one comes with every image, as far as is known
+    released: deque[int] = field(default_factory=lambda: deque(maxlen=_MAX_RECENT))  # stamps of images
+
+    def take(self, stamp_ns: int, message: Any, now_ns: int) -> None:
+        if self.recent and stamp_ns < self.recent[-1][0] - 10**9:
+            self.recent.clear()  # its clock was set back
+        self.recent.append((stamp_ns, message))
+        self.heard_ns = now_ns
+        if stamp_ns in self.released:
+            self.comes_in_pairs = True
+
+    def release(self, stamp_ns: int) -> tuple[int, Any] | None:
+        """What goes with an image that waits no longer."""
+        found = self.nearest(stamp_ns)
+        self.comes_in_pairs = found is not None
+        self.released.append(stamp_ns)
+        return found
 
     def nearest(self, stamp_ns: int) -> tuple[int, Any] | None:
         best = min(self.recent, key=lambda item: abs(item[0] - stamp_ns), default=None)
@@ -44,6 +62,8 @@ class _Companion:
     def settled(self, stamp_ns: int, now_ns: int) -> bool:
         """Whether waiting longer cannot or need not give a better message for this time."""
         if self.heard_ns is None or now_ns - self.heard_ns > _SILENT_NS:
+            return True
+        if self.pairs_only and not self.comes_in_pairs:
             return True
         if self.recent and max(stamp for stamp, _ in self.recent) >= stamp_ns:
             return True
@@ -65,7 +85,7 @@ class LiveSynchroniser:
         self._companions: dict[str, _Companion] = {}
         self._waiting: deque[Bundle] = deque()
 
-    def expect(self, name: str, tolerance_ns: int, *, until_after: bool = False) -> None:
+    def expect(self, name: str, tolerance_ns: int, *, until_after: bool = False, pairs_only: bool = False) -> None:
         """Declares a companion, or changes its tolerance.
 
         Args:
@@ -73,10 +93,12 @@ class LiveSynchroniser:
             tolerance_ns: largest difference in time to the image.
             until_after: wait for a message at or after the image's time even when one before it lies near enough
                 (interpolation needs both sides).
+            pairs_only: wait only while one comes with every image: after an image that got none, until one with the
+                stamp of an image comes, nobody waits (a CameraInfo that is sent once, or at a rate of its own).
         """
         known = self._companions.get(name)
         if known is None:
-            self._companions[name] = _Companion(tolerance_ns, until_after)
+            self._companions[name] = _Companion(tolerance_ns, until_after, pairs_only)
         else:
             known.tolerance_ns = tolerance_ns
 
@@ -99,11 +121,7 @@ class LiveSynchroniser:
 
     def companion(self, name: str, stamp_ns: int, message: Any, now_ns: int) -> list[Bundle]:
         """Takes a companion's message; returns the images that are complete now, oldest first."""
-        known = self._companions[name]
-        if known.recent and stamp_ns < known.recent[-1][0] - 10**9:
-            known.recent.clear()  # its clock was set back
-        known.recent.append((stamp_ns, message))
-        known.heard_ns = now_ns
+        self._companions[name].take(stamp_ns, message, now_ns)
         return self.release(now_ns)
 
     def image(self, stamp_ns: int, message: Any, *, arrival_ns: int, number: int, now_ns: int) -> list[Bundle]:
@@ -120,7 +138,7 @@ class LiveSynchroniser:
             if patient and not all(c.settled(first.stamp_ns, now_ns) for c in self._companions.values()):
                 break
             self._waiting.popleft()
-            found = {name: c.nearest(first.stamp_ns) for name, c in self._companions.items()}
+            found = {name: c.release(first.stamp_ns) for name, c in self._companions.items()}
             messages = {name: item[1] for name, item in found.items() if item is not None}
             ready.append(Bundle(first.stamp_ns, first.message, messages, first.arrival_ns, first.number))
         return ready

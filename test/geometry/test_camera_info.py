@@ -89,13 +89,36 @@ def test_empty_model_and_coefficients_mean_no_distortion() -> None:
     assert Camera.from_camera_info(message(d=np.zeros(5))).distortion_model == "none"
 
 
-def test_names_met_in_the_field() -> None:
-    four = np.array([0.01, 0.02, 0.0, 0.0])
-    assert Camera.from_camera_info(message(distortion_model="fisheye", d=four)).distortion_model == "equidistant"
-    eight = np.full(8, 0.01)
-    assert Camera.from_camera_info(message(d=eight)).distortion_model == "rational_polynomial"
-    with pytest.raises(ValueError, match="'mei'"):
-        Camera.from_camera_info(message(distortion_model="mei", d=four))
+@pytest.mark.parametrize(
+    ("name", "coefficients", "model"),
+    [
+        ("fisheye", 4, "equidistant"),
+        ("fisheye_model", 4, "equidistant"),
+        ("Kannala-Brandt4", 4, "equidistant"),
+        ("equidistant", 5, "equidistant"),  # OpenCV's fifth place, 0
+        ("plumb_bob", 8, "rational_polynomial"),
+        ("Brown Conrady", 5, "plumb_bob"),
+        ("thin_prism", 12, "rational_polynomial"),
+        ("rational_polynomial", 14, "rational_polynomial"),
+        ("rational_polynomial", 5, "plumb_bob"),
+    ],
+)
+def test_names_met_in_the_field(name: str, coefficients: int, model: str) -> None:
+    D = np.full(coefficients, 0.01)
+    D[4:5] = 0.0 if model == "equidistant" else 0.01
+    assert Camera.from_camera_info(message(distortion_model=name, d=D)).distortion_model == model
+
+
+@pytest.mark.parametrize(("name", "coefficients"), [("mei", 4), ("thin_prism_fisheye", 12), ("fov", 1), ("unknown", 5)])
+def test_an_unknown_lens_is_refused_by_name(name: str, coefficients: int) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' is not supported"):
+        Camera.from_camera_info(message(distortion_model=name, d=np.full(coefficients, 0.01)))
+
+
+def test_a_fisheye_without_coefficients_is_no_pinhole() -> None:
+    with pytest.raises(ValueError, match="equidistant takes 4 distortion coefficients, got 0"):
+        Camera.from_camera_info(message(distortion_model="equidistant", d=np.zeros(0)))
+    assert Camera.from_camera_info(message(distortion_model="fisheye", d=np.zeros(4))).distortion_model == "equidistant"
 
 
 def test_region_of_interest_and_binning() -> None:

@@ -46,22 +46,22 @@ def odometry(x: float, stamp_ms: int, child: str = "base_link") -> Any:
 def test_a_frame_has_the_calibration_and_keeps_its_number() -> None:
     inputs = Inputs()
     assert inputs.frame(bundle(), "/image")[0].camera is None
-    assert inputs.camera_info(CAMERA_INFO, info()) == ""
+    assert inputs.camera_info(CAMERA_INFO, info(), 0) == ""
     frame, frame_id = inputs.frame(bundle(200), "/image")
     assert (frame.index, frame.camera.focal, frame_id, frame.source) == (7, 50.0, "cam", "/image")
     # the same again is not read again, another one is
     before = inputs.camera()
-    inputs.camera_info(CAMERA_INFO, info())
+    inputs.camera_info(CAMERA_INFO, info(), 0)
     assert inputs.camera() is before
-    inputs.camera_info(CAMERA_INFO, info(fx=60.0))
+    inputs.camera_info(CAMERA_INFO, info(fx=60.0), 0)
     assert inputs.frame(bundle(300), "/image")[0].camera.focal == 60.0
 
 
 def test_a_bad_calibration_is_named_and_the_one_before_stays() -> None:
     inputs = Inputs()
-    inputs.camera_info(CAMERA_INFO, info())
-    assert "not a finite number" in inputs.camera_info(CAMERA_INFO, info(fx=float("nan")))
-    assert "not calibrated" in inputs.camera_info(CAMERA_INFO, info(fx=0.0))
+    inputs.camera_info(CAMERA_INFO, info(), 0)
+    assert "not a finite number" in inputs.camera_info(CAMERA_INFO, info(fx=float("nan")), 0)
+    assert "not calibrated" in inputs.camera_info(CAMERA_INFO, info(fx=0.0), 0)
     assert inputs.frame(bundle(), "/image")[0].camera.focal == 50.0
     assert len(inputs.log.warnings) == 1
     assert inputs.log.warnings[0].startswith("2 calibrations on camera_info")
@@ -100,10 +100,9 @@ def test_depth_is_decoded_and_a_damaged_one_is_left_out_and_counted() -> None:
 
 def test_each_image_gets_the_calibration_of_its_own_time() -> None:
     inputs = Inputs()
-    inputs.camera_info(CAMERA_INFO, info())
+    inputs.camera_info(CAMERA_INFO, info(), 0)
     zoomed = info(fx=80.0)
-    zoomed.header.stamp.sec, zoomed.header.stamp.nanosec = 0, 200 * MS
-    inputs.camera_info(CAMERA_INFO, zoomed)
+    inputs.camera_info(CAMERA_INFO, zoomed, 200 * MS)
     before, _ = inputs.frame(bundle(100), "/image")
     after, _ = inputs.frame(bundle(200), "/image")
     assert before.camera is not None
@@ -112,15 +111,42 @@ def test_each_image_gets_the_calibration_of_its_own_time() -> None:
     assert before.camera.K[0, 0] != 80.0
 
 
+def test_an_unknown_lens_is_named_and_a_fisheye_is_one_under_every_name() -> None:
+    inputs = Inputs()
+    lens = info()
+    lens.d = np.array([0.01, 0.02, 0.0, 0.0])
+    for name in ("equidistant", "fisheye", "Kannala-Brandt4", "fisheye_model"):
+        lens.distortion_model = name
+        assert inputs.camera_info(CAMERA_INFO, lens, 0) == ""
+        frame, _ = inputs.frame(bundle(), "/image")
+        assert frame.camera is not None
+        assert frame.camera.distortion_model == "equidistant"
+    lens.distortion_model = "double_sphere"
+    problem = inputs.camera_info(CAMERA_INFO, lens, 0)
+    assert "distortion model 'double_sphere' is not supported" in problem
+
+
+def test_the_right_camera_follows_its_calibration_too() -> None:
+    right = image_message(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "rgb8", 100 * MS, "right")
+    inputs = Inputs(rectified=True)
+    inputs.camera_info(CAMERA_INFO, info(), 0)
+    for stamp, baseline in ((0, 0.1), (200 * MS, 0.3)):
+        inputs.camera_info(RIGHT_INFO, info(tx=baseline), stamp)
+    for stamp_ms, baseline in ((100, 0.1), (200, 0.3)):
+        frame, _ = inputs.frame(bundle(stamp_ms, **{RIGHT: right}), "/image")
+        assert frame.right_camera is not None
+        assert frame.right_camera.baseline == pytest.approx(baseline)
+
+
 def test_depth_that_is_not_registered_is_named() -> None:
     inputs = Inputs()
-    inputs.camera_info(CAMERA_INFO, info())
+    inputs.camera_info(CAMERA_INFO, info(), 0)
     assert inputs.depth_problem("cam") == ""
-    inputs.camera_info(DEPTH_INFO, info(fx=40.0))
+    inputs.camera_info(DEPTH_INFO, info(fx=40.0), 0)
     assert inputs.depth_problem("cam") == "", "of the same frame: it is brought over"
-    inputs.camera_info(DEPTH_INFO, info(frame_id="depth_cam"))
+    inputs.camera_info(DEPTH_INFO, info(frame_id="depth_cam"), 0)
     assert inputs.depth_problem("cam") == "", "another name alone is no reason"
-    inputs.camera_info(DEPTH_INFO, info(frame_id="depth_cam", fx=40.0))
+    inputs.camera_info(DEPTH_INFO, info(frame_id="depth_cam", fx=40.0), 0)
     assert "nothing on /tf_static joins depth_cam to cam" in inputs.depth_problem("cam")
     inputs.transforms.add("cam", "depth_cam", poses.make_pose(np.eye(3), [0.05, 0, 0]))
     assert inputs.depth_problem("cam") == ""
@@ -129,12 +155,12 @@ def test_depth_that_is_not_registered_is_named() -> None:
 def test_the_stereo_baseline_comes_from_p_or_from_the_fixed_transforms() -> None:
     right = image_message(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "rgb8", 100 * MS, "right")
     inputs = Inputs(rectified=True)
-    inputs.camera_info(CAMERA_INFO, info())
-    inputs.camera_info(RIGHT_INFO, info(frame_id="right", tx=0.12))
+    inputs.camera_info(CAMERA_INFO, info(), 0)
+    inputs.camera_info(RIGHT_INFO, info(frame_id="right", tx=0.12), 0)
     frame, _ = inputs.frame(bundle(**{RIGHT: right}), "/image")
     assert frame.right_camera is not None
     assert frame.right_camera.baseline == pytest.approx(0.12)
-    inputs.camera_info(RIGHT_INFO, info(frame_id="right"))
+    inputs.camera_info(RIGHT_INFO, info(frame_id="right"), 0)
     inputs.transforms.add("rig", "cam", np.eye(4))
     inputs.transforms.add("rig", "right", poses.make_pose(np.eye(3), [0.2, 0, 0]))
     frame, _ = inputs.frame(bundle(200, **{RIGHT: right}), "/image")

@@ -54,6 +54,33 @@ def test_depth_too_far_in_time_is_not_taken(sync: LiveSynchroniser) -> None:
     assert contents(depth(sync, 1040, 1041)) == [("image 1000", None)]
 
 
+def info(sync: LiveSynchroniser, stamp_ms: int, now_ms: int) -> list[Bundle]:
+    return sync.companion("info", stamp_ms * MS, f"info {stamp_ms}", now_ms * MS)
+
+
+def test_an_image_waits_for_the_calibration_of_its_own_stamp() -> None:
+    sync = LiveSynchroniser(100 * MS)
+    sync.expect("info", 0, pairs_only=True)
+    for stamp in (1000, 1100):
+        info(sync, stamp - 100, stamp - 95)
+        assert image(sync, stamp, stamp + 1) == []
+        assert [b.companions for b in info(sync, stamp, stamp + 5)] == [{"info": f"info {stamp}"}]
+
+
+def test_nobody_waits_for_a_calibration_that_does_not_come_with_every_image() -> None:
+    sync = LiveSynchroniser(100 * MS)
+    sync.expect("info", 0, pairs_only=True)
+    info(sync, 900, 1000)  # sent once, before
+    assert image(sync, 1000, 1001) == []
+    assert len(sync.release(1101 * MS)) == 1  # the first image waits in vain
+    for stamp in (1110, 1210, 1310):
+        assert len(image(sync, stamp, stamp + 1)) == 1
+    # one that comes with the image, though late, is waited for again
+    info(sync, 1310, 1340)
+    assert image(sync, 1410, 1411) == []
+    assert len(info(sync, 1410, 1420)) == 1
+
+
 def test_the_wait_ends(sync: LiveSynchroniser) -> None:
     depth(sync, 900, 900)
     assert image(sync, 1000, 1000) == []

@@ -43,6 +43,7 @@ class CameraInfos:
         self.first: Camera | None = None
         self.unusable = ""  # why the last unusable message is not used
         self.changes = 0
+        self._jitters = False
         self._image_topic, self._rectified, self._log = image_topic, rectified, log
         self._recent: deque[tuple[int, Camera]] = deque(maxlen=_KEPT)
         self._known: dict[tuple[Any, ...], Camera | str] = {}
@@ -61,8 +62,7 @@ class CameraInfos:
             return False
         if self.first is None:
             self.first = camera
-            for doubt in calibration_doubts(camera):
-                self._log.warn(f"the calibration on {self.topic} is doubtful: {doubt}")
+            self._doubt(camera)
         if self._last is not None and camera is not self._last:
             self._say_change(self._last, camera, stamp_ns)
         self._last = camera
@@ -71,13 +71,24 @@ class CameraInfos:
 
     def at(self, stamp_ns: int) -> Camera | None:
         """The camera of an image: of equal stamp; else the last one before it; else the first usable one."""
-        exact = next((camera for stamp, camera in reversed(self._recent) if stamp == stamp_ns), None)
-        if exact is not None:
-            return exact
-        before = [item for item in self._recent if item[0] <= stamp_ns]
+        before = [item for item in reversed(self._recent) if item[0] <= stamp_ns]
         if before:
-            return max(before, key=lambda item: item[0])[1]
+            return max(before, key=lambda item: item[0])[1]  # of equal stamps the one that came last
         return self._recent[0][1] if self._recent else self.first
+
+    @property
+    def newest(self) -> Camera | None:
+        """The last usable one."""
+        return self.first if self._last is None else self._last
+
+    def forget_times(self) -> None:
+        """The clock was set back: the newest one holds until others come."""
+        self.first = self.newest
+        self._recent.clear()
+
+    def _doubt(self, camera: Camera) -> None:
+        for doubt in calibration_doubts(camera):
+            self._log.warn(f"the calibration on {self.topic} is doubtful: {doubt}")
 
     def _camera(self, msg: Any) -> Camera | str:
         values = camera_values(msg)
@@ -97,13 +108,16 @@ class CameraInfos:
             ratio = after.focal / before.focal
             shift = np.abs(after.K[:2, 2] - before.K[:2, 2]).max() / max(after.size)
             if abs(ratio - 1.0) < _JITTER and shift < _JITTER:
-                self._log.note(
-                    f"the calibration on {self.topic} differs a little from message to message (focal length "
-                    f"{before.focal:.2f} and {after.focal:.2f} px): each image gets its own"
-                )
+                if not self._jitters:
+                    self._log.note(
+                        f"the calibration on {self.topic} differs a little from message to message (focal length "
+                        f"{before.focal:.2f} and {after.focal:.2f} px): each image gets its own"
+                    )
+                self._jitters = True
                 return
         self.changes += 1
         if self.changes == 1:
+            self._doubt(after)
             self._log.note(
                 f"the calibration on {self.topic} changes at {stamp_ns * 1e-9:.3f} s (focal length "
                 f"{before.focal:.1f} to {after.focal:.1f} px, size {before.width} x {before.height} to "
