@@ -29,7 +29,7 @@ _NUMBERS = ("keyframe_id", "segment", "scale", "num_inliers", "is_keyframe")
 _POSES = ("T_world", "T_relative", "covariance")
 
 
-def write(files: list[Path], out: Path, matcher_name: str, seeds: list[int]) -> None:
+def write(files: list[Path], out: Path, matcher_name: str, seeds: list[int], *, unguided: bool) -> None:
     """Tracks each sequence with the package that is imported, and writes one npz a sequence and seed."""
     import cv2
     import torch
@@ -39,12 +39,14 @@ def write(files: list[Path], out: Path, matcher_name: str, seeds: list[int]) -> 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     matcher = load_matcher(matcher_name, device="cpu")
+    # a checkout from before guided matches always matches in full
+    full: dict[str, Any] = {"guided": False} if unguided and "guided" in TrackerConfig.model_fields else {}
     for file, seed in itertools.product(files, seeds):
         data = dict(np.load(file))
         images, camera = data["images"], None
         if "K" in data:
             camera = Camera(images.shape[2], images.shape[1], data["K"], str(data["model"]), data["D"])
-        tracker = Tracker(matcher, TrackerConfig(seed=seed))
+        tracker = Tracker(matcher, TrackerConfig(seed=seed, **full))
         rows: dict[str, list[Any]] = {name: [] for name in (*_TEXTS, *_NUMBERS, *_POSES)}
         for i, (image, stamp) in enumerate(zip(images, data["stamps"], strict=True)):
             found = tracker.process(Frame(image, int(stamp), i, camera, depth=data.get(f"depth_{i}")))
@@ -135,10 +137,12 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=0, help="first frame of each sequence")
     parser.add_argument("--frames", type=int, default=100, help="at most so many frames of each")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--unguided", action="store_true", help="match every frame in full, in both checkouts")
     parser.add_argument("--write", nargs="+", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.write is not None:
-        write(arguments.write[1:], arguments.write[0], arguments.matcher, arguments.seeds)
+        files, out = arguments.write[1:], arguments.write[0]
+        write(files, out, arguments.matcher, arguments.seeds, unguided=arguments.unguided)
         return 0
     from tracking_sequences import NAMES, prepare
 
@@ -153,6 +157,7 @@ def main() -> int:
             for name in arguments.sequences
         ]
         options = ["--matcher", arguments.matcher, "--seeds", *map(str, arguments.seeds)]
+        options += ["--unguided"] if arguments.unguided else []
         written = []
         for label, checkout in (("before", arguments.before), ("after", arguments.after)):
             out = Path(folder, label)

@@ -24,13 +24,37 @@ CONFIG = Path(__file__).resolve().parent.parent / "config"
 
 # argument -> (topic of the node, default, description); relative names are below `camera`
 TOPICS = {
-    "image": ("image", "image_raw", "image topic"),
-    "camera_info": ("camera_info", "", "CameraInfo topic; empty: camera_info beside the image"),
-    "depth": ("depth", "", "depth image registered to the image: metric scale; empty: none"),
-    "depth_camera_info": ("depth/camera_info", "", "its CameraInfo; empty: camera_info beside the depth image"),
-    "right_image": ("right/image", "", "right image of a rectified stereo pair: metric scale; empty: none"),
-    "right_camera_info": ("right/camera_info", "", "its CameraInfo; empty: camera_info beside the right image"),
-    "odometry": ("odometry", "", "metric odometry of the robot, an absolute name: metric scale; empty: none"),
+    "image": ("image", "image_raw", "The images come on this topic."),
+    "camera_info": (
+        "camera_info",
+        "",
+        "The calibration comes on this topic; empty takes camera_info beside the image.",
+    ),
+    "depth": (
+        "depth",
+        "",
+        "Depth images registered to the image come on this topic and give metric scale; empty takes none.",
+    ),
+    "depth_camera_info": (
+        "depth/camera_info",
+        "",
+        "The depth camera's calibration comes on this topic; empty takes camera_info beside the depth image.",
+    ),
+    "right_image": (
+        "right/image",
+        "",
+        "Right images of a rectified stereo pair come on this topic and give metric scale; empty takes none.",
+    ),
+    "right_camera_info": (
+        "right/camera_info",
+        "",
+        "The right camera's calibration comes on this topic; empty takes camera_info beside the right image.",
+    ),
+    "odometry": (
+        "odometry",
+        "",
+        "The robot's metric odometry comes on this topic, an absolute name, and gives metric scale; empty takes none.",
+    ),
 }
 CALIBRATIONS = {"image": "camera_info", "depth": "depth_camera_info", "right_image": "right_camera_info"}
 
@@ -42,14 +66,14 @@ ARGUMENTS = {name: entry for name, entry in PARAMETERS.items() if name not in NA
 KINDS = {"bool": bool, "integer": int, "double": float, "string": str}
 
 OTHERS = {
-    "camera": ("", "namespace of the camera's topics, as /camera/color; empty: that of the node"),
-    "namespace": ("", "namespace of the node"),
-    "name": ("matcher", "name of the node"),
-    "config": (str(CONFIG / "matcher.yaml"), "ROS parameter file"),
-    "params": ("{}", "more parameters, as {tracker.min_inliers: 30}"),
-    "use_sim_time": ("false", "true: time comes from /clock"),
-    "log_level": ("info", "debug, info, warn or error"),
-    "rviz": ("false", "true: start rviz2 with the package's layout"),
+    "camera": ("", "The camera's topics are in this namespace, as /camera/color; empty takes that of the node."),
+    "namespace": ("", "The node is in this namespace."),
+    "name": ("matcher", "The node has this name."),
+    "config": (str(CONFIG / "matcher.yaml"), "The parameters are read from this ROS parameter file."),
+    "params": ("{}", "These parameters are set too, as {tracker.min_inliers: 30}."),
+    "use_sim_time": ("false", "When true, time comes from /clock."),
+    "log_level": ("info", "The node logs from this level on: debug, info, warn or error."),
+    "rviz": ("false", "When true, rviz2 starts with the package's layout."),
 }
 
 
@@ -147,7 +171,10 @@ def generate_launch_description():
     arguments = [
         *((name, default, text) for name, (default, text) in OTHERS.items()),
         *((name, default, text) for name, (_, default, text) in TOPICS.items()),
-        *((name, "", f"{p['description']} Empty: from the parameter file.") for name, p in ARGUMENTS.items()),
+        *(
+            (name, "", f"{p['description']} An empty argument leaves it to the parameter file.")
+            for name, p in ARGUMENTS.items()
+        ),
     ]
     return LaunchDescription(
         [

@@ -26,13 +26,13 @@ MATCHER = Path(__file__).resolve().parent / "matcher.launch.py"
 OUTPUTS = ("correspondences", "relative_pose", "odometry", "pose", "keyframe", "status")
 
 ARGUMENTS = {
-    "bag": (None, "rosbag2 folder or file"),
-    "out": (None, "folder of the new bag; it must not exist"),
-    "rate": ("1.0", "speed of the player"),
-    "storage": ("mcap", "storage of the new bag: mcap or sqlite3"),
-    "wait_s": ("120", "seconds within which the node must be active, or all is given up"),
-    "namespace": ("", "namespace of the node"),
-    "name": ("matcher", "name of the node"),
+    "bag": (None, "This rosbag2 folder or file is played."),
+    "out": (None, "The new bag is written to this folder, which must not exist."),
+    "rate": ("1.0", "The player runs at this multiple of the recording's speed."),
+    "storage": ("mcap", "The new bag has this storage: mcap or sqlite3."),
+    "wait_s": ("120", "The node must be active within this many seconds, or all is given up."),
+    "namespace": ("", "The node is in this namespace."),
+    "name": ("matcher", "The node has this name."),
 }
 
 

@@ -16,10 +16,13 @@ from launch.substitutions import LaunchConfiguration
 MATCHER = Path(__file__).resolve().parent / "matcher.launch.py"
 CAMERAS = {"first": "/front", "second": "/rear"}
 SHARED = {
-    "image": ("image_raw", "image topic below each camera's namespace"),
-    "config": (str(MATCHER.parent.parent / "config" / "matcher.yaml"), "ROS parameter file of both nodes"),
-    "device": ("", "auto, cpu, cuda or cuda:N; both nodes share it; empty: from the parameter file"),
-    "use_sim_time": ("false", "true: time comes from /clock"),
+    "image": ("image_raw", "The images come on this topic below each camera's namespace."),
+    "config": (
+        str(MATCHER.parent.parent / "config" / "matcher.yaml"),
+        "The parameters of both nodes are read from this ROS parameter file.",
+    ),
+    "device": ("", "Both nodes run on this device: auto, cpu, cuda or cuda:N; empty leaves it to the parameter file."),
+    "use_sim_time": ("false", "When true, time comes from /clock."),
 }
 
 
@@ -38,7 +41,7 @@ def generate_launch_description():
         [
             *(
                 DeclareLaunchArgument(
-                    name, default_value=topics, description=f"namespace of the {name} camera's topics"
+                    name, default_value=topics, description=f"The {name} camera's topics are in this namespace."
                 )
                 for name, topics in CAMERAS.items()
             ),

@@ -12,11 +12,8 @@ A ROS parameter file looks like config/matcher.yaml::
 from __future__ import annotations
 
 import difflib
-import inspect
-import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +21,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from ros2_densematch.geometry import poses
+from ros2_densematch.matchers.config import problem_of
 from ros2_densematch.tracking.config import TrackerConfig
 
 NODE_NAME = "matcher"
@@ -33,7 +32,6 @@ _OPTIONS = "options"
 
 
 _FIXED: dict[str, JsonValue] = {"read_only": True}  # a ROS parameter that cannot change while the node runs
-_LIVE = "Live node: "
 
 
 class MatchingSettings(BaseModel):
@@ -41,20 +39,29 @@ class MatchingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    matcher: str = Field("gcm", description="Name of the matcher (densematch doctor lists them).")
-    preset: str = Field("base", description="Speed against accuracy; the matcher's page lists its presets.")
-    device: str = Field(
-        "auto", description="auto (CUDA if usable, else CPU), cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
+    matcher: str = Field("gcm", description="This matcher is used; `densematch doctor` lists all matchers.")
+    preset: str = Field(
+        "base", description="The preset trades accuracy for speed; the page of each matcher lists its presets."
     )
-    weights: str = Field("", description="Weights file; empty = the weights that ship with the matcher.")
+    device: str = Field(
+        "auto",
+        description="The network runs on cpu, cuda or cuda:N; auto takes CUDA where it is usable, else the CPU.",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+    )
+    weights: str = Field(
+        "", description="The network's weights are read from this file; empty takes those that ship with the matcher."
+    )
     rectified: Literal["auto", "true", "false"] = Field(
         "auto",
-        description="Whether the images are rectified: true uses P and no distortion, auto looks at the topic name.",
+        description="The images are rectified, so that P counts and no distortion, when this is true; auto looks at "
+        "the topic's name.",
     )
-    tracker: TrackerConfig = Field(default_factory=TrackerConfig, description="Keyframes and the estimator.")
+    tracker: TrackerConfig = Field(
+        default_factory=TrackerConfig, description="These settings belong to keyframes and the pose."
+    )
     options: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="Matcher -> option -> value, where it is not the preset's; written as `gcm.least_score`.",
+        description="Options of matchers take the place of the preset's; they are written as `gcm.least_score`.",
     )
 
     @field_validator("rectified", mode="before")
@@ -64,91 +71,119 @@ class MatchingSettings(BaseModel):
 
 
 class Configuration(MatchingSettings):
-    """Everything that can be set; unknown names and values out of range are refused."""
+    """Everything that can be set; unknown names and values out of range are refused. The fields declared here are those
+    of the live node alone."""
 
     auto_activate: bool = Field(
         True,
-        description=f"{_LIVE}configure and activate at start; false waits for a lifecycle manager.",
+        description="When true, the node configures and activates itself at start; otherwise a lifecycle manager does.",
         json_schema_extra=_FIXED,
     )
     depth_topic: str = Field(
         "",
-        description=f"{_LIVE}topic of depth images registered to the image: metric scale. Empty: none, "
-        "unless `depth` is remapped.",
+        description="Depth images that are registered to the image come on this topic and give metric scale; empty "
+        "takes none, unless `depth` is remapped.",
         json_schema_extra=_FIXED,
     )
     right_image_topic: str = Field(
         "",
-        description=f"{_LIVE}topic of the right images of a rectified stereo pair: metric scale. Empty: none, unless "
-        "`right/image` is remapped.",
+        description="The right images of a rectified stereo pair come on this topic and give metric scale; empty takes "
+        "none, unless `right/image` is remapped.",
         json_schema_extra=_FIXED,
     )
     odometry_topic: str = Field(
         "",
-        description=f"{_LIVE}topic of the robot's metric odometry: metric scale. Empty: none, unless `odometry` is "
-        "remapped.",
+        description="The robot's metric odometry comes on this topic and gives metric scale; empty takes none, unless "
+        "`odometry` is remapped.",
         json_schema_extra=_FIXED,
     )
     image_transport: Literal["auto", "raw", "compressed"] = Field(
         "auto",
-        description=f"{_LIVE}auto takes raw images where they are advertised, else compressed ones; compressed "
-        "subscribes <image>/compressed (jpeg or png), for the right image too.",
+        description="Compressed subscribes <image>/compressed (JPEG or PNG), for the right image too; auto takes raw "
+        "images where they are advertised, else compressed ones.",
         json_schema_extra=_FIXED,
     )
     depth_transport: Literal["raw", "compressedDepth"] = Field(
-        "raw", description=f"{_LIVE}compressedDepth subscribes <depth>/compressedDepth.", json_schema_extra=_FIXED
+        "raw",
+        description="The transport compressedDepth subscribes <depth>/compressedDepth, raw the topic itself.",
+        json_schema_extra=_FIXED,
     )
     image_reliability: Literal["best_effort", "reliable"] = Field(
         "best_effort",
-        description=f"{_LIVE}reliable only where images must cross a network that loses them; it costs latency.",
+        description="Images are subscribed with this reliability; reliable helps only where they must cross a network "
+        "that loses them, and it costs latency.",
         json_schema_extra=_FIXED,
     )
     odom_frame: str = Field(
-        "odom", min_length=1, description=f"{_LIVE}frame_id of ~/odometry, ~/pose and TF.", json_schema_extra=_FIXED
+        "odom",
+        min_length=1,
+        description="The messages on ~/odometry and ~/pose and the transform on /tf have this frame_id.",
+        json_schema_extra=_FIXED,
     )
     base_frame: str = Field(
         "",
-        description=f"{_LIVE}child frame of ~/odometry and TF, as base_link; empty: the camera's optical frame. Where "
-        "the camera sits on it comes from base_from_camera or /tf_static.",
+        description="The odometry and the transform are those of this frame, as base_link, where base_from_camera or "
+        "/tf_static says where the camera sits on it; empty takes the camera's optical frame.",
         json_schema_extra=_FIXED,
     )
     base_from_camera: str = Field(
         "",
-        description=f"{_LIVE}pose of the camera's optical frame in base_frame, 'x y z qx qy qz qw' in metres; empty: "
-        "from /tf_static.",
+        description="The camera's optical frame has this pose in base_frame, 'x y z qx qy qz qw' in metres; empty "
+        "takes it from /tf_static.",
     )
     publish_tf: bool = Field(
-        False, description=f"{_LIVE}publish odom_frame -> base_frame on /tf, while the scale is metric."
+        False,
+        description="When true, the transform from odom_frame to base_frame is published on /tf, while the scale is "
+        "metric.",
     )
     publish_unscaled_odometry: bool = Field(
         False,
-        description=f"{_LIVE}publish ~/odometry, ~/pose and TF in an arbitrary unit too: for visual checks only.",
+        description="When true, ~/odometry, ~/pose and the transform are published in an arbitrary unit too, which is "
+        "for visual checks only.",
     )
     mask: str = Field(
-        "", description=f"{_LIVE}image file of the frames' size; pixels of 127 and below are not matched. Empty: none."
+        "",
+        description="Pixels are not matched where this image file, of the frames' size, is 127 or darker; empty "
+        "matches everywhere.",
     )
     max_image_age_s: float = Field(
-        0.0, ge=0.0, le=3600.0, description=f"{_LIVE}older images are dropped and counted; 0 takes all."
+        0.0,
+        ge=0.0,
+        le=3600.0,
+        description="Images that are older than this when they arrive, in seconds, are dropped and counted; 0 takes "
+        "all.",
     )
     depth_tolerance_s: float = Field(
-        0.02, ge=0.0, le=1.0, description=f"{_LIVE}largest time between an image and its depth image."
+        0.02,
+        ge=0.0,
+        le=1.0,
+        description="A depth image belongs to an image when their stamps are at most this far apart, in seconds.",
     )
     stereo_tolerance_s: float = Field(
-        0.005, ge=0.0, le=1.0, description=f"{_LIVE}largest time between the left and the right image."
+        0.005,
+        ge=0.0,
+        le=1.0,
+        description="A right image belongs to a left one when their stamps are at most this far apart, in seconds.",
     )
     sync_wait_s: float = Field(
         0.1,
         ge=0.0,
         le=2.0,
-        description=(
-            f"{_LIVE}how long an image waits for its CameraInfo, depth, right image and odometry; then it goes without."
-        ),
+        description="An image waits this long, in seconds, for its CameraInfo, depth, right image and odometry; then "
+        "it goes without them.",
     )
     no_data_timeout_s: float = Field(
-        5.0, ge=0.5, le=3600.0, description=f"{_LIVE}an input that is silent for so long is named with likely causes."
+        5.0,
+        ge=0.5,
+        le=3600.0,
+        description="An input that is silent for so long, in seconds, is named together with likely causes.",
     )
     diagnostics_period_s: float = Field(
-        1.0, ge=0.1, le=60.0, description=f"{_LIVE}time between two messages on /diagnostics.", json_schema_extra=_FIXED
+        1.0,
+        ge=0.1,
+        le=60.0,
+        description="A message is published on /diagnostics each time this many seconds have passed.",
+        json_schema_extra=_FIXED,
     )
 
     @field_validator("base_from_camera")
@@ -233,11 +268,7 @@ def configuration_from(values: Mapping[str, Any], origin: str = "the configurati
     try:
         return Configuration(**nested)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise ValueError(
-            f"{origin}: {name} = {first['input']!r}: {first['msg'][:1].lower() + first['msg'][1:]}"
-        ) from error
+        raise ValueError(f"{origin}: {problem_of(error)}") from error
 
 
 def _split(flat: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -293,17 +324,26 @@ def defaults() -> dict[str, Any]:
     return values_of(Configuration())
 
 
-def values_of(model: Any) -> dict[str, Any]:
+def values_of(model: BaseModel) -> dict[str, Any]:
     """Name -> value of a configuration or a group of it, nested."""
-    names = [f.name for f in fields(model)] if is_dataclass(model) else list(type(model).model_fields)
-    found = {}
-    for name in names:
+    found: dict[str, Any] = {}
+    for name in type(model).model_fields:
         value = getattr(model, name)
         if name == _OPTIONS:
             found.update({matcher: dict(given) for matcher, given in value.items()})
-            continue
-        found[name] = values_of(value) if is_dataclass(value) or isinstance(value, BaseModel) else value
+        else:
+            found[name] = values_of(value) if isinstance(value, BaseModel) else value
     return found
+
+
+def declared_fields(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, FieldInfo, Any]]:
+    """Every parameter that is no option of a matcher: its dotted name, its declaration and its value."""
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from declared_fields(value, f"{prefix}{name}.")
+        elif name != _OPTIONS:
+            yield prefix + name, info, value
 
 
 def parameter_file() -> str:
@@ -321,12 +361,17 @@ def parameter_file() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _described(model: Any, indent: int) -> Iterator[str]:
+def _described(model: BaseModel, indent: int) -> Iterator[str]:
     margin = " " * indent
-    for name, (text, value) in descriptions(model).items():
-        for line in textwrap.wrap(text, 118 - indent):
-            yield f"{margin}# {line}"
-        if is_dataclass(value) or isinstance(value, BaseModel):
+    of_the_node = [name for name in type(model).model_fields if name not in MatchingSettings.model_fields]
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if name == _OPTIONS:
+            continue
+        if isinstance(model, Configuration) and name == of_the_node[0]:
+            yield f"{margin}# From here on parameters of the live node, which offline commands do not use."
+        yield from _comment(info, margin, 118)
+        if isinstance(value, BaseModel):
             yield f"{margin}{name}:"
             yield from _described(value, indent + 2)
         else:
@@ -343,35 +388,23 @@ def _described_options(matcher: str, indent: int) -> Iterator[str]:
     yield f"{margin}# Other matchers' options are written likewise; docs/ros.md lists them."
     yield f"{margin}# {matcher}:"
     for name, info, value in option_fields(presets_of(matcher)["base"]):
-        for line in textwrap.wrap(f"{info.description or ''}{range_text(info.metadata)}", 116 - indent):
-            yield f"{margin}#   # {line}"
+        yield from _comment(info, f"{margin}#   ", 116)
         yield f"{margin}#   {yaml.safe_dump({name: value}).strip()}"
 
 
-def descriptions(model: Any) -> dict[str, tuple[str, Any]]:
-    """Name -> (description with range, value) of a pydantic model, or of a dataclass with an Attributes section."""
-    if isinstance(model, BaseModel):
-        return {
-            name: (f"{info.description or ''}{range_text(info.metadata)}", getattr(model, name))
-            for name, info in type(model).model_fields.items()
-            if name != _OPTIONS
-        }
-    text = inspect.getdoc(type(model)) or ""
-    found: dict[str, str] = {}
-    for entry in re.split(r"\n    (?=\w)", text.partition("Attributes:")[2]):
-        names, _, description = entry.partition(":")
-        for name in names.split(","):
-            found[name.strip()] = " ".join(description.split())
-    return {
-        f.name: (found.get(f.name, "")[:1].upper() + found.get(f.name, "")[1:], getattr(model, f.name))
-        for f in fields(model)
-    }
+def _comment(info: FieldInfo, margin: str, width: int) -> Iterator[str]:
+    """What a parameter means, and its range, in comment lines."""
+    limits = limits_of(info)
+    for line in textwrap.wrap(f"{info.description}{f' [{limits}]' if limits else ''}", width - len(margin)):
+        yield f"{margin}# {line}"
 
 
-def range_text(limits: list[Any]) -> str:
+def limits_of(info: FieldInfo) -> str:
+    """The range of a number, open and closed bounds told apart, as `> 0.0, <= 10.0`; empty where there is none."""
     signs = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
-    found = [f"{sign} {getattr(limit, key)}" for limit in limits for key, sign in signs if hasattr(limit, key)]
-    return f" [{', '.join(found)}]" if found else ""
+    return ", ".join(
+        f"{sign} {getattr(limit, key)}" for limit in info.metadata for key, sign in signs if hasattr(limit, key)
+    )
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

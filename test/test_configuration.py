@@ -74,7 +74,7 @@ def test_yaml_true_is_the_word_true(tmp_path: Path) -> None:
         ("tracker: {min_inlier: 20}", ["tracker.min_inlier", "did you mean 'tracker.min_inliers'"]),
         ("tracker: {pose: {max_eppipolar_error_px: 1}}", ["did you mean 'tracker.pose.max_epipolar_error_px'"]),
         ("tracker: {min_inliers: 3}", ["tracker.min_inliers = 3", "greater than or equal to 8"]),
-        ("tracker: {pose: {min_inliers: 3}}", ["min_inliers must be at least 8"]),
+        ("tracker: {pose: {min_inliers: 3}}", ["tracker.pose.min_inliers = 3", "greater than or equal to 8"]),
         ("device: gpu", ["device = 'gpu'"]),
         ("tracker: many", ["tracker", "unknown parameter"]),
         ("/camera:\n  ros__parameters: {a: 1}", ["/camera", "put those of this node"]),

@@ -15,7 +15,7 @@ from ros2_densematch.matchers.config import MatcherConfig
 class ToyConfig(MatcherConfig):
     """The options: `toy.keypoints` in YAML files, with --set and as ROS parameter, `keypoints=` in Python."""
 
-    keypoints: int = Field(8000, ge=1, le=100_000, description="At most so many key points are taken per image.")
+    keypoints: int = Field(8000, ge=1, le=100_000, description="At most this many key points are taken per image.")
 
 
 class ToyMatcher(Matcher):

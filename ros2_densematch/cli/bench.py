@@ -41,8 +41,10 @@ def command(
     device: DeviceOption = None,
     weights: WeightsOption = None,
     assignments: SetOption = None,
-    width: Annotated[int, typer.Option("--width", min=64, help="Pixels; images are resized to it.")] = 640,
-    height: Annotated[int, typer.Option("--height", min=64, help="Pixels.")] = 480,
+    width: Annotated[
+        int, typer.Option("--width", min=64, help="Width of the images in pixels, to which they are resized.")
+    ] = 640,
+    height: Annotated[int, typer.Option("--height", min=64, help="Height of the images in pixels.")] = 480,
     repeat: Annotated[int, typer.Option("--repeat", min=1, help="Frames timed, after one to warm up.")] = 10,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for bench.json.")] = None,
 ) -> None:

@@ -37,7 +37,7 @@ def command(
     frames: Annotated[
         int, typer.Option("--frames", min=20, help="Frames of the flight; fewer move faster.")
     ] = DEFAULT_FRAMES,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the drawings and of the noise.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the drawings and of the noise.")] = 0,
 ) -> int:
     """Simulate a camera flight with ground truth, replay it and say how far off the result is: no download, no ROS."""
     from ros2_densematch.cli.replay import replay

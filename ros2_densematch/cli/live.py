@@ -35,7 +35,9 @@ def command(
     image_topic: Annotated[str | None, typer.Option("--image-topic", help="Topic of the images (image).")] = None,
     camera_info_topic: Annotated[
         str | None,
-        typer.Option("--camera-info-topic", help="Their CameraInfo (default: camera_info beside --image-topic)."),
+        typer.Option(
+            "--camera-info-topic", help="Topic of the images' CameraInfo (default: camera_info beside --image-topic)."
+        ),
     ] = None,
     depth_topic: Annotated[str | None, typer.Option("--depth-topic", help="Depth registered to the images.")] = None,
     right_image_topic: Annotated[

@@ -94,7 +94,9 @@ def command(
     start: Annotated[
         float | None, typer.Option("--from", min=0.0, help="Seconds after the first image, by its stamp.")
     ] = None,
-    stop: Annotated[float | None, typer.Option("--to", min=0.0, help="The same, exclusive.")] = None,
+    stop: Annotated[
+        float | None, typer.Option("--to", min=0.0, help="Seconds after the first image up to which frames are taken.")
+    ] = None,
     max_frames: Annotated[int | None, typer.Option("--max-frames", min=1, help="Stop after so many frames.")] = None,
 ) -> int:
     """Replay a recording: correspondences and relative poses against keyframes, a trajectory and a report."""

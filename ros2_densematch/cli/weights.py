@@ -85,10 +85,12 @@ def fetch_command(
 @app.command("import", help="Check an official checkpoint that you have, and store it as safetensors.")
 def import_command(
     file: Annotated[Path, typer.Argument(help="The published file (.pth, .pt, .pth.tar) or a safetensors file.")],
-    name: Annotated[str, typer.Option("--as", help="What it is: a name of `densematch weights list`.")],
+    name: Annotated[str, typer.Option("--as", help="Name of the checkpoint in `densematch weights list`.")],
     version: Annotated[
         str | None,
-        typer.Option("--version", help="Of the network, where it has several and the file does not say (roma_v2)."),
+        typer.Option(
+            "--version", help="Version of the network, where it has several and the file does not say (roma_v2)."
+        ),
     ] = None,
 ) -> None:
     from ros2_densematch.weights.store import import_checkpoint

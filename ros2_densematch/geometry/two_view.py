@@ -227,7 +227,7 @@ def _median(values: Float64) -> float:
 def _refine(all_rays: Rays, R: Float64, t: Float64, config: PoseConfig) -> Refined | None:
     """Refinement over all matches within three times the threshold: the tail of the noise must stay in, or the noise
     and with it the covariance come out too small; Tukey's loss takes the weight off what does not belong there."""
-    wide = replace(config, max_epipolar_error_px=3.0 * config.max_epipolar_error_px)
+    wide = config.with_wider_epipolar_limit(3.0)
     return models.refine_essential(all_rays.select(_epipolar_inliers(all_rays, R, t, wide)), R, t)
 
 
@@ -328,7 +328,7 @@ def _planar(
     # where there are more of them than outliers would give.
     distance = rays.transfer_distance_px(all_rays, evidence.homography)
     on_plane, apart = distance < 1.5 * evidence.limit_px, distance > 3.0 * evidence.limit_px
-    wide = replace(config, max_epipolar_error_px=3.0 * config.max_epipolar_error_px)
+    wide = config.with_wider_epipolar_limit(3.0)
     refined = []
     for R, t, n in motions:
         off_plane = apart & _epipolar_inliers(all_rays, R, t, wide)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial import cKDTree
 
 from ros2_densematch.geometry.camera import Camera
@@ -52,27 +53,38 @@ class Features:
         return len(self.id)
 
 
+class TrackSettings(BaseModel):
+    """How points are followed; every field is a ROS parameter of the adapter's node."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_tracks: int = Field(300, ge=1, le=100_000, description="At most this many points are followed at once.")
+    min_distance_px: float = Field(
+        12.0,
+        gt=0.0,
+        le=1000.0,
+        description="The anchors of two points have at least this distance in the keyframe, in pixels.",
+    )
+    search_px: float = Field(
+        20.0,
+        gt=0.0,
+        le=1000.0,
+        description="An anchor is seen where a match of the same keyframe pixel is, or where at least three matches "
+        "this near to it, in pixels, agree on the motion.",
+    )
+    max_history: int = Field(
+        200,
+        ge=2,
+        le=100_000,
+        description="This many images are remembered, one of which may become the next keyframe, or be one again.",
+    )
+
+
 class FeatureTracks:
-    """Follows points over images and keyframes.
+    """Follows points over images and keyframes."""
 
-    Args:
-        max_tracks: points followed at once.
-        min_distance_px: least distance between the anchors of two points in the keyframe.
-        search_px: an anchor is seen where a match of the same keyframe pixel is, or where at least three matches this
-            near to it agree on the motion.
-        max_history: images remembered: one of them may become the next keyframe, or be one again.
-    """
-
-    def __init__(
-        self, *, max_tracks: int = 300, min_distance_px: float = 12.0, search_px: float = 20.0, max_history: int = 200
-    ) -> None:
-        if max_tracks < 1 or max_history < 2 or min(search_px, min_distance_px) <= 0:
-            raise ValueError(
-                "tracks need max_tracks >= 1, max_history >= 2 and positive distances, got "
-                f"{max_tracks}, {max_history}, {search_px} and {min_distance_px}"
-            )
-        self.max_tracks, self.min_distance_px, self.search_px = max_tracks, min_distance_px, search_px
-        self._max_history = max_history
+    def __init__(self, settings: TrackSettings | None = None) -> None:
+        self.settings = settings or TrackSettings()
         self._next_id = 0
         self._seen: OrderedDict[int, Features] = (
             OrderedDict()
@@ -121,9 +133,11 @@ class FeatureTracks:
         moved = query - reference
         # Matches that move like the nearest one, up to the change of motion that a surface shows over their distance.
         difference = np.linalg.norm(moved[index] - moved[index[:, :1]], axis=2)
-        agree = (distance <= self.search_px) & (difference <= 1.0 + _LARGEST_SLOPE * (distance + distance[:, :1]))
+        agree = (distance <= self.settings.search_px) & (
+            difference <= 1.0 + _LARGEST_SLOPE * (distance + distance[:, :1])
+        )
         same = distance[:, 0] <= _SAME_PIXEL
-        seen = np.flatnonzero(same | (agree.sum(axis=1) >= 3))[: self.max_tracks]  # the oldest come first
+        seen = np.flatnonzero(same | (agree.sum(axis=1) >= 3))[: self.settings.max_tracks]  # the oldest come first
         # An affine motion through them, weighted by nearness: where they lie to one side it is extrapolated.
         weight = np.where(agree, 1.0 / (distance**2 + 0.5), 0.0) + 1e-9
         weight /= weight.sum(axis=1, keepdims=True)
@@ -140,11 +154,11 @@ class FeatureTracks:
         self, anchors: Features, found: Features, reference: Float64, query: Float64, score: Float32
     ) -> tuple[Features, Features]:
         """New points where matches are far from all anchors, best scores first."""
-        room = self.max_tracks - len(found)
+        room = self.settings.max_tracks - len(found)
         chosen: list[int] = []
 
         def cell(p: Float64) -> tuple[int, int]:
-            return int(p[0] // self.min_distance_px), int(p[1] // self.min_distance_px)
+            return int(p[0] // self.settings.min_distance_px), int(p[1] // self.settings.min_distance_px)
 
         cells: dict[tuple[int, int], list[Float64]] = {}
         for p in anchors.xy:
@@ -155,7 +169,7 @@ class FeatureTracks:
             p = reference[i]
             cx, cy = cell(p)
             around = (q for dx in (-1, 0, 1) for dy in (-1, 0, 1) for q in cells.get((cx + dx, cy + dy), ()))
-            if any(np.hypot(*(p - q)) < self.min_distance_px for q in around):
+            if any(np.hypot(*(p - q)) < self.settings.min_distance_px for q in around):
                 continue
             cells.setdefault((cx, cy), []).append(p)
             chosen.append(int(i))
@@ -170,7 +184,7 @@ class FeatureTracks:
     def _remember(self, features: Features) -> None:
         self._seen[features.stamp_ns] = features
         self._seen.move_to_end(features.stamp_ns)
-        while len(self._seen) > self._max_history:
+        while len(self._seen) > self.settings.max_history:
             self._seen.popitem(last=False)
 
 

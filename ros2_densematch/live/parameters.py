@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -13,9 +13,9 @@ from pydantic.fields import FieldInfo
 from ros2_densematch.configuration import (
     Configuration,
     configuration_from,
-    descriptions,
+    declared_fields,
     flatten,
-    range_text,
+    limits_of,
     values_of,
 )
 from ros2_densematch.matchers.config import chosen_config, option_fields
@@ -34,6 +34,7 @@ class Parameter:
         kind: its ROS type.
         default: its value where nobody sets it.
         description: one or two sentences.
+        limits: the range in words, open and closed bounds told apart, as `> 0.0, <= 10.0`.
         low, high: inclusive range of a number (an open bound is given as it is; `checked` refuses the bound itself).
         choices: the words that a string may be; empty: any.
         read_only: cannot change while the node runs.
@@ -43,6 +44,7 @@ class Parameter:
     kind: Kind
     default: bool | int | float | str
     description: str
+    limits: str = ""
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
@@ -61,7 +63,12 @@ def declared(configuration: Configuration | None = None) -> list[Parameter]:
 
 def plain(configuration: Configuration) -> list[Parameter]:
     """The parameters that are no options of a matcher."""
-    return _of(configuration, "")
+    return parameters_of(configuration)
+
+
+def parameters_of(settings: BaseModel) -> list[Parameter]:
+    """A parameter for every field of the settings, with their values as defaults."""
+    return [_parameter(*field) for field in declared_fields(settings)]
 
 
 def options(configuration: Configuration) -> list[Parameter]:
@@ -76,8 +83,7 @@ def options(configuration: Configuration) -> list[Parameter]:
         )
         config = chosen_config(matcher, presets, preset, configuration.options.get(matcher))
         for name, info, value in option_fields(config):
-            text = f"{info.description or ''}{range_text(info.metadata)}"
-            found.append(_parameter(f"{matcher}.{name}", info, value, text))
+            found.append(_parameter(f"{matcher}.{name}", info, value))
     return found
 
 
@@ -99,18 +105,7 @@ def checked(configuration: Configuration, changes: Mapping[str, Any]) -> Configu
     return configuration_from({**dict(flatten(values_of(configuration))), **changes}, "parameter")
 
 
-def _of(model: Any, prefix: str) -> list[Parameter]:
-    found: list[Parameter] = []
-    for name, (text, value) in descriptions(model).items():
-        if is_dataclass(value) or isinstance(value, BaseModel):
-            found += _of(value, f"{prefix}{name}.")
-            continue
-        info = type(model).model_fields[name] if isinstance(model, BaseModel) else FieldInfo()
-        found.append(_parameter(prefix + name, info, value, text))
-    return found
-
-
-def _parameter(name: str, info: FieldInfo, value: Any, text: str) -> Parameter:
+def _parameter(name: str, info: FieldInfo, value: Any) -> Parameter:
     low = high = None
     for limit in info.metadata:
         low = next((getattr(limit, k) for k in ("ge", "gt") if hasattr(limit, k)), low)
@@ -125,7 +120,8 @@ def _parameter(name: str, info: FieldInfo, value: Any, text: str) -> Parameter:
         name=name,
         kind=_KINDS[type(value)],
         default=value,
-        description=text,
+        description=info.description or "",
+        limits=limits_of(info),
         low=low,
         high=high,
         choices=choices,

@@ -57,17 +57,9 @@ def launch_parameters() -> str:
     The launch file runs under the system's Python, which may not have what this package needs; it reads this table.
     """
     entries = {
-        p.name: {"kind": p.kind, "description": _plain(p.description)}
-        for p in plain(Configuration())
-        if "." not in p.name
+        p.name: {"kind": p.kind, "description": p.description} for p in plain(Configuration()) if "." not in p.name
     }
     return json.dumps(entries, indent=1) + "\n"
-
-
-def _plain(description: str) -> str:
-    """Without its range and without saying that it is of the live node."""
-    text = re.sub(r" \[[^\]]*\d\]$", "", description).removeprefix("Live node: ")
-    return text[:1].upper() + text[1:]
 
 
 def _topics(topics: Iterable[Topic]) -> str:
@@ -81,18 +73,14 @@ def _parameters(parameters: Iterable[Parameter]) -> str:
         default = str(p.default).lower() if p.kind == "bool" else str(p.default) or '""'
         return (
             f"`{p.name}`", p.kind, f"`{default}`", _range(p), "at start" if p.read_only else "any time",
-            _plain(p.description),
+            p.description,
         )  # fmt: skip
 
     return _table(("parameter", "type", "default", "values", "set", "what"), map(row, parameters))
 
 
 def _range(p: Parameter) -> str:
-    """Words or bounds; the bounds stand at the end of the description, open and closed ones told apart."""
-    if p.choices:
-        return ", ".join(p.choices)
-    found = re.search(r" \[([^\]]*\d)\]$", p.description)
-    return found[1] if found else ""
+    return ", ".join(p.choices) or p.limits
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

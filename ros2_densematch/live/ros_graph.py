@@ -106,7 +106,7 @@ def undeclared(node: Any) -> list[str]:
 
 
 def _descriptor(parameter: Parameter) -> Any:
-    constraints = f"one of: {', '.join(parameter.choices)}" if parameter.choices else ""
+    constraints = f"one of: {', '.join(parameter.choices)}" if parameter.choices else parameter.limits
     descriptor = ParameterDescriptor(
         name=parameter.name,
         type=_TYPES[parameter.kind],

@@ -3,7 +3,7 @@
     ros2 run densematch vins_features --ros-args -r camera_info:=/camera/camera_info
     python -m ros2_densematch.live.ros_vins --ros-args -r camera_info:=/camera/camera_info
 
-Parameters: max_tracks (300), min_distance_px (12.0).
+Parameters: the fields of `feature_tracks.TrackSettings`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 
 from ros2_densematch.geometry.camera import Camera
-from ros2_densematch.live.feature_tracks import VINS_CHANNELS, Features, FeatureTracks, vins_features
-from ros2_densematch.live.ros_graph import ros_type
+from ros2_densematch.live.feature_tracks import VINS_CHANNELS, Features, FeatureTracks, TrackSettings, vins_features
+from ros2_densematch.live.parameters import parameters_of
+from ros2_densematch.live.ros_graph import declare, ros_type
 from ros2_densematch.messages.conversions import correspondences_from_message, inliers_from_message, time_ns
 
 
@@ -29,9 +30,7 @@ class VinsFeaturesNode(Node):  # type: ignore[misc]  # rclpy has no types
 
     def __init__(self) -> None:
         super().__init__("vins_features")
-        tracks = self.declare_parameter("max_tracks", 300).value
-        distance = self.declare_parameter("min_distance_px", 12.0).value
-        self._tracks = FeatureTracks(max_tracks=int(tracks), min_distance_px=float(distance))
+        self._tracks = FeatureTracks(TrackSettings(**declare(self, parameters_of(TrackSettings()))))
         self._info: Any = None
         self._camera: Camera | None = None
         self._rectified = False

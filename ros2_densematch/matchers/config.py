@@ -78,4 +78,7 @@ def problem_of(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     text = first["msg"].removeprefix("Value error, ")
-    return f"{where} = {first['input']!r}: {text[:1].lower()}{text[1:]}" if where else text
+    given = first["input"]
+    if isinstance(given, (Mapping, BaseModel)) and first["type"] == "value_error":
+        return f"{where}: {text}".removeprefix(": ")  # several values together, which the text names
+    return f"{where} = {given!r}: {text[:1].lower()}{text[1:]}" if where else text

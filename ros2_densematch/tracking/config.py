@@ -13,94 +13,116 @@ class TrackerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_keyframes: int = Field(
-        24, ge=2, le=1000, description="Keyframes kept in memory; the most redundant one is dropped beyond this."
+        24,
+        ge=2,
+        le=1000,
+        description="This many keyframes are kept in memory; beyond this the most redundant one is dropped.",
     )
-    max_matches: int = Field(3000, ge=50, le=100_000, description="Most matches a frame, the best ones.")
-    min_inliers: int = Field(20, ge=8, le=1000, description="A frame with fewer consistent matches is lost.")
+    max_matches: int = Field(
+        3000, ge=50, le=100_000, description="At most this many matches of a frame are used, the best ones."
+    )
+    min_inliers: int = Field(
+        20, ge=8, le=1000, description="A frame with fewer matches that agree on a pose than this is lost."
+    )
     max_rotation_std_deg: float = Field(
         0.08,
         gt=0.0,
         le=10.0,
-        description="A frame whose matches lie in a corner and fix the rotation less well, in degrees, is lost.",
+        description="A frame is lost when its matches lie in a corner of the image and leave the rotation a larger "
+        "standard deviation than this, in degrees.",
     )
     keyframe_overlap: float = Field(
         0.6,
         gt=0.0,
         lt=1.0,
-        description="New keyframe when the image area still covered by matches falls below this share of its best.",
+        description="A new keyframe begins when the image area that matches cover falls below this share of its best.",
     )
     keyframe_inliers: float = Field(
         0.45,
         gt=0.0,
         lt=1.0,
-        description="New keyframe when the inliers fall below this share of the best count since the keyframe began.",
+        description="A new keyframe begins when the number of inliers falls below this share of the best one since the "
+        "keyframe began.",
     )
     keyframe_parallax_deg: float = Field(
-        12.0, gt=0.0, le=90.0, description="New keyframe when the median triangulation angle exceeds this, in degrees."
+        12.0,
+        gt=0.0,
+        le=90.0,
+        description="A new keyframe begins when the median triangulation angle exceeds this, in degrees.",
     )
     keyframe_rotation_deg: float = Field(
-        25.0, gt=0.0, le=180.0, description="New keyframe when the camera has turned by more than this, in degrees."
+        25.0,
+        gt=0.0,
+        le=180.0,
+        description="A new keyframe begins when the camera has turned by more than this, in degrees.",
     )
     min_parallax_deg: float = Field(
         1.0,
         gt=0.0,
         le=20.0,
-        description="Least triangulation angle, in degrees, that a fifth of the points must exceed to be triangulated "
-        "from scratch; below it the baseline is too short and the position is held.",
+        description="A fifth of the points must exceed this triangulation angle, in degrees, to be triangulated from "
+        "scratch; below it the baseline is too short and the position is held.",
     )
     relocalisation_candidates: int = Field(
-        2, ge=0, le=20, description="Older keyframes tried a frame while tracking is lost."
+        2, ge=0, le=20, description="This many older keyframes are tried in each frame while tracking is lost."
     )
     relocalisation_inliers: int = Field(
-        30, ge=8, le=1000, description="Consistent matches that a relocalisation needs."
+        30, ge=8, le=1000, description="A relocalisation needs at least this many matches that agree on a pose."
     )
     relocalisation_interval: int = Field(
         3,
         ge=1,
         le=1000,
-        description="In a new segment after a loss, every so many frames one older keyframe is tried to return to the "
-        "old segment.",
+        description="In a new segment after a loss, one older keyframe is tried once in this many frames, to return to "
+        "the old segment.",
     )
     max_lost_frames: int = Field(
         20,
         ge=1,
         le=100_000,
-        description="After so many lost frames in a row a new segment begins at the current frame.",
+        description="A new segment begins at the current frame after this many lost frames in a row.",
     )
     guided: bool = Field(
         True,
-        description="Carry matches on from frame to frame without the network where the matcher can; false = match "
-        "every frame anew.",
+        description="When true, matches are carried on from frame to frame without the network where the matcher can "
+        "do it; otherwise every frame is matched anew.",
     )
     full_match_interval: int = Field(
-        30, ge=0, le=100_000, description="Guided frames after which a full match is made as a check; 0 = never."
+        30,
+        ge=0,
+        le=100_000,
+        description="A full match is made as a check after this many guided frames; 0 leaves these checks out.",
     )
     time_budget_ms: float = Field(
         0.0,
         ge=0.0,
         le=10_000.0,
-        description="While frames take longer than this on average, in ms, full matches are left out where tracking "
-        "goes on without them; 0 = off: results then do not depend on the computer's speed.",
+        description="Full matches are left out where tracking goes on without them, while frames take longer than this "
+        "on average, in milliseconds; 0 switches this off, and results then do not depend on the computer's speed.",
     )
     max_window: int = Field(
-        5, ge=2, le=12, description="Frames kept with each keyframe for the joint refinement of its points."
+        5,
+        ge=2,
+        le=12,
+        description="This many frames are kept with each keyframe for the joint refinement of its points.",
     )
     readout_ms: float = Field(
         0.0,
         ge=-100.0,
         le=100.0,
-        description="Time from the first to the last row of a rolling shutter, in ms; negative where the last row "
-        "comes first; 0 = not known, or a global shutter.",
+        description="A rolling shutter takes this time from the first row to the last, in milliseconds; it is negative "
+        "where the last row comes first, and 0 where it is not known or the shutter is global.",
     )
     estimate_readout: bool = Field(
         True,
-        description="Where `readout_ms` is 0, estimate it while the camera turns (at least 5 frames a second, and "
-        "depth images or stereo); false = the shutter is a global one.",
+        description="When true, the readout time is estimated while the camera turns, where `readout_ms` is 0; this "
+        "needs at least 5 frames a second, and depth images or stereo. Otherwise the shutter is a global one.",
     )
-    seed: int = Field(0, ge=0, description="Seed of everything that is drawn at random.")
+    seed: int = Field(
+        0, ge=0, le=2**31 - 1, description="Everything that is drawn at random depends on this seed alone."
+    )
     pose: PoseConfig = Field(
-        default_factory=lambda: PoseConfig(),
-        description="Settings of the two-view estimator (see geometry.two_view).",
+        default_factory=PoseConfig, description="These settings belong to the estimator of the pose of two views."
     )
 
     @property

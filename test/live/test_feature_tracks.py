@@ -7,7 +7,14 @@ import pytest
 
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.live.feature_tracks import ID_LIMIT, VINS_CHANNELS, Features, FeatureTracks, vins_features
+from ros2_densematch.live.feature_tracks import (
+    ID_LIMIT,
+    VINS_CHANNELS,
+    Features,
+    FeatureTracks,
+    TrackSettings,
+    vins_features,
+)
 
 SIZE = (640, 480)
 CAMERA = Camera(
@@ -40,7 +47,7 @@ def stamp(frame: int) -> int:
 
 def followed(keyframes: dict[int, int], **options: float) -> list[Features]:
     """Features of images 1 to 20; `keyframes` says from which image on which keyframe is used."""
-    tracks = FeatureTracks(**options)  # type: ignore[arg-type]
+    tracks = FeatureTracks(TrackSettings(**options))  # type: ignore[arg-type]
     found, keyframe = [], 0
     for frame in range(1, 21):
         keyframe = keyframes.get(frame, keyframe)
@@ -107,15 +114,15 @@ def test_no_matches_and_no_inliers_are_no_points() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    tracks = FeatureTracks(max_history=4)
+    tracks = FeatureTracks(TrackSettings(max_history=4))
     for frame in range(1, 12):
         tracks.update(matches(frame - 1, frame, seed=frame, count=500), stamp(frame), stamp(frame - 1))
     assert len(tracks._seen) == 4
 
 
 def test_wrong_settings_are_named() -> None:
-    with pytest.raises(ValueError, match="positive distances"):
-        FeatureTracks(min_distance_px=0.0)
+    with pytest.raises(ValueError, match="min_distance_px"):
+        TrackSettings(min_distance_px=0.0)
 
 
 def test_vins_reads_nine_channels_of_undistorted_points() -> None:

@@ -45,7 +45,7 @@ def test_the_parameters_are_those_of_the_file_with_type_range_and_words(reposito
         ({"tracker.min_inlier": 30}, "did you mean 'tracker.min_inliers'"),
         ({"odom_frame": "map"}, "odom_frame is read-only: set it when the node is started"),
         ({"base_from_camera": "0 0 0 0 0 0 2"}, "does not have length 1"),
-        ({"tracker.pose.min_inliers": 2}, "min_inliers must be at least 8"),
+        ({"tracker.pose.min_inliers": 2}, "tracker.pose.min_inliers = 2: input should be greater than or equal to 8"),
     ],
 )
 def test_a_bad_change_is_refused_with_the_reason(changes: dict[str, object], words: str) -> None:
@@ -130,3 +130,8 @@ def test_a_silence_is_named_again_when_its_cause_is_another() -> None:
     assert another_cause(later, wrong)
     assert not another_cause("", nobody)
     assert not another_cause("frame 3: too short", "frame 4: too short")
+
+
+def test_values_that_contradict_each_other_are_named_together() -> None:
+    with pytest.raises(ValueError, match=r"tracker\.pose: min_iterations must lie in 1\.\.max_iterations, got 90"):
+        checked(Configuration(), {"tracker.pose.min_iterations": 90, "tracker.pose.max_iterations": 80})

@@ -162,3 +162,13 @@ def test_the_foxglove_layout_shows_topics_that_exist(repository: Path) -> None:
     text = json.dumps(layout)
     shown = {word for word in text.replace('"', " ").replace(".", " ").split() if word.startswith("/")}
     assert {"/matcher/matches_image", "/matcher/status", "/diagnostics", "/matcher/odometry"} <= shown <= OUT
+
+
+def test_every_argument_is_described_by_a_sentence(load: Any) -> None:
+    matcher, replay, two = load("matcher"), load("replay"), load("two_cameras")
+    texts = [text for _, text in matcher.OTHERS.values()] + [text for _, _, text in matcher.TOPICS.values()]
+    texts += [entry["description"] for entry in matcher.ARGUMENTS.values()]
+    texts += [text for _, text in (*replay.ARGUMENTS.values(), *two.SHARED.values())]
+    assert len(texts) > 40
+    wrong = [t for t in texts if not (t[0].isupper() and t.endswith(".") and len(t.split()) > 4)]
+    assert wrong == []

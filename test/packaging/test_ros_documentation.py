@@ -29,7 +29,7 @@ def test_every_name_is_in_them() -> None:
 
 def test_defaults_and_ranges_are_written_as_in_a_parameter_file() -> None:
     rows = {line.split("`")[1]: line for line in tables().splitlines() if line.startswith("| `")}
-    assert "| integer | `0` | >= 0 |" in rows["tracker.seed"]
+    assert "| integer | `0` | >= 0, \\<= 2147483647 |" in rows["tracker.seed"]
     assert "| bool | `false` |  | any time |" in rows["publish_tf"]
     assert "| `auto` | auto, raw, compressed | at start |" in rows["image_transport"]
     assert '| string | `""` |' in rows["mask"]

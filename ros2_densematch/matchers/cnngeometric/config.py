@@ -13,15 +13,18 @@ class CnnGeometricConfig(ParametricConfig):
     """Which transformation is estimated, and from which features."""
 
     second_weights: str = Field(
-        "", description="File with the second stage of a cascade, where the weights hold the first alone; empty: none."
+        "",
+        description="This file holds the second stage of a cascade, where the weights hold the first alone; empty "
+        "takes none.",
     )
     transformation: Literal["auto", "affine", "homography", "tps", "affine+tps", "homography+tps"] = Field(
         "auto",
-        description="The transformation, in one or two stages; auto takes what the weights hold, and a homography "
-        "without any.",
+        description="The network estimates this transformation, in one or two stages; auto takes what the weights "
+        "hold, and a homography without any.",
     )
     backbone: Literal["auto", "vgg16", "resnet101"] = Field(
-        "auto", description="The network of the features; auto takes what the weights hold, and VGG-16 without any."
+        "auto",
+        description="The features come from this network; auto takes what the weights hold, and VGG-16 without any.",
     )
 
 

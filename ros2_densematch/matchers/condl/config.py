@@ -19,16 +19,21 @@ class CondlConfig(MatcherConfig):
         description="Larger images are made smaller inside; coordinates stay those of the original.",
     )
     step: float = Field(
-        4.0, ge=0.5, le=256.0, description="Distance of the samples in pixels of the working image; any number."
+        4.0,
+        ge=0.5,
+        le=256.0,
+        description="The samples are this many pixels of the working image apart; any number is possible.",
     )
     detector: Literal["grid", "sift"] = Field(
-        "grid", description="The grid samples everywhere, sift at OpenCV's SIFT key points (4096 at most)."
+        "grid",
+        description="The detector grid samples everywhere, sift at OpenCV's SIFT key points, of which it takes 4096 "
+        "at most.",
     )
     least_similarity: float = Field(0.0, ge=-1.0, lt=1.0, description="Matches with a smaller cosine are dropped.")
     subpixel: bool = Field(
         True,
-        description="Whether the query's place of each match moves to where descriptors and grey values agree best; "
-        "otherwise it stays on its sample, as in the paper.",
+        description="When true, the query's place of each match moves to where descriptors and grey values agree "
+        "best; otherwise it stays on its sample, as in the paper.",
     )
 
 

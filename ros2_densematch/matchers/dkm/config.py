@@ -11,11 +11,11 @@ class DkmConfig(DenseConfig):
     """As of `DenseConfig`, and which refiners."""
 
     coarse_size: tuple[int, int] = Field(
-        (540, 720), description="Height and width to which images are resized for the coarse pass."
+        (540, 720), description="Images are resized to this height and width for the coarse pass."
     )
     local_correlation: bool = Field(
         True,
-        description="Whether the refiners correlate locally; else they are those of the paper's text.",
+        description="When true, the refiners correlate locally; otherwise they are those of the paper's text.",
     )
 
 

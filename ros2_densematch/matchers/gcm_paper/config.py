@@ -17,27 +17,29 @@ class GcmPaperConfig(PyramidConfig):
 
     backbone: str | Function = Field(
         "vgg19",
-        description="Network of the pyramid: a built-in name, timm:NAME, torchvision:NAME, or a function (in Python).",
+        description="The pyramid comes from this network: a built-in name, timm:NAME, torchvision:NAME, or in Python "
+        "a function.",
     )
     backbone_weights: str = Field(
         "",
-        description="Weights of the backbone: published, random, or a file; empty takes the published ones, and random "
-        "ones where the weights of the descriptor are random.",
+        description="The backbone has these weights: published, random, or those of a file; empty takes the published "
+        "ones, and random ones where the weights of the descriptor are random.",
     )
     descriptor: str | Function = Field(
-        "student", description="The patch descriptor that decides: a built-in name, or in Python a function."
+        "student", description="This patch descriptor decides: it is a built-in name, or in Python a function."
     )
     ratio: float = Field(
         1.0,
         ge=-1.0,
         le=1.0,
-        description="Threshold of the ratio test down to stride 2; 1 leaves the decision to the last step.",
+        description="The ratio test down to stride 2 has this threshold; 1 leaves the decision to the last step.",
     )
     fine_ratio: float = Field(
         0.95,
         ge=-1.0,
         le=1.0,
-        description="Threshold of the last step; 0.95 gives many matches, as in the paper, 0.6 few and better ones.",
+        description="The last step has this threshold; 0.95 gives many matches, as in the paper, 0.6 few and better "
+        "ones.",
     )
 
 

@@ -16,20 +16,22 @@ class NcnetConfig(MatcherConfig):
         1024,
         ge=0,
         le=100_000,
-        description="Longer side of the working image in pixels; 0 makes every image 400 x 400, aspect not kept.",
+        description="The longer side of the working image has this many pixels; 0 makes every image 400 x 400, "
+        "whatever its aspect.",
     )
     relocalisation: int = Field(
-        2, ge=1, le=8, description="Side of the boxes over which the correlation is pooled; 1 leaves it as it is."
+        2, ge=1, le=8, description="The correlation is pooled over boxes of this side; 1 leaves it as it is."
     )
     both_directions: bool = Field(
-        True, description="Whether the cells of both images are matched, else those of the query only."
+        True, description="When true, the cells of both images are matched, otherwise those of the query only."
     )
     corner_aligned: bool = Field(
         False,
-        description="Whether the outer cells' centres lie on the image's outer pixels (PF-Pascal); else cells tile it.",
+        description="When true, the outer cells' centres lie on the image's outer pixels (PF-Pascal); otherwise cells "
+        "tile it.",
     )
     architecture: Literal["ivd", "pfpascal"] = Field(
-        "ivd", description="The network of untrained weights, and of the official checkpoint that is loaded."
+        "ivd", description="Untrained weights, and the official checkpoint that is loaded, belong to this network."
     )
 
 

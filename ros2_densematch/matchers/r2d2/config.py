@@ -13,12 +13,14 @@ class R2d2Config(MatcherConfig):
     """Which network, how large the image, and which key points."""
 
     variant: Literal["fast", "quad", "big"] = Field(
-        "quad", description="The network, small to large; each has its own official weights."
+        "quad", description="This network is used, of three from small to large; each has its own official weights."
     )
-    max_size: int = Field(1024, ge=16, le=100_000, description="Longer side of the finest level in pixels.")
-    keypoints: int = Field(5000, ge=1, le=1_000_000, description="At most so many key points are taken per image.")
-    least_reliability: float = Field(0.7, ge=0.0, le=1.0, description="Least reliability of a key point.")
-    least_repeatability: float = Field(0.7, ge=0.0, le=1.0, description="Least repeatability of a key point.")
+    max_size: int = Field(
+        1024, ge=16, le=100_000, description="The longer side of the finest level has at most this many pixels."
+    )
+    keypoints: int = Field(5000, ge=1, le=1_000_000, description="At most this many key points are taken per image.")
+    least_reliability: float = Field(0.7, ge=0.0, le=1.0, description="A key point has at least this reliability.")
+    least_repeatability: float = Field(0.7, ge=0.0, le=1.0, description="A key point has at least this repeatability.")
 
 
 PRESETS = {

@@ -10,9 +10,11 @@ from ros2_densematch.matchers.config import MatcherConfig
 class SparseNcnetConfig(MatcherConfig):
     """How large the images are, and how much of the correlation is kept."""
 
-    longer_side: int = Field(1024, ge=16, le=100_000, description="Longer side of the working image in pixels.")
-    soft: bool = Field(True, description="Whether matches are moved between cells after the hard relocalisation.")
-    neighbours: int = Field(10, ge=1, le=1000, description="Partners that are kept of every cell.")
+    longer_side: int = Field(
+        1024, ge=16, le=100_000, description="The longer side of the working image has this many pixels."
+    )
+    soft: bool = Field(True, description="When true, matches are moved between cells after the hard relocalisation.")
+    neighbours: int = Field(10, ge=1, le=1000, description="This many partners are kept for every cell.")
 
 
 PRESETS = {

@@ -20,7 +20,8 @@ class TinyRomaConfig(SampledConfig):
     )
     position_rule: Literal["released", "intended", "exact"] = Field(
         "released",
-        description="How the best coarse cell enters its place: as in the released code, as it was meant, or exactly.",
+        description="This rule says how the best coarse cell enters its place: as in the released code, as it was "
+        "intended, or exactly.",
     )
     cpu_density_stride: int = Field(
         8,

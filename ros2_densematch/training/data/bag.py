@@ -40,17 +40,26 @@ _MAX_TESTED = 20_000
 class BagConfig(CropConfig):
     """What pairs a recording gives."""
 
-    tolerance: float = Field(0.05, gt=0, description="largest relative difference of depth at a visible point")
+    tolerance: float = Field(0.05, gt=0, description="A point is visible when its depth differs by at most this share.")
     recording: RecordingConfig = RecordingConfig()
     labels: Literal["auto", "depth", "images"] = Field(
-        "auto", description="depth: depth and poses are required; images: they are not used; auto: used where they are"
+        "auto",
+        description="The labels need depth and poses (depth), leave them alone (images), or use them where they are "
+        "(auto).",
     )
     homographies: float | None = Field(
-        None, ge=0, le=1, description="share of pairs that are crops of one frame; default 0.3 with depth, else 0.5"
+        None,
+        ge=0,
+        le=1,
+        description="This share of the pairs is two crops of one frame; null takes 0.3 with depth, else 0.5.",
     )
-    max_gap: int = Field(40, ge=1, description="frames of a pair are at most so many posed frames apart")
-    min_overlap: float = Field(0.3, ge=0, le=1, description="pairs share at least this part of the first view")
-    max_overlap: float = Field(0.95, ge=0, le=1, description="and at most this one")
+    max_gap: int = Field(40, ge=1, description="The frames of a pair are at most this many posed frames apart.")
+    min_overlap: float = Field(
+        0.3, ge=0, le=1, description="The views of a pair have at least this part of the first one in common."
+    )
+    max_overlap: float = Field(
+        0.95, ge=0, le=1, description="The views of a pair have at most this part of the first one in common."
+    )
     homography: HomographyConfig = HomographyConfig()
     neighbours: NeighbourConfig = NeighbourConfig()
 
@@ -59,9 +68,11 @@ class BagSource(SourceConfig):
     """A recording: bag, video, folder with frames.csv, or folder of images in order."""
 
     kind: Literal["bag"]
-    folder: Path = Field(description="the recording, relative to the data folder")
+    folder: Path = Field(description="The recording lies here, relative to the data folder.")
     cache: Path | None = Field(
-        None, description="matches of neighbouring frames; default: `labels` of the output folder"
+        None,
+        description="The matches of neighbouring frames are kept in this folder; null keeps them in `labels` of the "
+        "output folder.",
     )
     settings: BagConfig = BagConfig()
 

@@ -20,11 +20,22 @@ class HomographyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rotation_deg: float = Field(40.0, ge=0, le=180, description="largest in-plane rotation in the usual case")
-    any_rotation: float = Field(0.12, ge=0, le=1, description="share of pairs with a rotation of any angle")
-    scale: float = Field(2.0, ge=1, description="largest change of scale, in both directions")
-    perspective: float = Field(0.22, ge=0, le=0.45, description="largest shift of a corner, as a share of the crop")
-    shift: float = Field(0.25, ge=0, le=0.6, description="largest shift between the crops, as a share of the crop")
+    rotation_deg: float = Field(
+        40.0,
+        ge=0,
+        le=180,
+        description="The crops are turned against each other by at most this many degrees in the usual case.",
+    )
+    any_rotation: float = Field(0.12, ge=0, le=1, description="This share of the pairs is turned by any angle.")
+    scale: float = Field(
+        2.0, ge=1, description="The scale of the crops differs by at most this factor, in both directions."
+    )
+    perspective: float = Field(
+        0.22, ge=0, le=0.45, description="A corner is shifted by at most this share of the crop."
+    )
+    shift: float = Field(
+        0.25, ge=0, le=0.6, description="The crops are shifted against each other by at most this share of the crop."
+    )
 
 
 def homography_pair(

@@ -37,24 +37,35 @@ IGNORED_SCENES = (
 class MegaDepthConfig(CropConfig):
     """Which pairs are drawn how often; the defaults are those of DKM and RoMa."""
 
-    tolerance: float = Field(0.05, gt=0, description="largest relative difference of depth at a visible point")
-    scenes: list[str] | None = Field(None, description="names of scenes to use; default: all but the excluded ones")
+    tolerance: float = Field(0.05, gt=0, description="A point is visible when its depth differs by at most this share.")
+    scenes: list[str] | None = Field(
+        None, description="The scenes of these names are used; null uses all but the excluded ones."
+    )
     exclude: list[str] = Field(
-        list(BENCHMARK_SCENES + IGNORED_SCENES), description="scenes never used: those of benchmarks and faulty ones"
+        list(BENCHMARK_SCENES + IGNORED_SCENES),
+        description="These scenes are never used: those of benchmarks and faulty ones.",
     )
     overlaps: list[float] = Field(
-        [0.01, 0.35], min_length=1, description="for each, the pairs with more overlap are added once more"
+        [0.01, 0.35],
+        min_length=1,
+        description="For each of these numbers, the pairs with more overlap are added once more.",
     )
-    max_overlap: float = Field(1.0, gt=0, description="pairs must overlap less")
-    max_pairs: int = Field(100_000, ge=1, description="pairs of a scene and overlap, the rest is left out at random")
-    alpha: float = Field(0.75, ge=0, le=1, description="a pair weighs (pairs of its scene) ** -alpha")
+    max_overlap: float = Field(1.0, gt=0, description="The pairs must overlap less than this.")
+    max_pairs: int = Field(
+        100_000, ge=1, description="This many pairs of a scene and overlap are used; the rest is left out at random."
+    )
+    alpha: float = Field(
+        0.75, ge=0, le=1, description="A pair weighs the number of pairs of its scene to the power of minus this."
+    )
 
 
 class MegaDepthSource(SourceConfig):
     """MegaDepth with DKM's scene lists."""
 
     kind: Literal["megadepth"]
-    folder: Path = Field(Path("megadepth"), description="holds prep_scene_info; relative to the data folder")
+    folder: Path = Field(
+        Path("megadepth"), description="This folder holds prep_scene_info, relative to the data folder."
+    )
     settings: MegaDepthConfig = MegaDepthConfig()
 
     @classmethod

@@ -29,20 +29,33 @@ class MultiviewConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min_shared: int = Field(40, ge=8, description="a pair of photos needs so many common tracks")
-    rotation_deg: float = Field(20.0, ge=0, le=180, description="largest added in-plane rotation between the crops")
-    any_rotation: float = Field(0.05, ge=0, le=1, description="share of pairs with an added rotation of any angle")
-    min_scale: float = Field(0.45, gt=0, description="smallest scale at which photos are cropped")
-    max_scale: float = Field(1.25, gt=0, description="largest scale at which photos are cropped")
-    relative_scale: float = Field(1.3, ge=1, description="largest added change of scale between the crops")
-    anchors: int = Field(6, ge=1, description="crop places tried; the one with most common tracks is taken")
+    min_shared: int = Field(40, ge=8, description="A pair of photos needs this many common tracks.")
+    rotation_deg: float = Field(
+        20.0,
+        ge=0,
+        le=180,
+        description="The crops are additionally turned against each other by at most this many degrees.",
+    )
+    any_rotation: float = Field(
+        0.05, ge=0, le=1, description="This share of the pairs is additionally turned by any angle."
+    )
+    min_scale: float = Field(0.45, gt=0, description="Photos are cropped at this scale at least.")
+    max_scale: float = Field(1.25, gt=0, description="Photos are cropped at this scale at most.")
+    relative_scale: float = Field(
+        1.3, ge=1, description="The scale of the crops additionally differs by at most this factor."
+    )
+    anchors: int = Field(
+        6, ge=1, description="This many places of a crop are tried, and the one with most common tracks is taken."
+    )
 
 
 class MultiviewSource(SourceConfig):
     """Real photo sets with point tracks."""
 
     kind: Literal["multiview"]
-    folder: Path = Field(Path("train_multiview/photos"), description="relative to the data folder")
+    folder: Path = Field(
+        Path("train_multiview/photos"), description="The photo sets lie in this folder, relative to the data folder."
+    )
     settings: MultiviewConfig = MultiviewConfig()
 
     @classmethod

@@ -23,13 +23,19 @@ class NeighbourConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    matcher: str = Field("gcm", description="name of the matcher whose matches are the labels")
-    weights: str | None = Field(None, description="its weights file; default: those that ship")
-    pairs: int = Field(150, ge=1, description="pairs of frames, evenly over the recording")
-    gaps: list[int] = Field([2, 5, 10, 20], min_length=1, description="frames between the two, in turn")
-    epipolar_px: float = Field(1.0, gt=0, description="largest distance of a match from its epipolar line")
-    min_matches: int = Field(60, ge=8, description="pairs with fewer are left out")
-    max_matches: int = Field(1500, ge=8, description="matches kept of a pair")
+    matcher: str = Field("gcm", description="The matches of this matcher are the labels.")
+    weights: str | None = Field(None, description="The matcher has these weights; null takes those that ship.")
+    pairs: int = Field(150, ge=1, description="This many pairs of frames are matched, evenly over the recording.")
+    gaps: list[int] = Field(
+        [2, 5, 10, 20],
+        min_length=1,
+        description="The two frames of a pair are this many frames apart, one of these numbers after the other.",
+    )
+    epipolar_px: float = Field(
+        1.0, gt=0, description="A match is believed up to this distance from its epipolar line, in pixels."
+    )
+    min_matches: int = Field(60, ge=8, description="Pairs with fewer matches than this are left out.")
+    max_matches: int = Field(1500, ge=8, description="This many matches of a pair are kept at most.")
 
 
 @dataclass(frozen=True)

@@ -23,17 +23,17 @@ class CsvPairsConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     images: Path | None = Field(
-        None, description="folder of the images, relative to the CSV file's; default: beside it"
+        None, description="The images lie in this folder, relative to the CSV file's; null takes the CSV file's own."
     )
-    crop: float = Field(0.0, ge=0, lt=0.5, description="largest part cut off each side, at random")
-    flip: float = Field(0.0, ge=0, le=1, description="share of pairs of which both images are mirrored")
+    crop: float = Field(0.0, ge=0, lt=0.5, description="At most this share is cut off each side, at random.")
+    flip: float = Field(0.0, ge=0, le=1, description="Both images of this share of the pairs are mirrored.")
 
 
 class PairsCsvSource(SourceConfig):
     """Pairs of photos that show the same thing, without points."""
 
     kind: Literal["pairs_csv"]
-    folder: Path = Field(description="the CSV file, relative to the data folder")
+    folder: Path = Field(description="The CSV file lies here, relative to the data folder.")
     settings: CsvPairsConfig = CsvPairsConfig()
 
     @classmethod

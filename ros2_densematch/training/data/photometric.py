@@ -20,19 +20,49 @@ class PhotometricConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    strength: float = Field(1.0, ge=0.0, le=2.0, description="multiplies every amplitude; 0 switches all changes off")
-    light: float = Field(0.9, ge=0, le=1, description="brightness, contrast and gamma")
-    cast: float = Field(0.5, ge=0, le=1, description="colour cast: one gain a channel")
-    grey: float = Field(0.15, ge=0, le=1, description="colour removed, all of it or a part")
-    shuffle: float = Field(0.03, ge=0, le=1, description="channels permuted")
-    shadow: float = Field(0.25, ge=0, le=1, description="cast shadow: a polygon with a hard or soft edge")
-    gradient: float = Field(0.25, ge=0, le=1, description="brightness that changes linearly across the image")
-    highlight: float = Field(0.15, ge=0, le=1, description="a bright spot, as from a lamp on a glossy surface")
-    blur: float = Field(0.25, ge=0, le=1, description="Gaussian blur, standard deviation up to 1.6 px")
-    motion: float = Field(0.12, ge=0, le=1, description="motion blur along a line of up to 9 px")
-    resample: float = Field(0.15, ge=0, le=1, description="made smaller (down to 0.4) and larger again")
-    noise: float = Field(0.4, ge=0, le=1, description="sensor noise: shot and read noise")
-    jpeg: float = Field(0.4, ge=0, le=1, description="JPEG of quality 20 to 95")
+    strength: float = Field(
+        1.0, ge=0.0, le=2.0, description="Every amplitude is multiplied by this; 0 switches all changes off."
+    )
+    light: float = Field(
+        0.9, ge=0, le=1, description="The brightness, contrast and gamma are changed with this probability."
+    )
+    cast: float = Field(
+        0.5, ge=0, le=1, description="A colour cast, one gain a channel, is added with this probability."
+    )
+    grey: float = Field(
+        0.15, ge=0, le=1, description="The colour is removed, all of it or a part, with this probability."
+    )
+    shuffle: float = Field(0.03, ge=0, le=1, description="The channels are permuted with this probability.")
+    shadow: float = Field(
+        0.25, ge=0, le=1, description="A shadow, a polygon with a hard or soft edge, is cast with this probability."
+    )
+    gradient: float = Field(
+        0.25, ge=0, le=1, description="The brightness changes linearly across the image with this probability."
+    )
+    highlight: float = Field(
+        0.15,
+        ge=0,
+        le=1,
+        description="A bright spot, as from a lamp on a glossy surface, is added with this probability.",
+    )
+    blur: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="The image is blurred, with a standard deviation of up to 1.6 px, with this probability.",
+    )
+    motion: float = Field(
+        0.12, ge=0, le=1, description="The image is blurred along a line of up to 9 px with this probability."
+    )
+    resample: float = Field(
+        0.15, ge=0, le=1, description="The image is made smaller (down to 0.4) and larger again with this probability."
+    )
+    noise: float = Field(
+        0.4, ge=0, le=1, description="The shot and read noise of a sensor is added with this probability."
+    )
+    jpeg: float = Field(
+        0.4, ge=0, le=1, description="The image is compressed as JPEG of quality 20 to 95 with this probability."
+    )
 
 
 def augment(image: Image, rng: np.random.Generator, config: PhotometricConfig | None = None) -> Image:

@@ -24,7 +24,9 @@ class PhotosSource(SourceConfig):
     """Single photos, two crops related by a homography."""
 
     kind: Literal["photos"]
-    folder: Path = Field(Path("train_photos"), description="relative to the data folder")
+    folder: Path = Field(
+        Path("train_photos"), description="The photos lie in this folder, relative to the data folder."
+    )
     settings: HomographyConfig = HomographyConfig()
 
     def is_there(self, data: Path) -> bool:

@@ -30,12 +30,23 @@ class CropConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rotation_deg: float = Field(12.0, ge=0, le=180, description="largest added in-plane rotation between the crops")
-    min_scale: float = Field(1.0, gt=0, description="smallest scale, relative to the crop filling the shorter side")
-    max_scale: float = Field(1.6, gt=0, description="largest scale")
-    relative_scale: float = Field(1.25, ge=1, description="largest added change of scale between the crops")
-    tolerance: float = Field(0.01, gt=0, description="largest relative difference of depth at a visible point")
-    min_points: int = Field(60, ge=8, description="crops with fewer points are laid again, elsewhere")
+    rotation_deg: float = Field(
+        12.0,
+        ge=0,
+        le=180,
+        description="The crops are additionally turned against each other by at most this many degrees.",
+    )
+    min_scale: float = Field(
+        1.0, gt=0, description="Crops have at least this scale, relative to the crop that fills the shorter side."
+    )
+    max_scale: float = Field(
+        1.6, gt=0, description="Crops have at most this scale, relative to the crop that fills the shorter side."
+    )
+    relative_scale: float = Field(
+        1.25, ge=1, description="The scale of the crops additionally differs by at most this factor."
+    )
+    tolerance: float = Field(0.01, gt=0, description="A point is visible when its depth differs by at most this share.")
+    min_points: int = Field(60, ge=8, description="Crops with fewer points than this are laid again, elsewhere.")
 
 
 @dataclass(frozen=True)

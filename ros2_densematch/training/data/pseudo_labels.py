@@ -29,13 +29,15 @@ class TeacherConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    matcher: str = Field(description="name of the matcher, as roma, dkm, tiny_roma or gcm")
-    preset: str = Field("base", description="of the matcher")
-    weights: str | None = Field(None, description="its weights; default: the fetched or shipped ones")
-    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of load_matcher")
-    least_score: float = Field(0.5, ge=0, le=1, description="matches below are not believed")
-    min_matches: int = Field(60, ge=2, description="pairs with fewer are drawn again")
-    max_matches: int = Field(3000, ge=2, description="matches kept of a pair")
+    matcher: str = Field(description="This matcher is the teacher, as roma, dkm, tiny_roma or gcm.")
+    preset: str = Field("base", description="The teacher runs with this preset.")
+    weights: str | None = Field(
+        None, description="The teacher has these weights; null takes the fetched or shipped ones."
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="These are further arguments of load_matcher.")
+    least_score: float = Field(0.5, ge=0, le=1, description="Matches that score less than this are not believed.")
+    min_matches: int = Field(60, ge=2, description="Pairs with fewer matches than this are drawn again.")
+    max_matches: int = Field(3000, ge=2, description="This many matches of a pair are kept at most.")
 
 
 class PseudoLabels(torch.utils.data.Dataset[Sample]):

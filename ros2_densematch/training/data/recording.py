@@ -35,17 +35,37 @@ class RecordingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    image_topic: str | None = None
-    camera_info_topic: str | None = None
-    camera_yaml: Path | None = None
-    depth_topic: str | None = Field(None, description="default: the only image topic with `depth` in its name")
-    odometry_topic: str | None = Field(None, description="poses, where there is no ground truth")
-    ground_truth_topic: str | None = None
-    rectified: Literal["auto"] | bool = "auto"
-    start_s: float | None = Field(None, ge=0, description="first second to use")
-    stop_s: float | None = Field(None, ge=0, description="last second to use")
-    max_frames: int = Field(2000, ge=2, description="a longer recording is thinned out evenly")
-    max_side: int = Field(640, ge=64, description="larger images are reduced")
+    image_topic: str | None = Field(
+        None,
+        description="The images of a bag come on this topic; null takes the only one.",
+    )
+    camera_info_topic: str | None = Field(
+        None,
+        description="The calibration of a bag comes on this topic; null takes the one beside the images.",
+    )
+    camera_yaml: Path | None = Field(
+        None,
+        description="The calibration is read from this file instead.",
+    )
+    depth_topic: str | None = Field(
+        None,
+        description="The depth images of a bag come on this topic; null takes the only image topic with `depth` in "
+        "its name.",
+    )
+    odometry_topic: str | None = Field(None, description="The poses come on this topic where there is no ground truth.")
+    ground_truth_topic: str | None = Field(
+        None,
+        description="The true poses come on this topic; null takes the only one.",
+    )
+    rectified: Literal["auto"] | bool = Field(
+        "auto",
+        description="The images are rectified, so that P counts and no distortion, when this is true; auto looks at "
+        "the topic's name.",
+    )
+    start_s: float | None = Field(None, ge=0, description="The recording is used from this second on.")
+    stop_s: float | None = Field(None, ge=0, description="The recording is used up to this second.")
+    max_frames: int = Field(2000, ge=2, description="A recording with more frames than this is thinned out evenly.")
+    max_side: int = Field(640, ge=64, description="Images whose longer side has more pixels are reduced to this.")
 
 
 @dataclass(frozen=True)

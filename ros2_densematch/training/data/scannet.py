@@ -35,19 +35,25 @@ _TEST_LIST = re.compile(r"test|val", re.IGNORECASE)
 class ScanNetConfig(CropConfig):
     """Which pairs are drawn; the defaults are those of DKM and RoMa."""
 
-    tolerance: float = Field(0.05, gt=0, description="largest relative difference of depth at a visible point")
-    min_overlap: float = Field(0.0, ge=0, description="pairs must overlap more (the score in the lists)")
-    max_overlap: float = Field(1.01, gt=0, description="pairs must overlap less")
-    frame_step: int = Field(10, ge=1, description="only frames whose number is a multiple of this")
-    max_pairs: int = Field(10_000, ge=1, description="pairs of a scan, the rest is left out at random")
-    alpha: float = Field(0.75, ge=0, le=1, description="a pair weighs (pairs of its scan) ** -alpha")
+    tolerance: float = Field(0.05, gt=0, description="A point is visible when its depth differs by at most this share.")
+    min_overlap: float = Field(0.0, ge=0, description="The pairs must overlap more than this score of the lists.")
+    max_overlap: float = Field(1.01, gt=0, description="The pairs must overlap less than this score of the lists.")
+    frame_step: int = Field(10, ge=1, description="Only frames are used whose number is a multiple of this.")
+    max_pairs: int = Field(
+        10_000, ge=1, description="This many pairs of a scan are used; the rest is left out at random."
+    )
+    alpha: float = Field(
+        0.75, ge=0, le=1, description="A pair weighs the number of pairs of its scan to the power of minus this."
+    )
 
 
 class ScanNetSource(SourceConfig):
     """ScanNet with LoFTR's lists."""
 
     kind: Literal["scannet"]
-    folder: Path = Field(Path("scannet"), description="holds scannet_indices and scans; relative to the data folder")
+    folder: Path = Field(
+        Path("scannet"), description="This folder holds scannet_indices and scans, relative to the data folder."
+    )
     settings: ScanNetConfig = ScanNetConfig()
 
     @classmethod

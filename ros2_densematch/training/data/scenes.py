@@ -33,9 +33,14 @@ class ScenesSource(SourceConfig):
     """Rendered scenes. What is not in the cache yet is rendered before the first step."""
 
     kind: Literal["scenes"]
-    folder: Path = Field(Path("train_scenes"), description="relative to the data folder")
-    cache: Path | None = Field(None, description="rendered views; default: the folder `scenes` of the output folder")
-    processes: int = Field(1, ge=1, description="processes that render")
+    folder: Path = Field(
+        Path("train_scenes"), description="This folder holds scenes/*.glb, relative to the data folder."
+    )
+    cache: Path | None = Field(
+        None,
+        description="The rendered views are kept in this folder; null keeps them in `scenes` of the output folder.",
+    )
+    processes: int = Field(1, ge=1, description="This many processes render the views.")
     render: SceneRenderConfig = SceneRenderConfig()
     settings: ScenePairsConfig = ScenePairsConfig()
 

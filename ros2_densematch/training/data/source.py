@@ -98,8 +98,8 @@ class SourceConfig(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str
-    weight: float = Field(gt=0, description="how often, relative to the other sources")
-    folder: Path = Field(description="relative to the data folder")
+    weight: float = Field(gt=0, description="Pairs are drawn from this source so often, relative to the other sources.")
+    folder: Path = Field(description="The source lies here, relative to the data folder.")
 
     def is_there(self, data: Path) -> bool:
         """Whether the data folder holds this source."""

@@ -38,16 +38,23 @@ class SceneRenderConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    groups: int = Field(500, ge=1, description="groups of views; each gives up to views * (views - 1) / 2 pairs")
-    views: int = Field(4, ge=2, le=8, description="views of one place")
-    width: int = Field(384, ge=64, description="pixels")
-    height: int = Field(288, ge=64, description="pixels")
-    supersampling: int = Field(2, ge=1, le=4, description="rays a pixel along each side")
-    objects: float = Field(0.45, ge=0, le=1, description="share of groups with scattered objects")
-    relight: float = Field(0.3, ge=0, le=1, description="chance that a further view has light of its own")
-    min_overlap: float = Field(0.22, ge=0, le=1, description="a pair needs so much in common")
-    max_overlap: float = Field(0.95, ge=0, le=1, description="more than this is no change of view")
-    seed: int = Field(0, ge=0)
+    groups: int = Field(
+        500, ge=1, description="This many groups of views are rendered; each gives up to views * (views - 1) / 2 pairs."
+    )
+    views: int = Field(4, ge=2, le=8, description="A group has this many views of one place.")
+    width: int = Field(384, ge=64, description="A view is this many pixels wide.")
+    height: int = Field(288, ge=64, description="A view is this many pixels high.")
+    supersampling: int = Field(2, ge=1, le=4, description="A pixel takes this many rays along each side.")
+    objects: float = Field(0.45, ge=0, le=1, description="This share of the groups has scattered objects.")
+    relight: float = Field(0.3, ge=0, le=1, description="A further view has light of its own with this probability.")
+    min_overlap: float = Field(0.22, ge=0, le=1, description="The views of a pair have at least this share in common.")
+    max_overlap: float = Field(
+        0.95,
+        ge=0,
+        le=1,
+        description="The views of a pair have at most this share in common, since more is no change of view.",
+    )
+    seed: int = Field(0, ge=0, description="Everything that is drawn at random depends on this seed alone.")
 
 
 def group_path(folder: Path, index: int) -> Path:

@@ -35,16 +35,25 @@ class AlignmentConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: Backbone = "vgg16"
-    transformations: list[Transformation] = Field(["affine"], min_length=1, max_length=2, description="of the heads")
-    encoder_weights: Path = Field(
-        description="ImageNet weights of the backbone: torchvision's file, a name, or `random`"
+    backbone: Backbone = Field(
+        "vgg16",
+        description="The features come from this network.",
     )
-    initial_weights: Path | None = Field(None, description="start from this file or name of the catalogue instead")
-    learning_rate: float = Field(1e-3, gt=0, description="of the regression heads; the features are not trained")
-    decay: bool = Field(False, description="let the learning rate fall by a cosine")
-    max_steps: int = Field(20_000, gt=0)
-    seed: int = Field(0, ge=0, description="of the synthetic pairs")
+    transformations: list[Transformation] = Field(
+        ["affine"], min_length=1, max_length=2, description="The heads estimate these transformations, one each."
+    )
+    encoder_weights: Path = Field(
+        description="The backbone has these ImageNet weights: torchvision's file, a name of the catalogue, or `random`."
+    )
+    initial_weights: Path | None = Field(
+        None, description="Training starts from this file or name of the catalogue instead."
+    )
+    learning_rate: float = Field(
+        1e-3, gt=0, description="The regression heads learn at this rate; the features are not trained."
+    )
+    decay: bool = Field(False, description="When true, the learning rate falls by a cosine.")
+    max_steps: int = Field(20_000, gt=0, description="The stage takes this many steps.")
+    seed: int = Field(0, ge=0, description="The synthetic pairs depend on this seed alone.")
 
 
 class AlignmentModule(Stage):
@@ -93,17 +102,23 @@ class WeakAlignmentConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: Backbone = "resnet101"
+    backbone: Backbone = Field(
+        "resnet101",
+        description="The features come from this network.",
+    )
     encoder_weights: Path = Field(
-        description="ImageNet weights of the backbone; `random` where an earlier stage or a file gives all weights"
+        description="The backbone has these ImageNet weights; it is `random` where an earlier stage or a file gives "
+        "all weights."
     )
     initial_weights: Path | None = Field(
-        None, description="start from this file, in a recipe without an alignment stage"
+        None, description="Training starts from this file, in a recipe without an alignment stage."
     )
-    learning_rate: float = Field(5e-8, gt=0)
-    trains_features: bool = Field(True, description="the features are fine-tuned too, as in the released model")
-    regularisation: float = Field(0.2, ge=0, description="of the thin-plate spline")
-    max_steps: int = Field(1000, gt=0)
+    learning_rate: float = Field(5e-8, gt=0, description="All that is trained learns at this rate.")
+    trains_features: bool = Field(
+        True, description="When true, the features are fine-tuned too, as in the released model."
+    )
+    regularisation: float = Field(0.2, ge=0, description="The thin-plate spline is regularised by this factor.")
+    max_steps: int = Field(1000, gt=0, description="The stage takes this many steps.")
 
 
 class WeakAlignmentModule(Stage):

@@ -24,16 +24,25 @@ class CondlConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    initial_weights: Path | None = Field(None, description="start from this weights file of `condl`")
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
-    warmup_steps: int = Field(50, ge=0)
-    max_steps: int = Field(10_000, gt=0, description="length of the cosine decay")
-    temperature: float = Field(0.05, gt=0, description="of the softmax")
-    negatives: Literal["pair", "batch"] = Field(
-        "pair", description="a sample is told apart from the others of its pair, or of all pairs of the batch"
+    initial_weights: Path | None = Field(
+        None, description="Training starts from this weights file of `condl`; null starts from nothing."
     )
-    step: int = Field(4, ge=1, description="pixels between the samples of the even grid, where the truth is dense")
+    learning_rate: float = Field(1e-3, gt=0, description="The learning rate has this value after the warm-up.")
+    weight_decay: float = Field(1e-4, ge=0, description="Weights decay by this factor of AdamW.")
+    warmup_steps: int = Field(50, ge=0, description="The learning rate rises linearly over this many steps.")
+    max_steps: int = Field(
+        10_000, gt=0, description="The stage takes this many steps, over which the learning rate decays by a cosine."
+    )
+    temperature: float = Field(0.05, gt=0, description="The softmax divides cosines by this temperature.")
+    negatives: Literal["pair", "batch"] = Field(
+        "pair",
+        description="A sample is told apart from the others of its pair, or from those of all pairs of the batch.",
+    )
+    step: int = Field(
+        4,
+        ge=1,
+        description="The samples of the even grid, which is used where the truth is dense, are this many pixels apart.",
+    )
     occlusion: OcclusionConfig = OcclusionConfig()
 
 

@@ -23,14 +23,18 @@ class DenseDistillationConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     teacher: TeacherConfig
-    student: Literal["gcm", "condl"] = Field(description="what is trained; its stage's losses are used")
-    settings: dict[str, Any] = Field(default_factory=dict, description="of the stage that trains this student")
-    pairs: int = Field(1000, gt=0, description="views that the teacher labels, once")
-    size: int = Field(448, ge=64, multiple_of=16, description="of the views, pixels")
-    max_points: int = Field(2048, gt=1, description="labels in a sample")
-    cache: Path | None = Field(None, description="folder of the labels; default: pseudo_labels in the output folder")
-    seed: int = Field(0, ge=0)
-    max_steps: int = Field(5000, gt=0)
+    student: Literal["gcm", "condl"] = Field(description="This matcher is trained, with the losses of its own stage.")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="These are fields of the configuration of the stage that trains this student."
+    )
+    pairs: int = Field(1000, gt=0, description="The teacher labels this many pairs of views, once.")
+    size: int = Field(448, ge=64, multiple_of=16, description="The views have this many pixels on each side.")
+    max_points: int = Field(2048, gt=1, description="A sample holds this many labels at most.")
+    cache: Path | None = Field(
+        None, description="The labels are kept in this folder; null keeps them in pseudo_labels of the output folder."
+    )
+    seed: int = Field(0, ge=0, description="Everything that is drawn at random depends on this seed alone.")
+    max_steps: int = Field(5000, gt=0, description="The stage takes this many steps.")
 
 
 class DenseDistillationModule(Stage):

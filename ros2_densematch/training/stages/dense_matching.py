@@ -29,30 +29,43 @@ class DenseMatchingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    network: Literal["dkm", "roma"] = Field(description="which network, and with it which loss")
+    network: Literal["dkm", "roma"] = Field(description="This network is trained, with the loss that belongs to it.")
     encoder_weights: Path = Field(
-        description="ImageNet weights of ResNet-50 (dkm) or VGG-19 with batch norm (roma): a name of the catalogue, "
-        "torchvision's file, or `random`"
+        description="ResNet-50 (dkm) or VGG-19 with batch norm (roma) has these ImageNet weights: a name of the "
+        "catalogue, torchvision's file, or `random`."
     )
     dinov2_weights: Path = Field(
-        Path("dinov2_vitl14"), description="roma: a name of the catalogue, a file, or `random`"
+        Path("dinov2_vitl14"),
+        description="DINOv2 of roma has these weights: a name of the catalogue, a file, or `random`.",
     )
-    initial_weights: Path | None = Field(None, description="start from this file or name of the catalogue instead")
-    batch_pairs: int = Field(8, gt=0, description="pairs a step, all devices together: scales the learning rates")
-    learning_rate: float = Field(1e-4, gt=0, description="of the decoder, for 8 pairs")
-    encoder_learning_rate: float = Field(5e-6, gt=0, description="of the encoder, for 8 pairs")
-    weight_decay: float = Field(0.01, ge=0)
-    max_steps: int = Field(250_000, gt=0)
-    milestones: tuple[float, ...] = Field((0.9,), description="shares of the training at which the rates fall")
-    gamma: float = Field(0.1, gt=0, le=1, description="by which they are multiplied there")
-    certainty_weight: float = Field(0.01, ge=0, description="of the binary cross entropy; 0 where depth has holes")
-    flip: float = Field(0.5, ge=0, le=1, description="share of pairs that are mirrored, both images alike")
+    initial_weights: Path | None = Field(
+        None, description="Training starts from this file or name of the catalogue instead."
+    )
+    batch_pairs: int = Field(
+        8, gt=0, description="A step takes this many pairs on all devices together, which scales the learning rates."
+    )
+    learning_rate: float = Field(1e-4, gt=0, description="The decoder learns at this rate, which is given for 8 pairs.")
+    encoder_learning_rate: float = Field(
+        5e-6, gt=0, description="The encoder learns at this rate, which is given for 8 pairs."
+    )
+    weight_decay: float = Field(0.01, ge=0, description="Weights decay by this factor of AdamW.")
+    max_steps: int = Field(250_000, gt=0, description="The stage takes this many steps.")
+    milestones: tuple[float, ...] = Field(
+        (0.9,), description="The learning rates fall at these shares of the training."
+    )
+    gamma: float = Field(0.1, gt=0, le=1, description="The learning rates are multiplied by this at each milestone.")
+    certainty_weight: float = Field(
+        0.01,
+        ge=0,
+        description="The binary cross entropy of the certainty has this weight; it is 0 where depth has holes.",
+    )
+    flip: float = Field(0.5, ge=0, le=1, description="This share of the pairs is mirrored, both images alike.")
 
 
 class DenseMatchingModule(Stage):
     """One optimisation step consumes pairs with a dense true warp (`dense: true` in the recipe's data)."""
 
-    network: DenseNetwork
+    network: DenseNetwork = Field(description="This network is trained, with the loss that belongs to it.")
 
     def __init__(self, config: DenseMatchingConfig) -> None:
         super().__init__()

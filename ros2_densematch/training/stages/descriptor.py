@@ -36,25 +36,43 @@ class DescriptorConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    teacher_folder: Path | None = Field(None, description="clone of the public repository HITCSC/EdgePoint2 (MIT)")
+    teacher_folder: Path | None = Field(
+        None, description="The teacher comes from this clone of the public repository HITCSC/EdgePoint2 (MIT)."
+    )
     teacher_weights: Path | None = Field(
-        None, description="instead: weights of `gcm` (a file or a name of the catalogue); they keep what they taught"
+        None,
+        description="The teacher is `gcm` with these weights instead (a file or a name of the catalogue), which keep "
+        "what they taught.",
     )
-    imagenet: bool = Field(True, description="start the backbone from EfficientNet-Lite0's ImageNet weights")
+    imagenet: bool = Field(
+        True, description="When true, the backbone starts from EfficientNet-Lite0's ImageNet weights."
+    )
     initial_weights: Path | None = Field(
-        None, description="start from this file of `gcm`, or name of the catalogue, instead; its match filter is kept"
+        None,
+        description="Training starts from this file of `gcm`, or name of the catalogue, instead; its match filter is "
+        "kept.",
     )
-    learning_rate: float = Field(1e-3, gt=0, description="of the new layers, at the start of the cosine decay")
-    backbone_learning_rate: float = Field(5e-4, gt=0, description="of the backbone")
-    weight_decay: float = Field(1e-4, ge=0)
-    keeps_statistics: bool = Field(False, description="batch norms keep their statistics: for short fine-tuning")
-    warmup_steps: int = Field(100, ge=0)
-    max_steps: int = Field(5000, gt=0, description="length of the cosine decay")
-    distillation_weight: float = Field(4.0, ge=0)
-    contrast_weight: float = Field(0.25, ge=0)
-    saliency_weight: float = Field(1.0, ge=0)
-    temperature: float = Field(0.06, gt=0, description="of the contrastive softmax")
-    contrast_points: int = Field(384, gt=1, description="correspondences drawn per pair")
+    learning_rate: float = Field(1e-3, gt=0, description="The new layers learn at this rate at the start of the decay.")
+    backbone_learning_rate: float = Field(
+        5e-4, gt=0, description="The backbone learns at this rate at the start of the decay."
+    )
+    weight_decay: float = Field(1e-4, ge=0, description="Weights decay by this factor of AdamW.")
+    keeps_statistics: bool = Field(
+        False, description="When true, batch norms keep their statistics, as short fine-tuning needs it."
+    )
+    warmup_steps: int = Field(100, ge=0, description="The learning rates rise linearly over this many steps.")
+    max_steps: int = Field(
+        5000, gt=0, description="The stage takes this many steps, over which the learning rate decays by a cosine."
+    )
+    distillation_weight: float = Field(
+        4.0, ge=0, description="The loss against the teacher's descriptors has this weight."
+    )
+    contrast_weight: float = Field(0.25, ge=0, description="The contrastive loss has this weight.")
+    saliency_weight: float = Field(1.0, ge=0, description="The loss of the saliency has this weight.")
+    temperature: float = Field(0.06, gt=0, description="The contrastive softmax divides cosines by this temperature.")
+    contrast_points: int = Field(
+        384, gt=1, description="The contrastive loss draws this many correspondences of each pair."
+    )
 
 
 def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -55,25 +55,31 @@ class MatchFilterConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    graphs: int = Field(800, gt=0, description="judged image pairs, matched once and kept in `cache`")
+    graphs: int = Field(800, gt=0, description="This many judged image pairs are matched once and kept in `cache`.")
     astray: float = Field(
         0.0,
         ge=0,
         le=_MOST_ASTRAY,
-        description="mean share of the right matches that are moved to another place, alone or with their neighbours, "
-        "and become wrong",
+        description="On average this share of the right matches is moved to another place, alone or with their "
+        "neighbours, and becomes wrong.",
     )
-    continue_filter: bool = Field(False, description="start from the filter in `initial_weights`, not from nothing")
+    continue_filter: bool = Field(
+        False, description="When true, training starts from the filter in `initial_weights`, not from nothing."
+    )
     initial_weights: Path | None = Field(
         None,
-        description="weights of `gcm` (a file or a name of the catalogue) to take the network from, in a recipe "
-        "without a descriptor stage",
+        description="The network comes from these weights of `gcm` (a file or a name of the catalogue), in a recipe "
+        "without a descriptor stage.",
     )
-    cache: Path | None = Field(None, description="folder of the judged pairs; default: beside the checkpoints")
-    learning_rate: float = Field(2e-3, gt=0)
-    max_steps: int = Field(3000, gt=0, description="length of the cosine decay")
-    photometric_strength: float = Field(0.5, ge=0, description="how much the images of a pair are changed")
-    seed: int = Field(0, ge=0)
+    cache: Path | None = Field(
+        None, description="The judged pairs are kept in this folder; null keeps them beside the checkpoints."
+    )
+    learning_rate: float = Field(2e-3, gt=0, description="The learning rate has this value at the start of the decay.")
+    max_steps: int = Field(
+        3000, gt=0, description="The stage takes this many steps, over which the learning rate decays by a cosine."
+    )
+    photometric_strength: float = Field(0.5, ge=0, description="The images of a pair are changed with this strength.")
+    seed: int = Field(0, ge=0, description="Everything that is drawn at random depends on this seed alone.")
 
 
 class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):

@@ -16,9 +16,11 @@ class OcclusionConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    chance: float = Field(0.5, ge=0, le=1, description="share of images that something stands before")
-    most: int = Field(3, ge=1, description="largest number of things")
-    size: tuple[float, float] = Field((0.08, 0.35), description="their width and height, as shares of the crop")
+    chance: float = Field(0.5, ge=0, le=1, description="Something stands before this share of the images.")
+    most: int = Field(3, ge=1, description="At most this many things stand before an image.")
+    size: tuple[float, float] = Field(
+        (0.08, 0.35), description="The width and height of these things lie between these shares of the crop."
+    )
 
 
 def occlude(batch: Batch, config: OcclusionConfig) -> Batch:

@@ -35,20 +35,25 @@ class PatchDistillationConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     teacher: Literal["edgepoint2", "r2d2_WASF_N16", "r2d2_WAF_N16", "r2d2_WASF_N8_big"] = Field(
-        "edgepoint2", description="who teaches; the weights of r2d2 have to be fetched, with consent to their licence"
+        "edgepoint2",
+        description="This network teaches; the weights of r2d2 have to be fetched, with consent to their licence.",
     )
     teacher_folder: Path | None = Field(
-        None, description="edgepoint2: clone of the public repository HITCSC/EdgePoint2"
+        None, description="The teacher edgepoint2 comes from this clone of the public repository HITCSC/EdgePoint2."
     )
     teacher_weights: str | None = Field(
-        None, description="r2d2: another file than the fetched one, or `random` (tests)"
+        None, description="The teacher r2d2 has these weights instead of the fetched ones; `random` is for tests."
     )
     initial_weights: Path | None = Field(
-        None, description="start from this file or name of the catalogue (gcm_student)"
+        None,
+        description="Training starts from this file or name of the catalogue, as gcm_student; null starts from "
+        "nothing.",
     )
-    learning_rate: float = Field(1e-4, gt=0)
-    weight_decay: float = Field(5e-4, ge=0)
-    max_steps: int = Field(20_000, gt=0, description="length of the cosine decay")
+    learning_rate: float = Field(1e-4, gt=0, description="The learning rate has this value at the start of the decay.")
+    weight_decay: float = Field(5e-4, ge=0, description="The optimiser Adam adds an L2 penalty of this factor.")
+    max_steps: int = Field(
+        20_000, gt=0, description="The stage takes this many steps, over which the learning rate decays by a cosine."
+    )
 
 
 class PatchDistillationModule(Stage):

@@ -31,21 +31,38 @@ class RomaV2Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: Literal["published", "small"] = Field("published", description="widths and depths of the network")
-    version: str = Field(VERSIONS[0], description="of the local correlation, written into the weights")
-    dinov3_weights: Path = Field(Path("random"), description="ViT-L/16, as its publisher gives it, or `random`")
-    vgg_weights: Path = Field(Path("vgg19_bn"), description="a name of the catalogue, torchvision's file, or `random`")
-    initial_weights: Path | None = Field(None, description="start from this file or name of the catalogue instead")
-    batch_pairs: int = Field(8, gt=0, description="pairs a step, all devices together: scales the learning rate")
-    learning_rate: float = Field(1e-4, gt=0, description="for 8 pairs")
-    vgg_learning_rate: float = Field(5e-6, gt=0, description="of VGG, in the second stage, for 8 pairs")
-    weight_decay: float = Field(0.01, ge=0)
-    max_steps: int = Field(250_000, gt=0)
-    milestones: tuple[float, ...] = Field((0.9,), description="shares of the training at which the rates fall")
-    gamma: float = Field(0.1, gt=0, le=1, description="by which they are multiplied there")
-    certainty_weight: float = Field(0.01, ge=0, description="of the overlap's binary cross entropy")
-    precision_weight: float = Field(1e-3, ge=0, description="of the precision's negative log-likelihood")
-    flip: float = Field(0.5, ge=0, le=1, description="share of pairs that are mirrored, both images alike")
+    size: Literal["published", "small"] = Field("published", description="The network has these widths and depths.")
+    version: str = Field(
+        VERSIONS[0], description="The local correlation has this version, which is written into the weights."
+    )
+    dinov3_weights: Path = Field(
+        Path("random"), description="ViT-L/16 has these weights: the file that its publisher gives, or `random`."
+    )
+    vgg_weights: Path = Field(
+        Path("vgg19_bn"),
+        description="VGG-19 has these weights: a name of the catalogue, torchvision's file, or `random`.",
+    )
+    initial_weights: Path | None = Field(
+        None, description="Training starts from this file or name of the catalogue instead."
+    )
+    batch_pairs: int = Field(
+        8, gt=0, description="A step takes this many pairs on all devices together, which scales the learning rates."
+    )
+    learning_rate: float = Field(1e-4, gt=0, description="All but VGG learns at this rate, which is given for 8 pairs.")
+    vgg_learning_rate: float = Field(
+        5e-6, gt=0, description="VGG learns at this rate in the second stage, which is given for 8 pairs."
+    )
+    weight_decay: float = Field(0.01, ge=0, description="Weights decay by this factor of AdamW.")
+    max_steps: int = Field(250_000, gt=0, description="The stage takes this many steps.")
+    milestones: tuple[float, ...] = Field(
+        (0.9,), description="The learning rates fall at these shares of the training."
+    )
+    gamma: float = Field(0.1, gt=0, le=1, description="The learning rates are multiplied by this at each milestone.")
+    certainty_weight: float = Field(0.01, ge=0, description="The binary cross entropy of the overlap has this weight.")
+    precision_weight: float = Field(
+        1e-3, ge=0, description="The negative log-likelihood of the precision has this weight."
+    )
+    flip: float = Field(0.5, ge=0, le=1, description="This share of the pairs is mirrored, both images alike.")
 
 
 class _RomaV2Stage(Stage):

@@ -32,23 +32,31 @@ class WeakConsensusConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    network: Literal["ncnet", "sparse_ncnet"] = Field(description="which network")
-    architecture: Literal["ivd", "pfpascal"] = Field("ivd", description="ncnet: filters of which published checkpoint")
-    neighbours: int = Field(NEIGHBOURS, gt=0, description="sparse_ncnet: partners kept for each cell")
+    network: Literal["ncnet", "sparse_ncnet"] = Field(description="This network is the one that is trained.")
+    architecture: Literal["ivd", "pfpascal"] = Field(
+        "ivd", description="The filters of ncnet are those of this published checkpoint."
+    )
+    neighbours: int = Field(
+        NEIGHBOURS, gt=0, description="The network sparse_ncnet keeps this many partners for each cell."
+    )
     encoder_weights: Path = Field(
         Path("resnet101"),
-        description="ImageNet weights of ResNet-101: a name of the catalogue, torchvision's file, or `random`",
+        description="ResNet-101 has these ImageNet weights: a name of the catalogue, torchvision's file, or `random`.",
     )
-    initial_weights: Path | None = Field(None, description="start from this file or name of the catalogue instead")
-    learning_rate: float = Field(5e-4, gt=0)
-    trained_blocks: int = Field(0, ge=0, le=23, description="last blocks of the features that are trained too")
-    max_steps: int = Field(1000, gt=0)
+    initial_weights: Path | None = Field(
+        None, description="Training starts from this file or name of the catalogue instead."
+    )
+    learning_rate: float = Field(5e-4, gt=0, description="All that is trained learns at this rate.")
+    trained_blocks: int = Field(
+        0, ge=0, le=23, description="This many of the last blocks of the features are trained too."
+    )
+    max_steps: int = Field(1000, gt=0, description="The stage takes this many steps.")
 
 
 class WeakConsensusModule(Stage):
     """One optimisation step consumes pairs of images that match; at least two, of different groups."""
 
-    network: NcnetNetwork | SparseNcnetNetwork
+    network: NcnetNetwork | SparseNcnetNetwork = Field(description="This network is the one that is trained.")
 
     def __init__(self, config: WeakConsensusConfig) -> None:
         super().__init__()

@@ -16,26 +16,32 @@ class SampledConfig(MatcherConfig):
     """In which precision a network runs, and how matches are drawn from its warp."""
 
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
-        "float32", description="Type of the network's numbers; warps and certainties stay in float32."
+        "float32", description="The network calculates in this type; warps and certainties stay in float32."
     )
-    sampling: Sampling = Field(default_factory=Sampling, description="How matches are drawn from the warp.")
+    sampling: Sampling = Field(
+        default_factory=Sampling, description="These settings say how matches are drawn from the warp."
+    )
 
 
 class TwoPassConfig(SampledConfig):
     """Sizes of the two passes, direction, and what is kept of a keyframe."""
 
     coarse_size: tuple[int, int] = Field(
-        (560, 560), description="Height and width to which images are resized for the coarse pass."
+        (560, 560), description="Images are resized to this height and width for the coarse pass."
     )
     upsample_size: tuple[int, int] | None = Field(
-        None, description="Height and width of the upsampling pass; an empty list leaves it out."
+        None,
+        description="Images are resized to this height and width for the upsampling pass; null or an empty list "
+        "leaves it out.",
     )
-    direction: Direction = Field("both", description="Which warps are computed; both is the published symmetric mode.")
-    compile_network: bool = Field(False, description="Whether parts of the network are compiled at their first use.")
+    direction: Direction = Field(
+        "both", description="The warps of this direction are computed; both is the published symmetric mode."
+    )
+    compile_network: bool = Field(False, description="When true, parts of the network are compiled at their first use.")
     keep_shares: bool = Field(
         True,
-        description="Whether what a keyframe's features contribute to the refiners is kept: it saves time and costs "
-        "memory.",
+        description="When true, what a keyframe's features contribute to the refiners is kept, which saves time and "
+        "costs memory.",
     )
 
     @field_validator("upsample_size", mode="before")
@@ -55,7 +61,7 @@ class DenseConfig(TwoPassConfig):
     """DKM and RoMa."""
 
     attenuate_certainty: bool = Field(
-        True, description="Whether the certainty is attenuated by the coarse one, as in the released models."
+        True, description="When true, the certainty is attenuated by the coarse one, as in the released models."
     )
 
 

@@ -30,15 +30,15 @@ class Sampling(BaseModel):
 
     mode: Literal["threshold", "power", "certainty", "naive"] = Field(
         "threshold",
-        description="Weight of a cell: threshold counts certainty above the threshold as 1, power takes its cube root, "
-        "certainty takes it as it is, naive takes all cells alike.",
+        description="A cell is weighted by this rule: threshold counts certainty above the threshold as 1, power "
+        "takes its cube root, certainty takes it as it is, naive takes all cells alike.",
     )
-    threshold: float = Field(0.05, ge=0.0, le=1.0, description="Certainty that the mode threshold counts as 1.")
+    threshold: float = Field(0.05, ge=0.0, le=1.0, description="The mode threshold counts certainties above this as 1.")
     balanced: bool = Field(
-        True, description="Whether four times as many matches are drawn first, then thinned out by their density."
+        True, description="When true, four times as many matches are drawn first, then thinned out by their density."
     )
     density_stride: int = Field(
-        1, ge=1, le=1_000_000, description="The density is estimated against every such point only, which is faster."
+        1, ge=1, le=1_000_000, description="The density is estimated against one point in so many, which is faster."
     )
     density_points: int = Field(
         0,

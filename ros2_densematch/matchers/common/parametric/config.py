@@ -10,4 +10,6 @@ from ros2_densematch.matchers.config import MatcherConfig
 class ParametricConfig(MatcherConfig):
     """How often the transformation is estimated."""
 
-    iterations: int = Field(1, ge=1, le=50, description="Passes of the first stage; the second runs once after them.")
+    iterations: int = Field(
+        1, ge=1, le=50, description="The first stage runs this many times; the second runs once after it."
+    )

@@ -16,7 +16,9 @@ class PyramidConfig(MatcherConfig):
         le=100_000_000,
         description="Larger images are made smaller inside; coordinates stay those of the original.",
     )
-    two_stage: bool = Field(True, description="Whether the query is warped by a first homography before it is matched.")
+    two_stage: bool = Field(
+        True, description="When true, the query is warped by a first homography before it is matched."
+    )
 
     @field_validator("ratio", "fine_ratio", check_fields=False)
     @classmethod
