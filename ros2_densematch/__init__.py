@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ros2_densematch.api import match as match
+    from ros2_densematch.api.matching import match as match
+    from ros2_densematch.api.tracker import Tracker as Tracker
     from ros2_densematch.geometry.camera import Camera as Camera
     from ros2_densematch.geometry.correspondences import Correspondences as Correspondences
     from ros2_densematch.geometry.correspondences import DenseWarp as DenseWarp
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ros2_densematch.matchers.registry import load_matcher as load_matcher
     from ros2_densematch.tracking.frame import Frame as Frame
     from ros2_densematch.tracking.tracker import TrackedFrame as TrackedFrame
-    from ros2_densematch.tracking.tracker import Tracker as Tracker
     from ros2_densematch.tracking.tracker import TrackerConfig as TrackerConfig
 
 _HOME = {
@@ -35,12 +35,12 @@ _HOME = {
     "Matcher": "matchers.base",
     "RelativePose": "geometry.two_view",
     "TrackedFrame": "tracking.tracker",
-    "Tracker": "tracking.tracker",
+    "Tracker": "api.tracker",
     "TrackerConfig": "tracking.tracker",
     "estimate_relative_pose": "geometry.two_view",
     "list_matchers": "matchers.registry",
     "load_matcher": "matchers.registry",
-    "match": "api",
+    "match": "api.matching",
     "open_source": "io.sources.opening",
 }
 

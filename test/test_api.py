@@ -12,7 +12,10 @@ import torch
 from PIL import Image as PilImage
 
 import ros2_densematch as dm
-from ros2_densematch.api import image_of
+from ros2_densematch.api.matching import image_of
+from ros2_densematch.geometry.trajectory import Trajectory
+from ros2_densematch.simulation.renderer import render
+from ros2_densematch.simulation.worlds import tabletop
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +140,43 @@ def test_phone_photos_are_matched_upright_in_the_pixels_that_are_stored(
     assert found.plot().shape == plain.plot().shape  # side by side, both upright
     again = dm.match(tmp_path / "a.png", PilImage.open(tmp_path / "b.png"))
     np.testing.assert_allclose(again.query_xy, found.query_xy)
+
+
+def test_a_tracker_keeps_its_trajectory_for_files_and_pictures(tmp_path: Path) -> None:
+    scene, camera = tabletop(), dm.Camera.from_matrix([[260.0, 0, 159.5], [0, 260, 119.5], [0, 0, 1]], 320, 240)
+    tracker = dm.Tracker(dm.load_matcher("sift"))
+    assert repr(tracker.trajectory) == "<0 poses of 0 frames>"
+    with pytest.raises(ValueError, match="no frame has a pose"):
+        tracker.trajectory.plot()
+    with pytest.raises(ValueError, match=r"t\.tum is not written: no frame has a pose"):
+        tracker.trajectory.to_tum(tmp_path / "t.tum")
+    forward = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+    for i in range(5):
+        T = np.eye(4)
+        T[:3, :3], T[:3, 3] = forward, (0.0, 0.06 * i, 1.0)
+        blank = np.zeros((240, 320, 3), np.uint8)
+        image = blank if i == 3 else render(scene, camera, T).image
+        tracked = tracker.process(dm.Frame(image, (i + 1) * 10**8, i, camera))
+    assert repr(tracked).startswith("<frame 4 ")
+    assert repr(tracker.trajectory) == "<4 poses of 5 frames>"
+    assert tracker.trajectory.to_tum(tmp_path / "t.tum") == [tmp_path / "t.tum"]
+    assert len((tmp_path / "t.tum").read_text().splitlines()) == 4
+    assert tracker.trajectory.plot(tmp_path / "t.png").shape[2] == 3
+    assert cv2.imread(str(tmp_path / "t.png")) is not None
+    tracker.trajectory.plot(tmp_path / "t.svg")
+    assert "<svg" in (tmp_path / "t.svg").read_text()
+    with pytest.raises(ValueError, match=r"t\.gif does not end in"):
+        tracker.trajectory.plot(tmp_path / "t.gif")
+    tracker.reset()
+    assert len(tracker.trajectory) == 0
+
+
+def test_what_one_prints_is_one_short_line(images: tuple[np.ndarray, np.ndarray]) -> None:
+    camera = dm.Camera.from_matrix([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]], 320, 240)
+    matcher = dm.load_matcher("gcm")
+    matches = matcher.match(matcher.encode(images[0], reference=True), matcher.encode(images[1]))
+    things = [matches, matches.warp, camera, dm.estimate_relative_pose(matches, camera, camera)]
+    things += [dm.Frame(images[0], 1, 0, camera), Trajectory(np.arange(3), np.stack([np.eye(4)] * 3))]
+    for thing in things:
+        assert len(repr(thing)) < 120
+        assert "array" not in repr(thing)

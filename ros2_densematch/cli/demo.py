@@ -151,6 +151,8 @@ def judge(summary: dict[str, Any], rows: Sequence[FrameRow], flight: Flight) -> 
 
 
 def _accuracy(accuracy: dict[str, Any] | None) -> list[Verdict]:
+    from ros2_densematch.evaluation.lengths import length_in_words
+
     names = ("ATE (RMSE) after Sim(3) alignment", "rotation RPE (RMSE)")
     limits = (f"< {MAX_ATE_PERCENT:g} % of the path", f"< {MAX_ROTATION_RPE_DEG:g} deg a frame")
     if accuracy is None:
@@ -158,7 +160,7 @@ def _accuracy(accuracy: dict[str, Any] | None) -> list[Verdict]:
     percent, metres = accuracy["ate"]["percent_of_path"], accuracy["ate"]["rmse_m"]
     angle = accuracy["rpe"]["rotation_rmse_deg"]
     return [
-        Verdict(names[0], f"{percent:.3f} % ({metres * 1e3:.1f} mm)", limits[0], percent < MAX_ATE_PERCENT),
+        Verdict(names[0], f"{percent:.3f} % ({length_in_words(metres)})", limits[0], percent < MAX_ATE_PERCENT),
         Verdict(names[1], f"{angle:.3f} deg a frame", limits[1], angle < MAX_ROTATION_RPE_DEG),
     ]
 

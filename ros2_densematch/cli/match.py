@@ -181,7 +181,7 @@ class _Job:
         return "failed" if expected < 1.0 else "matched" if expected >= least else "weak"
 
     def _pair(self, pair: Pair, pictures: bool) -> dict[str, Any]:
-        from ros2_densematch.evaluation.pictures import match_picture, with_caption
+        from ros2_densematch.evaluation.pictures import match_picture, with_caption, with_legend
         from ros2_densematch.geometry.orientation import back, turned_matches
         from ros2_densematch.geometry.two_view import estimate_relative_pose
         from ros2_densematch.geometry.uncalibrated import estimate_uncalibrated
@@ -218,6 +218,7 @@ class _Job:
         if pictures:
             agree = uncalibrated.inliers if uncalibrated is not None else pose.inliers if pose is not None else None
             picture = match_picture(first.picture, second.picture, upright, agree)
+            picture = with_legend(picture, outliers=agree is not None)
             facts = f"{self.matcher.name} ({self.configuration.preset}): {_sentence(row)}"
             self.files.append(self.picture_name or f"{name}.png")
             _write_picture(self.folder / self.files[-1], with_caption(picture, facts))

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ros2_densematch.cli.result_files import ResultFiles
     from ros2_densematch.configuration import Configuration
     from ros2_densematch.evaluation.accuracy import Assessment
+    from ros2_densematch.evaluation.animation import Animation
     from ros2_densematch.evaluation.summary import FrameRecord
     from ros2_densematch.io.sources.base import FrameSource
     from ros2_densematch.io.sources.options import SourceOptions
@@ -98,6 +99,10 @@ def command(
         float | None, typer.Option("--to", min=0.0, help="Seconds after the first image up to which frames are taken.")
     ] = None,
     max_frames: Annotated[int | None, typer.Option("--max-frames", min=1, help="Stop after so many frames.")] = None,
+    animate: Annotated[
+        str | None,
+        typer.Option("--animate", metavar="gif|webp|mp4", help="Also write a moving picture of the matches."),
+    ] = None,
 ) -> int:
     """Replay a recording: correspondences and relative poses against keyframes, a trajectory and a report."""
     from ros2_densematch.io.sources.options import SourceOptions
@@ -120,7 +125,12 @@ def command(
         mask=mask,
         rectified="auto" if configuration.rectified == "auto" else configuration.rectified == "true",
     )
-    result = replay(source, out, configuration, options, max_frames=max_frames)
+    from ros2_densematch.evaluation.animation import KINDS, Animation
+
+    if animate is not None and animate not in KINDS:
+        raise InputError(f"--animate {animate}: choose {', '.join(KINDS)}")
+    moving = None if animate is None else Animation(animate)
+    result = replay(source, out, configuration, options, max_frames=max_frames, animation=moving)
     print(f"report: {out / 'report.html'}")
     return result.exit_code
 
@@ -139,7 +149,13 @@ class ReplayResult:
 
 
 def replay(
-    path: Path, out: Path, configuration: Configuration, options: SourceOptions, *, max_frames: int | None = None
+    path: Path,
+    out: Path,
+    configuration: Configuration,
+    options: SourceOptions,
+    *,
+    max_frames: int | None = None,
+    animation: Animation | None = None,
 ) -> ReplayResult:
     """Replays a recording and writes all its results (docs/formats.md) into a folder.
 
@@ -151,6 +167,7 @@ def replay(
         configuration: matcher and tracker settings.
         options: topics, calibration and part of the recording.
         max_frames: at most so many frames.
+        animation: moving picture of the matches to write as well, or None.
 
     Raises:
         FileNotFoundError, ValueError: the input cannot be used at all; nothing was written then.
@@ -163,7 +180,7 @@ def replay(
         say(f"note: {note}")
     matcher = matcher_of(configuration)
     folder = output_folder(out)
-    job = _Replay(path, source, matcher, configuration, folder, max_frames)
+    job = _Replay(path, source, matcher, configuration, folder, max_frames, animation)
     with stop_request() as stop:
         job.run(stop)
         if not job.records:
@@ -188,6 +205,7 @@ class _Replay:
         configuration: Configuration,
         folder: Path,
         max_frames: int | None,
+        animation: Animation | None,
     ):
         from ros2_densematch.evaluation.gallery import Gallery
 
@@ -196,6 +214,7 @@ class _Replay:
         self._path, self._source, self._matcher = path, source, matcher
         self._configuration, self._folder, self._max_frames = configuration, folder, max_frames
         self._gallery = Gallery()
+        self._animation = animation
         self._image = ""
         self._first_segment = 0
         self._files = self._result_files()
@@ -221,6 +240,8 @@ class _Replay:
                     files.write(frame, tracked, frames_dropped=self._source.dropped)
                     self.records.append(FrameRecord.of(tracked))
                     self._gallery.add(frame, tracked)
+                    if self._animation is not None:
+                        self._animation.add(frame, tracked)
                     if not self._image:
                         self._image = f"{frame.size[0]} x {frame.size[1]}, {frame.source or self._source.name}"
                     counter.advance(tracked.status.value.lower())
@@ -249,6 +270,7 @@ class _Replay:
             matcher=identity_of(self._configuration, self._matcher),
             preset=facts["preset"],
             device=facts["device"],
+            also=[] if self._animation is None else [self._animation.name],
         )
 
     def finish(self, stop: StopRequest) -> ReplayResult:
@@ -269,6 +291,8 @@ class _Replay:
             pictures=self._gallery.pictures(),
             min_inliers=self._configuration.tracker.min_inliers,
         )
+        if self._animation is not None:
+            self._animation.write(self._folder / self._animation.name)
         write_json(self._folder / "summary.json", summary)
         self._files.finish()
         for line in _conclusion(summary):
@@ -291,6 +315,7 @@ class _Replay:
 
         records = self.records
         counts = frame_counts(records)
+        moving = [] if self._animation is None else [self._animation.name]
         stopped = stop.reason if self.error is None else one_line(self.error)
         return {
             "command": "replay",
@@ -317,7 +342,7 @@ class _Replay:
             "inputs": self._source.inputs,
             "notes": list(self._source.notes),
             "warnings": _once(self._source.warnings, assessment.warnings),
-            "files": [BAG, POSES, *trajectories, "summary.json", "report.html"],
+            "files": [BAG, POSES, *trajectories, "summary.json", "report.html", *moving],
         }
 
 
@@ -340,6 +365,8 @@ def _no_pose_reason(records: list[FrameRecord]) -> str:
 
 
 def _conclusion(summary: dict[str, Any]) -> Iterator[str]:
+    from ros2_densematch.evaluation.lengths import length_in_words
+
     frames, accuracy = summary["frames"], summary["accuracy"]
     statuses = ", ".join(f"{entry['count']} {name}" for name, entry in frames["status"].items())
     yield f"{frames['total']} frames at {summary['frames_per_second']:.1f} a second: {statuses}"
@@ -350,9 +377,10 @@ def _conclusion(summary: dict[str, Any]) -> Iterator[str]:
     if accuracy is not None:
         ate, rpe = accuracy["ate"], accuracy["rpe"]
         share = "" if ate["percent_of_path"] is None else f" ({ate['percent_of_path']:.2f} % of the path)"
-        yield f"ATE {ate['rmse_m']:.4g} m{share} after {accuracy['alignment']} alignment, {accuracy['poses']} poses"
+        how = f"after {accuracy['alignment']} alignment, {accuracy['poses']} poses"
+        yield f"ATE {length_in_words(ate['rmse_m'])}{share} {how}"
         if rpe["rotation_rmse_deg"] is not None:
             angle, length = rpe["rotation_rmse_deg"], rpe["translation_rmse_m"]
-            yield f"RPE {angle:.3f} deg, {length:.4g} m over {accuracy['rpe_delta']}"
+            yield f"RPE {angle:.3f} deg, {length_in_words(length)} over {accuracy['rpe_delta']}"
     for warning in summary["warnings"]:
         yield f"warning: {warning}"

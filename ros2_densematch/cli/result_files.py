@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,14 +27,17 @@ class ResultFiles:
         folder: where they go.
         frame_id: optical frame of the images.
         matcher, preset, device: what runs, for the messages.
+        also: names of further files that the command is going to write.
     """
 
-    def __init__(self, folder: Path, *, frame_id: str, matcher: str, preset: str, device: str):
+    def __init__(
+        self, folder: Path, *, frame_id: str, matcher: str, preset: str, device: str, also: Sequence[str] = ()
+    ):
         self._folder, self._frame_id = folder, frame_id
         self._matcher, self._preset, self._device = matcher, preset, device
         self._stack = ExitStack()
         self._opened = False
-        self._results = ResultsFolder(folder, PLANNED)
+        self._results = ResultsFolder(folder, [*PLANNED, *also])
 
     def write(self, frame: Frame, tracked: TrackedFrame, *, frames_dropped: int = 0) -> None:
         """All that is written of one frame; with the first one the results of an earlier run are removed.
@@ -81,14 +85,13 @@ def write_trajectories(folder: Path, records: list[FrameRecord], main_segment: i
     Segments have no common scale and no known relation, so they do not go into one file.
     """
     from ros2_densematch.geometry.trajectory import Trajectory
-    from ros2_densematch.io.results.tum import write_tum
+    from ros2_densematch.io.results.tum import write_tum_segments
 
     posed = [r for r in records if r.T_world_from_camera is not None]
-    names = []
-    for segment in sorted({r.segment for r in posed}):
+    segments = {}
+    for segment in sorted({r.segment for r in posed}, key=lambda number: (number != main_segment, number)):
         rows = [r for r in posed if r.segment == segment]
-        name = TRAJECTORY if segment == main_segment else f"trajectory_segment_{segment}.tum"
         stamps = np.array([r.stamp_ns for r in rows], np.int64)
-        write_tum(folder / name, Trajectory(stamps, np.stack([np.asarray(r.T_world_from_camera) for r in rows])))
-        names.append(name)
-    return sorted(names)
+        segments[segment] = Trajectory(stamps, np.stack([np.asarray(r.T_world_from_camera) for r in rows]))
+    files = write_tum_segments(folder / TRAJECTORY, segments) if segments else []
+    return sorted(file.name for file in files)

@@ -76,10 +76,11 @@ def assess(records: Sequence[FrameRecord], ground_truth: Trajectory | None) -> A
             "its stamps"
         )
     own = estimated.T_world_from_camera[:, :3, 3]
+    place = [i for i, r in enumerate(records) if r.T_world_from_camera is not None and r.segment == main]
     view = TrajectoryView(
         np.asarray((estimated.stamps_ns - records[0].stamp_ns) * 1e-9, np.float64),
         own if compared is None else compared.similarity.apply(own),
-        np.full(len(rows), main, np.int64),
+        np.cumsum(np.diff(place, prepend=place[0]) > 1).astype(np.int64),
         np.array([r.is_keyframe for r in rows], np.bool_),
         unit="m" if scale == "METRIC" or compared is not None else "units",
     )

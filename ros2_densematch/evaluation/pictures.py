@@ -18,6 +18,7 @@ BACKGROUND = 255
 STACK_ABOVE = 4.5  # sum of the two aspect ratios (width / height) above which side by side would be too small
 OUTLIER_RGB = (214, 69, 65)
 CAPTION_RGB = (31, 41, 55)
+_STRIP, _MARGIN, _RAMP = 30, 8, 120  # pixels: height of a strip of text, space around it, length of the colour scale
 
 
 def match_picture(
@@ -31,9 +32,10 @@ def match_picture(
 ) -> Picture:
     """Both images side by side, wide ones one above the other, with lines between matching points.
 
-    Inliers are coloured by their score (blue is 0, green in between, yellow is 1), outliers are thin and red. Where
-    there are more than `max_lines`, the best-scored match of each cell of a grid over the reference is drawn, so that
-    the lines cover the image instead of piling up on its strongest texture.
+    Inliers are coloured by their score (blue is 0, green in between, yellow is 1), outliers are thin and red;
+    `with_legend` says so below the picture. Where there are more than `max_lines`, the best-scored match of each cell
+    of a grid over the reference is drawn, so that the lines cover the image instead of piling up on its strongest
+    texture.
 
     Args:
         reference: uint8 (H0, W0, 3) RGB or (H0, W0) grey; may be smaller than `matches.reference_size`.
@@ -70,13 +72,48 @@ def match_picture(
     good_index = _thin(a, matches.score, np.flatnonzero(good), max_lines, *sizes[0])
     for i in bad_index:
         _line(lines, a[i], b[i], OUTLIER_RGB, 1)
-    colours = viridis(0.25 + 0.75 * matches.score)  # the darkest quarter of the map vanishes on dark images
+    colours = _score_colours(matches.score)
     for i in good_index[np.argsort(matches.score[good_index], kind="stable")]:
-        _line(lines, a[i], b[i], tuple(int(c) for c in colours[i]), 1)
+        _line(lines, a[i], b[i], tuple(int(c) for c in colours[i]), max(round(width / 640), 1))
     canvas = cv2.addWeighted(lines, 0.65, canvas, 0.35, 0.0).astype(np.uint8)
     for i in good_index:
         for point in (a[i], b[i]):
             _dot(canvas, point, tuple(int(c) for c in colours[i]))
+    return canvas
+
+
+def motion_picture(
+    query: Picture,
+    matches: Correspondences | None,
+    inliers: NDArray[np.bool_] | None = None,
+    *,
+    max_lines: int = 150,
+    width: int = 640,
+) -> Picture:
+    """The query image with a trail for each match, from its place in the reference image to where it is now.
+
+    Args:
+        query: uint8 (H, W, 3) RGB or (H, W) grey.
+        matches: pixels of the original images, or None.
+        inliers: bool (N,): only these are drawn; None draws all.
+        max_lines: at most about so many trails, the best of each part of the image.
+        width: width of the picture in pixels.
+
+    Returns:
+        uint8 (H', width, 3) RGB.
+    """
+    size = width, max(round(width / _aspect(query)), 1)
+    canvas = np.array(_fit(query, *size), np.uint8)
+    if matches is None or len(matches) == 0:
+        return canvas
+    a = _scaled(matches.reference_xy, matches.reference_size, size)
+    b = _scaled(matches.query_xy, matches.query_size, size)
+    kept = np.arange(len(matches)) if inliers is None else np.flatnonzero(inliers)
+    colours = _score_colours(matches.score)
+    for i in _thin(b, matches.score, kept, max_lines, *size):
+        colour = tuple(int(c) for c in colours[i])
+        _line(canvas, a[i], b[i], colour, max(round(width / 640), 1))
+        _dot(canvas, b[i], colour)
     return canvas
 
 
@@ -117,6 +154,33 @@ def warp_picture(reference: Picture, query: Picture, warp: DenseWarp, *, width: 
     return canvas
 
 
+def with_legend(picture: Picture, *, outliers: bool = True) -> Picture:
+    """A picture of matches with a strip below it that says what the colours mean.
+
+    Args:
+        picture: uint8 (H, W, 3) RGB.
+        outliers: whether matches that do not agree are drawn too.
+    """
+    from PIL import Image, ImageDraw
+
+    strip = Image.new("RGB", (picture.shape[1], _STRIP), (BACKGROUND,) * 3)
+    draw, font, middle = ImageDraw.Draw(strip), _font(14), _STRIP // 2
+    at = float(_MARGIN)
+    for text in ("score 0", "1"):
+        draw.text((at, middle), text, fill=CAPTION_RGB, font=font, anchor="lm")
+        at += draw.textlength(text, font=font) + _MARGIN
+        if text != "1":
+            ramp = _score_colours(np.linspace(0.0, 1.0, _RAMP, dtype=np.float32))
+            strip.paste(Image.fromarray(np.repeat(ramp[None], 12, 0)), (round(at), middle - 6))
+            at += _RAMP + _MARGIN
+    if outliers:
+        at += 2 * _MARGIN
+        draw.line((at, middle, at + 30, middle), fill=OUTLIER_RGB, width=2)
+        text = "does not agree with the geometry"
+        draw.text((at + 30 + _MARGIN, middle), text, fill=CAPTION_RGB, font=font, anchor="lm")
+    return np.concatenate([picture, np.asarray(strip, np.uint8)], 0)
+
+
 def with_caption(picture: Picture, text: str) -> Picture:
     """The picture with one line of text on a white strip below it.
 
@@ -126,12 +190,11 @@ def with_caption(picture: Picture, text: str) -> Picture:
     """
     from PIL import Image, ImageDraw
 
-    strip_height, margin = 30, 8
-    strip = Image.new("RGB", (picture.shape[1], strip_height), (BACKGROUND,) * 3)
+    strip = Image.new("RGB", (picture.shape[1], _STRIP), (BACKGROUND,) * 3)
     draw, font = ImageDraw.Draw(strip), _font(16)
-    while text and draw.textlength(text, font=font) > picture.shape[1] - 2 * margin:
+    while text and draw.textlength(text, font=font) > picture.shape[1] - 2 * _MARGIN:
         text = text[:-2].rstrip() + "…" if len(text) > 2 else ""
-    draw.text((margin, strip_height // 2), text, fill=CAPTION_RGB, font=font, anchor="lm")
+    draw.text((_MARGIN, _STRIP // 2), text, fill=CAPTION_RGB, font=font, anchor="lm")
     return np.concatenate([picture, np.asarray(strip, np.uint8)], 0)
 
 
@@ -149,6 +212,10 @@ def smaller(image: Picture, longest: int = 640) -> Picture:
         return np.array(_rgb(image), np.uint8)
     size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
     return _rgb(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8))
+
+
+def _score_colours(score: NDArray[np.float32]) -> Picture:
+    return viridis(0.25 + 0.75 * score)  # the darkest quarter of the map vanishes on dark images
 
 
 @cache

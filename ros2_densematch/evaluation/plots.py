@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.evaluation.lengths import unit_for
 from ros2_densematch.evaluation.summary import FrameRecord
 
 ESTIMATED, TRUTH, ACCENT, WARM = "#2563eb", "#111827", "#0d9488", "#d97706"
@@ -35,7 +36,8 @@ class TrajectoryView:
     Attributes:
         stamps_s: (N,) seconds since the first frame.
         positions: (N, 3) camera positions, in the frame of the ground truth when there is one.
-        segments: (N,) int, number of the piece of trajectory that a pose belongs to (a loss begins a new one).
+        pieces: (N,) int, number of the piece that a pose belongs to: frames without a pose begin a new one, and no line
+            is drawn from one to the next.
         keyframes: bool (N,), whether the pose is that of a keyframe.
         ground_truth: (M, 3) true camera positions, or None.
         unit: "m", or "units" where the scale is arbitrary.
@@ -45,7 +47,7 @@ class TrajectoryView:
 
     stamps_s: NDArray[np.float64]
     positions: NDArray[np.float64]
-    segments: NDArray[np.int64]
+    pieces: NDArray[np.int64]
     keyframes: NDArray[np.bool_]
     ground_truth: NDArray[np.float64] | None = None
     unit: str = "m"
@@ -54,7 +56,22 @@ class TrajectoryView:
 
 
 def trajectory_plot(view: TrajectoryView) -> str:
-    """Two plane views along coordinate axes (largest extents first) and one 3-D view; SVG text."""
+    """What `trajectory_figure` draws, as SVG text."""
+    return _svg(trajectory_figure(view))
+
+
+def picture_of(figure: Any) -> NDArray[np.uint8]:
+    """A figure as uint8 (H, W, 3) RGB; it is closed."""
+    import matplotlib.pyplot as plt
+
+    figure.canvas.draw()
+    picture = np.array(figure.canvas.buffer_rgba(), np.uint8)
+    plt.close(figure)
+    return np.ascontiguousarray(picture[..., :3])
+
+
+def trajectory_figure(view: TrajectoryView) -> Any:
+    """Two plane views along coordinate axes (largest extents first) and one 3-D view, as a matplotlib figure."""
     plt = _pyplot()
     figure = plt.figure(figsize=(12.0, 4.6))
     everything = view.positions if view.ground_truth is None else np.vstack([view.positions, view.ground_truth])
@@ -71,18 +88,19 @@ def trajectory_plot(view: TrajectoryView) -> str:
         axes.margins(0.08)
     solid = figure.add_subplot(1, 3, 3, projection="3d")
     _paths(solid, view, (0, 1, 2))
-    solid.set_xlabel("x")
-    solid.set_ylabel("y")
-    solid.set_zlabel("z")
+    solid.set_xlabel(f"x ({view.unit})")
+    solid.set_ylabel(f"y ({view.unit})")
+    solid.set_zlabel(f"z ({view.unit})")
     solid.tick_params(labelsize=7, pad=0)
     if len(finite):
         centre, half = (finite.max(0) + finite.min(0)) / 2, max(float(extent.max()) / 2, 1e-6)
         solid.set(**{f"{a}lim": (centre[i] - half, centre[i] + half) for i, a in enumerate("xyz")})
+    solid.set_box_aspect((1, 1, 1), zoom=0.82)  # room for the labels
     solid.set_title("3-D")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
-    figure.tight_layout(rect=(0, 0.07, 1, 1))
-    return _svg(figure)
+    figure.tight_layout(rect=(0, 0.07, 1, 0.96))
+    return figure
 
 
 def error_plot(view: TrajectoryView, records: Sequence[FrameRecord]) -> str:
@@ -91,15 +109,17 @@ def error_plot(view: TrajectoryView, records: Sequence[FrameRecord]) -> str:
     figure, axes = plt.subplots(2, 1, sharex=True, figsize=(12.0, 4.2))
     assert view.position_error is not None
     assert view.rotation_error_deg is not None
+    known = view.position_error[np.isfinite(view.position_error)]
+    unit, factor = unit_for(float(known.max())) if view.unit == "m" and len(known) else (view.unit, 1.0)
     rows = (
-        (axes[0], view.position_error, f"position error ({view.unit})", ESTIMATED),
-        (axes[1], view.rotation_error_deg, "rotation error (deg)", ACCENT),
+        (axes[0], view.position_error * factor, f"position error ({unit})", ESTIMATED, unit),
+        (axes[1], view.rotation_error_deg, "rotation error (deg)", ACCENT, "deg"),
     )
-    for ax, error, label, colour in rows:
-        _broken(ax, view.stamps_s, error, view.segments, color=colour, linewidth=1.4)
+    for ax, error, label, colour, unit in rows:
+        _broken(ax, view.stamps_s, error, view.pieces, color=colour, linewidth=1.4)
         if np.isfinite(error).any():
             median = float(np.nanmedian(error))
-            ax.axhline(median, color=colour, linewidth=0.8, linestyle=":", label=f"median {median:.3g}")
+            ax.axhline(median, color=colour, linewidth=0.8, linestyle=":", label=f"median {median:.3g} {unit}")
             ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
         ax.set_ylabel(label)
         ax.set_ylim(bottom=0)
@@ -133,7 +153,7 @@ def curves_plot(records: Sequence[FrameRecord], min_inliers: int | None = None) 
             count.axhline(
                 min_inliers, color="#dc2626", linewidth=0.9, linestyle="--", label=f"lost below {min_inliers}"
             )
-    count.set_ylabel("count")
+    count.set_ylabel("matches a frame")
     most = float(np.nanmax(matches)) if np.isfinite(matches).any() else 1.0
     count.set_ylim(0, 1.08 * max(most, 1.0))
 
@@ -143,7 +163,7 @@ def curves_plot(records: Sequence[FrameRecord], min_inliers: int | None = None) 
     if np.isfinite(ratio).any():
         overlap.plot(time, ratio, color=WARM, linewidth=1.0, label="inlier ratio")
     overlap.set_ylim(0, 1.02)
-    overlap.set_ylabel("share")
+    overlap.set_ylabel("share (0 to 1)")
 
     below = np.zeros(len(records))
     for stage, colour in _STAGE_COLOURS.items():
@@ -213,8 +233,8 @@ def _paths(axes: Any, view: TrajectoryView, dimensions: tuple[int, ...]) -> None
         truth = view.ground_truth[:: max(len(view.ground_truth) // _MOST_VECTOR_POINTS, 1)]
         axes.plot(*(truth[:, d] for d in dimensions), color=TRUTH, linewidth=1.2, linestyle="--", label="ground truth")
     label = "estimated" if view.ground_truth is None else "estimated, aligned"
-    for segment in np.unique(view.segments):
-        piece = view.positions[view.segments == segment]
+    for number in np.unique(view.pieces):
+        piece = view.positions[view.pieces == number]
         piece = piece[:: max(len(piece) // _MOST_VECTOR_POINTS, 1)]
         axes.plot(*(piece[:, d] for d in dimensions), color=ESTIMATED, linewidth=1.8, label=label)
         label = "_"
@@ -227,12 +247,11 @@ def _paths(axes: Any, view: TrajectoryView, dimensions: tuple[int, ...]) -> None
         axes.plot(*start, "s", color="#15803d", markersize=7, linestyle="none", label="start")
 
 
-def _broken(
-    axes: Any, x: NDArray[np.float64], y: NDArray[np.float64], segments: NDArray[np.int64], **style: Any
-) -> None:
-    """A curve with a gap where the segment changes."""
-    for segment in np.unique(segments):
-        axes.plot(x[segments == segment], y[segments == segment], **style)
+def _broken(axes: Any, x: NDArray[np.float64], y: NDArray[np.float64], pieces: NDArray[np.int64], **style: Any) -> None:
+    """A curve with a gap where the piece changes."""
+    for number in np.unique(pieces):
+        here = pieces == number
+        axes.plot(x[here], y[here], **style, marker="." if here.sum() == 1 else "")
 
 
 def _runs(records: Sequence[FrameRecord]) -> list[tuple[str, float, float]]:

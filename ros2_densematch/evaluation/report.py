@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 
 from ros2_densematch.evaluation import plots
+from ros2_densematch.evaluation.lengths import length_in_words
 from ros2_densematch.evaluation.page import PAGE, STYLE
 from ros2_densematch.evaluation.pictures import Picture
 from ros2_densematch.evaluation.summary import STAGES, FrameRecord
@@ -113,11 +114,9 @@ def _figures(summary: Mapping[str, Any]) -> str:
     if accuracy is not None:
         ate, rpe = accuracy["ate"], accuracy["rpe"]
         of_path = f", {ate['percent_of_path']:.2f} % of the path" if ate["percent_of_path"] is not None else ""
-        tiles.append((_number(ate["rmse_m"], "m"), "ATE (RMSE)", f"after {accuracy['alignment']} alignment{of_path}"))
+        tiles.append((_length(ate["rmse_m"]), "ATE (RMSE)", f"after {accuracy['alignment']} alignment{of_path}"))
         tiles.append((_number(rpe["rotation_rmse_deg"], "°"), "rotation RPE (RMSE)", f"over {accuracy['rpe_delta']}"))
-        tiles.append(
-            (_number(rpe["translation_rmse_m"], "m"), "translation RPE (RMSE)", f"over {accuracy['rpe_delta']}")
-        )
+        tiles.append((_length(rpe["translation_rmse_m"]), "translation RPE (RMSE)", f"over {accuracy['rpe_delta']}"))
     if summary["trajectory"] is not None:
         share = 100.0 * frames["with_pose"] / max(total, 1)
         tiles.append((f"{share:.1f} %", "frames with a pose", f"{frames['with_pose']} of {total}, {lost} lost"))
@@ -221,6 +220,10 @@ def _footer(summary: Mapping[str, Any]) -> str:
 def _section(title: str, body: str, note: str = "") -> str:
     text = f"<p>{html.escape(note)}</p>" if note else ""
     return f'<section><h2>{html.escape(title)}</h2>{text}<div class="wide">{body}</div></section>'
+
+
+def _length(metres: float | None) -> str:
+    return "none" if metres is None else length_in_words(metres)
 
 
 def _number(value: float | None, unit: str) -> str:

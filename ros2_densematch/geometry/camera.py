@@ -86,6 +86,12 @@ class Camera:
         if self.P is not None:
             object.__setattr__(self, "P", _matrix(self.P, (3, 4), f"{name}: P"))
 
+    def __repr__(self) -> str:
+        name = f" {self.frame_id!r}" if self.frame_id else ""
+        return (
+            f"<camera{name} of {self.width} x {self.height}, focal length {self.focal:.1f} px, {self.distortion_model}>"
+        )
+
     @staticmethod
     def from_matrix(K: ArrayLike, width: int, height: int, *, frame_id: str = "") -> Camera:
         """A camera without distortion from K (3, 3) in pixels."""

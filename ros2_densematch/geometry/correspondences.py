@@ -33,6 +33,10 @@ class DenseWarp:
     reference_size: tuple[int, int]
     query_size: tuple[int, int]
 
+    def __repr__(self) -> str:
+        (w0, h0), (w1, h1) = self.reference_size, self.query_size
+        return f"<warp of {w0} x {h0} pixels into {w1} x {h1}>"
+
     @staticmethod
     def later(make: Callable[[], DenseWarp], reference_size: tuple[int, int], query_size: tuple[int, int]) -> DenseWarp:
         """A warp that is made when somebody first looks at its `xy` or `certainty`, and then kept."""
@@ -116,6 +120,10 @@ class Correspondences:
 
     def __len__(self) -> int:
         return len(self.score)
+
+    def __repr__(self) -> str:
+        sizes = " and ".join(f"{width} x {height}" for width, height in (self.reference_size, self.query_size))
+        return f"<{len(self)} matches between images of {sizes}, overlap {self.overlap:.2f}>"
 
     @staticmethod
     def empty(reference_size: tuple[int, int], query_size: tuple[int, int]) -> Correspondences:

@@ -86,6 +86,9 @@ class RelativePose:
     homography_inlier_ratio: float
     status: str
 
+    def __repr__(self) -> str:
+        return f"<{self.geometry.name} pose, scale {self.scale.name}, {self.num_inliers} inliers of {self.num_matches}>"
+
     @property
     def ok(self) -> bool:
         """Whether there is a pose: at least its rotation is known."""

@@ -45,6 +45,10 @@ class Trajectory:
     def __len__(self) -> int:
         return len(self.stamps_ns)
 
+    def __repr__(self) -> str:
+        seconds = 1e-9 * float(self.stamps_ns[-1] - self.stamps_ns[0]) if len(self) else 0.0
+        return f"<{len(self)} poses over {seconds:.3g} s, path length {self.path_length():.3g}>"
+
     @property
     def positions(self) -> Float64:
         """Camera centres (N, 3) in the world frame."""

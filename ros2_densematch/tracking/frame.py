@@ -38,6 +38,13 @@ class Frame:
     mask: NDArray[np.bool_] | None = None
     source: str = ""
 
+    def __repr__(self) -> str:
+        with_it = [
+            name for name in ("camera", "depth", "right_image", "odometry", "mask") if getattr(self, name) is not None
+        ]
+        extra = f" with {', '.join(with_it)}" if with_it else ""
+        return f"<frame {self.index} at {self.stamp_ns} ns, image {getattr(self.image, 'shape', None)}{extra}>"
+
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) of the image in pixels."""

@@ -80,3 +80,6 @@ class TrackedFrame:
     inliers: NDArray[np.bool_] | None = None
     guided: bool = False
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<frame {self.index} {self.status.value}, {self.num_inliers} inliers: {self.reason}>"

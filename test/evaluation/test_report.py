@@ -5,14 +5,30 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
-from ros2_densematch.evaluation.pictures import match_picture, smaller, viridis, warp_picture, with_caption
-from ros2_densematch.evaluation.plots import TrajectoryView
+from ros2_densematch.evaluation.accuracy import assess
+from ros2_densematch.evaluation.animation import Animation
+from ros2_densematch.evaluation.lengths import length_in_words
+from ros2_densematch.evaluation.pictures import (
+    OUTLIER_RGB,
+    match_picture,
+    motion_picture,
+    smaller,
+    viridis,
+    warp_picture,
+    with_caption,
+    with_legend,
+)
+from ros2_densematch.evaluation.plots import TrajectoryView, error_plot, trajectory_figure
 from ros2_densematch.evaluation.report import ReportPicture, write_report
 from ros2_densematch.evaluation.summary import (
     FrameRecord,
@@ -23,6 +39,8 @@ from ros2_densematch.evaluation.summary import (
     write_json,
 )
 from ros2_densematch.geometry.correspondences import Correspondences, DenseWarp
+from ros2_densematch.tracking.frame import Frame
+from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
 
 
 def records(n: int = 40, *, posed: bool = True) -> list[FrameRecord]:
@@ -110,7 +128,7 @@ def test_the_page_names_input_matcher_estimator_and_errors(tmp_path: Path) -> No
     page = (tmp_path / "r.html").read_text("utf-8")
     for words in (
         *("bags/one", "sift, preset base, weights none, on cpu", "PoseLib LO-RANSAC, threshold 1 px"),
-        *("0.0123 m", "0.42 % of the path", "0.05°", "Error over time", "4 lost", "blank image"),
+        *("12.3 mm", "0.42 % of the path", "0.05°", "Error over time", "4 lost", "blank image"),
     ):
         assert words in page, words
     assert page.count("<svg") == 3
@@ -220,6 +238,82 @@ def test_the_warp_brings_the_query_into_the_reference() -> None:
     assert np.abs(left - middle)[:, 30:].mean() < 4.0
     assert (middle[:, :15] == 255).all()  # no certainty: white
     assert (right[:, 40:] == viridis(np.ones(1))[0]).all()
+
+
+def test_the_legend_shows_the_colours_of_the_scores_and_of_outliers() -> None:
+    picture = np.zeros((40, 640, 3), np.uint8)
+    for outliers in (True, False):
+        strip = with_legend(picture, outliers=outliers)[40:].reshape(-1, 3).tolist()
+        assert viridis(np.array([0.25]))[0].tolist() in strip
+        assert viridis(np.array([1.0]))[0].tolist() in strip
+        assert (list(OUTLIER_RGB) in strip) == outliers
+
+
+def test_trails_lead_from_the_place_in_the_keyframe_to_the_place_in_the_frame() -> None:
+    grey = np.full((480, 640), 128, np.uint8)
+    one = matches_of(1, (640, 480))
+    moved = replace(one, reference_xy=np.float32([[100, 200]]), query_xy=np.float32([[300, 200]]))
+    changed = np.ptp(motion_picture(grey, moved).astype(int), axis=2) > 30
+    assert changed[198:203, 150:250].any(0).all()
+    assert not changed[:190].any()
+    assert np.ptp(motion_picture(grey, moved, np.zeros(1, np.bool_)).astype(int), axis=2).max() == 0
+    assert motion_picture(grey, None, width=320).shape == (240, 320, 3)
+
+
+def test_no_line_is_drawn_through_frames_that_were_lost() -> None:
+    view = assess(records(), None).view  # frames 20 to 23 of 40 are lost
+    assert view is not None
+    assert view.pieces.tolist() == [0] * 20 + [1] * 16
+    drawn = [line for line in trajectory_figure(view).axes[0].lines if line.get_linewidth() == 1.8]
+    assert [len(line.get_xdata()) for line in drawn] == [20, 16]
+
+
+def test_every_axis_has_its_unit() -> None:
+    rows = records()
+    for truth, unit in ((True, "m"), (False, "units")):
+        view = replace(view_of(rows, truth=truth), unit=unit)
+        for axes in trajectory_figure(view).axes:
+            labels = [axes.get_xlabel(), axes.get_ylabel(), *([axes.get_zlabel()] if axes.name == "3d" else [])]
+            assert all(f"({unit})" in label for label in labels)
+
+
+@pytest.mark.parametrize(("largest_m", "words"), [(0.004, "position error (mm)"), (0.4, "position error (m)")])
+def test_errors_are_shown_in_millimetres_or_metres_by_their_size(largest_m: float, words: str) -> None:
+    view = view_of(records(), truth=True)
+    error = np.full(len(view.positions), largest_m)
+    assert words in error_plot(replace(view, position_error=error), records())
+
+
+def test_lengths_in_words() -> None:
+    assert [length_in_words(v) for v in (0.0, 0.00456, 0.0994, 0.1, 1.234, 123.4)] == [
+        "0 mm", "4.56 mm", "99.4 mm", "0.1 m", "1.23 m", "123 m",
+    ]  # fmt: skip
+
+
+def moving_pictures(path: Path) -> Iterator[np.ndarray]:
+    if path.suffix == ".mp4":
+        video = cv2.VideoCapture(str(path))
+        while (read := video.read())[0]:
+            yield read[1]
+        return
+    with Image.open(path) as shown:
+        for picture in ImageSequence.Iterator(shown):
+            yield np.asarray(picture.convert("RGB"))
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "mp4"])
+def test_a_moving_picture_covers_the_whole_replay(kind: str, tmp_path: Path) -> None:
+    animation = Animation(kind, width=64, most_frames=8)
+    for i in range(20):
+        image = np.full((48, 64, 3), 10 * i, np.uint8)
+        frame = Frame(image, 10**9 + i * 10**8, i)
+        animation.add(frame, TrackedFrame(i, frame.stamp_ns, Status.LOST, "lost"))
+    animation.write(tmp_path / animation.name)
+    grey = [float(np.median(picture[:48])) for picture in moving_pictures(tmp_path / animation.name)]
+    assert 4 <= len(grey) <= 8
+    np.testing.assert_allclose(np.diff(grey), 40, atol=16)
+    assert grey[-1] > 120
+    assert sorted(f.name for f in tmp_path.iterdir()) == [animation.name]
 
 
 def test_a_caption_is_cut_to_the_width() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,25 @@ def write_tum(path: str | Path, trajectory: Trajectory) -> None:
             numbers = (*T[:3, 3], *poses.quaternion_from_matrix(T))
             # Adding 0.0 turns a negative zero into zero: the text does not depend on rounding noise around it.
             file.stream.write(f"{seconds}.{nanoseconds:09d} " + " ".join(f"{v + 0.0:.9f}" for v in numbers) + "\n")
+
+
+def write_tum_segments(path: str | Path, segments: Mapping[int, Trajectory]) -> list[Path]:
+    """Writes each segment into a file of its own, because segments have no common scale and no known relation.
+
+    Args:
+        path: the file of the first segment; each other one goes beside it, as NAME_segment_N.
+        segments: by number, in this order.
+
+    Raises:
+        ValueError: there is no segment.
+    """
+    if not segments:
+        raise ValueError(f"{path} is not written: no frame has a pose")
+    first = Path(path)
+    files = [first if i == 0 else first.with_stem(f"{first.stem}_segment_{n}") for i, n in enumerate(segments)]
+    for file, trajectory in zip(files, segments.values(), strict=True):
+        write_tum(file, trajectory)
+    return files
 
 
 def read_tum(path: str | Path) -> Trajectory:

@@ -37,10 +37,6 @@ class MatchedImages(Correspondences):
     reference_orientation: int = 1
     query_orientation: int = 1
 
-    def __repr__(self) -> str:
-        sizes = " and ".join(f"{width} x {height}" for width, height in (self.reference_size, self.query_size))
-        return f"<{len(self)} matches between images of {sizes}, overlap {self.overlap:.2f}>"
-
     @cached_property
     def uncalibrated(self) -> UncalibratedPair:
         """Fundamental matrix, homography, and which of them the matches call for."""
@@ -62,7 +58,8 @@ class MatchedImages(Correspondences):
         return estimate_relative_pose(self, cameras[0], cameras[1])
 
     def plot(self, path: str | Path | None = None, *, max_lines: int = 120) -> Image:
-        """Both images with lines between matching points, turned for the eye where their EXIF data asks for it.
+        """Both images with lines between matching points, turned for the eye where their EXIF data asks for it, and
+        what the colours mean.
 
         Args:
             path: file to write (.png or .jpg), or None.
@@ -76,7 +73,7 @@ class MatchedImages(Correspondences):
         """
         import cv2
 
-        from ros2_densematch.evaluation.pictures import match_picture
+        from ros2_densematch.evaluation.pictures import match_picture, with_legend
         from ros2_densematch.files.atomic import write_bytes
 
         assert self.reference_image is not None
@@ -90,6 +87,7 @@ class MatchedImages(Correspondences):
             agree,
             max_lines=max_lines,
         )
+        picture = with_legend(picture, outliers=agree is not None)
         if path is not None:
             suffix = Path(path).suffix.lower()
             if suffix not in (".png", ".jpg", ".jpeg"):
