@@ -45,7 +45,7 @@ quicktest: $(INSTALLED)
 
 # Ray is an extra of its own and large: only this target installs it.
 test-batch: $(INSTALLED)
-	"$(BIN)/python" -m pip install --quiet -c "$(CONSTRAINTS)" -e ".[ray]"
+	@sh scripts/install_ray.sh "$(BIN)/python" "$(CONSTRAINTS)"
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest test/batch
 
 golden: $(INSTALLED)

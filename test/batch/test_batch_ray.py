@@ -1,7 +1,7 @@
 """`densematch batch` on Ray: a worker is killed, a recording is damaged, one is too long, and the summary is the
 serial one.
 
-Needs Ray: `make test-batch` installs it and runs this folder.
+Needs Ray: `make test-batch` installs it and runs this folder. About two minutes on two quiet cores.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,39 @@ pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: make test-batch"),
     pytest.mark.timeout(900),
 ]
+START_S = 150
+_TRIAL = """
+import ray
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)
+assert ray.get(ray.remote(lambda: 1 + 1).remote()) == 2
+"""
 
 
-def batch(fleet: Path, out: Path, *words: str) -> subprocess.Popen[str]:
+@pytest.fixture(scope="module")
+def ray_starts() -> None:
+    """Some machines refuse what Ray needs (shared memory, local sockets): the test is skipped with Ray's own words."""
+    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _TRIAL], capture_output=True, text=True, timeout=START_S, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"Ray is installed, but does not start on this machine within {START_S} s")
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        pytest.skip(f"Ray is installed, but does not start on this machine: {said[-1]}")
+
+
+@contextmanager
+def batch(fleet: Path, out: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """`densematch batch` over the fleet; nothing of it is left running."""
     command = [sys.executable, "-m", "ros2_densematch", "batch", str(fleet), "--out", str(out), "--matcher", "sift"]
-    return subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +102,12 @@ def summary_of(out: Path) -> dict[str, Any]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_lost_worker_a_damaged_and_an_endless_recording_change_nothing_for_the_rest(
-    fleet: Path, tmp_path: Path, time_limit: str
+    ray_starts: None, fleet: Path, tmp_path: Path, time_limit: str
 ) -> None:
     on_ray, serial = tmp_path / "ray", tmp_path / "serial"
-    process = batch(fleet, on_ray, "--time-limit", time_limit, "--workers", "2")
-    killed, processes = kill_a_worker(on_ray, process, 120)
-    _, err = process.communicate(timeout=600)
+    with batch(fleet, on_ray, "--time-limit", time_limit, "--workers", "2") as process:
+        killed, processes = kill_a_worker(on_ray, process, START_S)
+        _, err = process.communicate(timeout=600)
     assert process.returncode == 2, err
     summary = summary_of(on_ray)
     assert (summary["recordings"], summary["done"], summary["failed"]) == (20, 18, 2)
@@ -91,7 +121,7 @@ def test_a_lost_worker_a_damaged_and_an_endless_recording_change_nothing_for_the
     assert not alive(processes["worker"])
     assert not alive(processes["replay"]), "the replay of the killed worker went on"
 
-    process = batch(fleet, serial, "--time-limit", time_limit, "--serial")
-    _, err = process.communicate(timeout=600)
+    with batch(fleet, serial, "--time-limit", time_limit, "--serial") as process:
+        _, err = process.communicate(timeout=600)
     assert process.returncode == 2, err
     assert (serial / "summary.json").read_bytes() == (on_ray / "summary.json").read_bytes()
