@@ -192,6 +192,12 @@ class Camera:
             return None
         return float(-self.P[0, 3] / self.P[0, 0])
 
+    def with_baseline(self, metres: float) -> Camera:
+        """This camera as the right one of a rectified pair, so far right of the first one."""
+        P = np.concatenate([self.K, np.zeros((3, 1))], 1)
+        P[0, 3] = -self.K[0, 0] * metres
+        return replace(self, P=P)
+
     def normalise(self, xy: ArrayLike) -> Float64:
         """Undistorted normalised coordinates (N, 2), X/Z and Y/Z, of pixels (N, 2).
 

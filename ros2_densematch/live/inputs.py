@@ -167,11 +167,8 @@ class Inputs:
         T = self.transforms.find(left_frame, right.frame_id) if left_frame and right.frame_id else None
         if T is None or T[0, 3] <= 0 or poses.rotation_angle_deg(T) > 1.0:
             return right
-        P = np.zeros((3, 4))
-        P[:, :3] = right.K
-        P[0, 3] = -right.K[0, 0] * T[0, 3]
         self.log.note(f"the stereo baseline of {T[0, 3]:.4f} m comes from /tf_static")
-        return replace(right, P=P)
+        return right.with_baseline(float(T[0, 3]))
 
     def _pose_at(self, stamp_ns: int, frame_id: str) -> NDArray[np.float64] | None:
         """T_world_from_camera of the odometry at a time, interpolated."""

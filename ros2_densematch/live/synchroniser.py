@@ -6,6 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from ros2_densematch.io.sources.synchronise import Pairing
+
 MAX_WAITING = 8  # images that may wait for their companions at once
 _MAX_RECENT = 60  # messages kept of each companion
 _SILENT_NS = 2_000_000_000  # a companion that sent nothing for so long is not waited for
@@ -34,25 +36,23 @@ class Bundle:
 class _Companion:
     tolerance_ns: int
     until_after: bool
-    pairs_only: bool
+    pairing: Pairing | None = None
     recent: deque[tuple[int, Any]] = field(default_factory=lambda: deque(maxlen=_MAX_RECENT))
     heard_ns: int | None = None
-    comes_in_pairs: bool = True  # one comes with every image, as far as is known
-    released: deque[int] = field(default_factory=lambda: deque(maxlen=_MAX_RECENT))  # stamps of images
 
     def take(self, stamp_ns: int, message: Any, now_ns: int) -> None:
         if self.recent and stamp_ns < self.recent[-1][0] - 10**9:
             self.recent.clear()  # its clock was set back
         self.recent.append((stamp_ns, message))
         self.heard_ns = now_ns
-        if stamp_ns in self.released:
-            self.comes_in_pairs = True
+        if self.pairing is not None:
+            self.pairing.message(stamp_ns)
 
     def release(self, stamp_ns: int) -> tuple[int, Any] | None:
         """What goes with an image that waits no longer."""
         found = self.nearest(stamp_ns)
-        self.comes_in_pairs = found is not None
-        self.released.append(stamp_ns)
+        if self.pairing is not None:
+            self.pairing.image(stamp_ns, found=found is not None)
         return found
 
     def nearest(self, stamp_ns: int) -> tuple[int, Any] | None:
@@ -63,7 +63,7 @@ class _Companion:
         """Whether waiting longer cannot or need not give a better message for this time."""
         if self.heard_ns is None or now_ns - self.heard_ns > _SILENT_NS:
             return True
-        if self.pairs_only and not self.comes_in_pairs:
+        if self.pairing is not None and not self.pairing.expected:
             return True
         if self.recent and max(stamp for stamp, _ in self.recent) >= stamp_ns:
             return True
@@ -93,12 +93,11 @@ class LiveSynchroniser:
             tolerance_ns: largest difference in time to the image.
             until_after: wait for a message at or after the image's time even when one before it lies near enough
                 (interpolation needs both sides).
-            pairs_only: wait only while one comes with every image: after an image that got none, until one with the
-                stamp of an image comes, nobody waits (a CameraInfo that is sent once, or at a rate of its own).
+            pairs_only: wait only while one comes with every image (`Pairing`).
         """
         known = self._companions.get(name)
         if known is None:
-            self._companions[name] = _Companion(tolerance_ns, until_after, pairs_only)
+            self._companions[name] = _Companion(tolerance_ns, until_after, Pairing() if pairs_only else None)
         else:
             known.tolerance_ns = tolerance_ns
 

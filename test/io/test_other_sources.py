@@ -166,9 +166,29 @@ def test_a_cut_video_is_read_up_to_the_cut(tmp_path: Path) -> None:
     assert 5 <= sum(1 for _ in source) < 40
 
 
+def test_frames_that_an_edit_list_leaves_out_are_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
+    for i in range(30):
+        writer.write(np.full((48, 64, 3), 8 * i, np.uint8))
+    writer.release()
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 12  # its first duration, in milliseconds
+    assert int.from_bytes(data[at : at + 4], "big") == 3000
+    data[at : at + 4] = (1500).to_bytes(4, "big")
+    path.write_bytes(data)
+    source = open_source(path)
+    assert sum(1 for _ in source) == 15
+    assert not any("damaged" in text or "cut" in text for text in source.warnings)
+    assert any("edit list" in text and "15 of its 30 frames" in text for text in source.notes)
+
+
 def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("no video")
     with pytest.raises(ValueError, match=r"a\.mp4.*OpenCV"):
+        open_source(tmp_path / "a.mp4")
+    (tmp_path / "a.mp4").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a\.mp4 is empty"):
         open_source(tmp_path / "a.mp4")
 
 

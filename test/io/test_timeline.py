@@ -86,6 +86,18 @@ def test_a_clock_set_back_loses_nothing_and_begins_a_segment(at: int) -> None:
     assert "set back by 3599.9" in line.decisions[0]
 
 
+@pytest.mark.parametrize("back_ms", [160, 250, 430, 770])
+@pytest.mark.parametrize("rate", [0.2, 1.0, 10.0])
+def test_a_clock_set_back_by_less_than_the_look_ahead_is_no_disorder(back_ms: int, rate: float) -> None:
+    stamps = regular(30)
+    delays = [i * 7919 % 13 * 10**6 for i in range(30)]
+    recorded = [START + round((i * SECOND / 10 + delay) / rate) for i, delay in enumerate(delays)]
+    stamps[12:] = [s - back_ms * 10**6 for s in stamps[12:]]
+    found = judged(stamps, recorded)
+    assert [j.item for j in found] == list(range(30)), "in the order of recording"
+    assert [j.segment for j in found] == [0] * 12 + [1] * 18
+
+
 def test_a_bag_that_was_played_in_a_loop_has_a_segment_for_each_round() -> None:
     found = judged(regular(5) * 3)
     assert used(found) == list(range(15))

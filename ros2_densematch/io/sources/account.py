@@ -21,6 +21,7 @@ class Account:
         refused: why the whole input is not used; empty = it is.
         remedy: what to do when nothing of it is used.
         at_opening: its messages were all read when the source was opened.
+        without_stamp: how many of its messages have no time in their header.
     """
 
     role: str
@@ -33,10 +34,12 @@ class Account:
     refused: str = ""
     remedy: str = ""
     at_opening: bool = False
+    without_stamp: int = 0
 
-    def seen(self, stamp_ns: int) -> None:
-        """One more message with this stamp."""
+    def seen(self, stamp_ns: int, *, stamped: bool = True) -> None:
+        """One more message of this time, which its own header says, or not."""
         self.messages += 1
+        self.without_stamp += not stamped
         self.first_ns = stamp_ns if self.first_ns is None else min(self.first_ns, stamp_ns)
         self.last_ns = stamp_ns if self.last_ns is None else max(self.last_ns, stamp_ns)
 
@@ -45,9 +48,18 @@ class Account:
         self.used = 0
         if self.at_opening:
             return
-        self.messages = 0
+        self.messages = self.without_stamp = 0
         self.unused.clear()
         self.first_ns = self.last_ns = None
+
+    def note(self) -> str:
+        """What was decided about messages without a stamp; empty where all have one."""
+        if not self.without_stamp:
+            return ""
+        return (
+            f"{self.role}: {self.without_stamp} of {self.messages} messages on {self.name} have no stamp: the time of "
+            "their recording is taken"
+        )
 
     def facts(self) -> dict[str, Any]:
         """The entry of this input in summary.json."""

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.io.sources import depth_view, topics
 from ros2_densematch.io.sources.account import Account
 from ros2_densematch.io.sources.base import Companions, Picture, Source
 from ros2_densematch.io.sources.camera_infos import CameraInfos
-from ros2_densematch.io.sources.clocks import SAMPLE, other_clock
+from ros2_densematch.io.sources.clocks import SAMPLE, doubtful_clock, other_clock
 from ros2_densematch.io.sources.depth_view import DepthView
 from ros2_densematch.io.sources.files import load_camera
 from ros2_densematch.io.sources.options import SourceOptions
@@ -39,6 +40,7 @@ _LOG_MARGIN_NS = 2_000_000_000
 # The clock of the recording finds a place in it where it agrees this well with the images' clock.
 _CLOCKS_AGREE_NS = 1_000_000_000
 _UNREADABLE = "not readable"
+_MAX_STEREO_ANGLE_DEG = 1.0  # between the cameras of a rectified pair, by /tf_static
 
 
 @dataclass
@@ -94,10 +96,11 @@ class BagSource(Source):
         self._infos = self._camera_infos(header_frame)
         camera = load_camera(options.camera_yaml, options) or (None if self._infos is None else self._infos.first)
         self._companions: list[_Companion] = []
+        self._reading: dict[str, _Companion] = {}
         self._depth = self._companion(options.depth_topic, "depth", _DEPTH_TOLERANCE_NS, decode_depth)
         self._right = self._companion(options.right_image_topic, "right images", _STEREO_TOLERANCE_NS, decode_image)
         self._depth_view = self._view_of_depth(camera, header_frame, static)
-        self._camera, self._right_camera = camera, self._load_right_camera()
+        self._camera, self._right_camera = camera, self._load_right_camera(header_frame, static)
         self._stereo: StereoFinding | None = None
         self._calibrate(camera, self._right_camera)
         self.frame_id = header_frame or self.frame_id
@@ -105,6 +108,10 @@ class BagSource(Source):
         self._odometry = self._load_odometry(header_frame, static)
         self._truth = self._load_truth(header_frame, static)
         self.ground_truth = None if self._truth is None else self._truth[0].longest
+        for companion in self._companions:
+            if companion.account.refused:  # it is not read
+                companion.account.at_opening = True
+                companion.account.messages = self._records.topics[companion.topic].count or 0
 
     @property
     def warnings(self) -> list[str]:
@@ -118,22 +125,25 @@ class BagSource(Source):
         for companion in self._companions:
             companion.matched.clear()
             companion.undecodable = 0
-        reading = {c.topic: c for c in self._companions if not c.account.refused}
-        tolerances = {topic: companion.tolerance_ns for topic, companion in reading.items()}
-        try:
-            for image, found in synchronise(self._stream(), self._image, tolerances):
-                for topic, item in found.items():
-                    reading[topic].matched.add((item.stamp_ns, item.recorded_ns))
-                yield Picture(
-                    image.stamp_ns,
-                    self._image,
-                    partial(_decode, image.message),
-                    partial(self._belonging, image, found),
-                    image.recorded_ns,
-                )
-        finally:
-            for companion in reading.values():
-                companion.settle()
+        self._reading = {c.topic: c for c in self._companions if not c.account.refused}
+        tolerances = {topic: companion.tolerance_ns for topic, companion in self._reading.items()}
+        pairs = () if self._infos is None else (self._infos.topic,)
+        for image, found in synchronise(self._stream(), self._image, {**tolerances, **dict.fromkeys(pairs, 0)}, pairs):
+            for topic, item in found.items():
+                if topic in self._reading:
+                    self._reading[topic].matched.add((item.stamp_ns, item.recorded_ns))
+            yield Picture(
+                image.stamp_ns,
+                self._image,
+                partial(_decode, image.message),
+                partial(self._belonging, image, found),
+                image.recorded_ns,
+                image.stamped,
+            )
+
+    def _settle(self) -> None:
+        for companion in self._reading.values():
+            companion.settle()
 
     def _belonging(self, image: Stamped, found: dict[str, Stamped], stamp_ns: int) -> Companions:
         """What goes with an image."""
@@ -184,26 +194,30 @@ class BagSource(Source):
         if self._infos is not None:
             chosen.append(self._infos.topic)
         for record in self._records.read(chosen, self._start_of_reading(), None):
-            stamp_ns, message = record.log_time_ns, None
+            stamp_ns, message, stamped = record.log_time_ns, None, False
             try:
                 message = self._records.decode(record)
                 stamp_ns = stamp_of(message, record.log_time_ns)
+                stamped = stamp_of(message, 0) != 0
             except BagError as error:
                 if record.topic == self._image:
-                    message = error
+                    message, stamped = error, True
                 elif record.topic in companions:
                     companions[record.topic].account.messages += 1
                     companions[record.topic].account.unused[_UNREADABLE] += 1
                     self._log.count(f"messages on {record.topic} could not be read", str(error))
                     continue
             if record.topic == self._image:
-                yield Stamped(record.topic, stamp_ns, message, record.log_time_ns)
+                yield Stamped(record.topic, stamp_ns, message, record.log_time_ns, stamped)
             elif record.topic in companions:
                 companion = companions[record.topic]
-                companion.account.seen(stamp_ns + companion.offset_ns)
+                companion.account.seen(stamp_ns + companion.offset_ns, stamped=stamped)
                 yield Stamped(record.topic, stamp_ns + companion.offset_ns, message, record.log_time_ns)
             elif message is not None and self._infos is not None:
-                self._infos.add(message, stamp_ns)
+                if self._infos.add(message, stamp_ns):
+                    yield Stamped(record.topic, stamp_ns, None, record.log_time_ns)
+                elif self._infos.began:
+                    self._log.count(f"CameraInfo on {record.topic} cannot be used", self._infos.unusable)
 
     def _start_of_reading(self) -> int | None:
         """The time of recording from which on to read; None = from the start.
@@ -269,11 +283,20 @@ class BagSource(Source):
         topic = self._named(name, topics.IMAGE_TYPES, f"{option}-topic")
         if topic is None:
             return None
+        taken = {self._image: "the images", **{c.topic: c.account.role for c in self._companions}}
+        if topic in taken:
+            raise BagError(
+                f"{option}-topic {name} is the topic of {taken[topic]}: name another one; topics: "
+                f"{self._records.describe_topics()}"
+            )
         given = getattr(self._options, f"{option[2:].replace('-', '_')}_time_offset_s")
         account = self._account(role, topic)
         times = self._sample(topic)
         if given is None:
             account.refused = other_clock(role, topic, f"{option}-time-offset", self._times, times)
+            doubt = doubtful_clock(role, topic, f"{option}-time-offset", self._times, times)
+            if doubt:
+                self._log.warn(doubt)
         companion = _Companion(topic, tolerance_ns, round((given or 0.0) * 1e9), decode, account)
         self._companions.append(companion)
         return companion
@@ -290,18 +313,34 @@ class BagSource(Source):
             return None
         return found
 
-    def _load_right_camera(self) -> Camera | None:
+    def _load_right_camera(self, left_frame: str, static: StaticTransforms) -> Camera | None:
+        """The camera of the right images with the baseline; without one they are refused."""
         if self._right is None:
             return None
-        if self._options.right_camera_yaml is not None:
-            return load_camera(self._options.right_camera_yaml, self._options)
-        message = topics.first_message(self._records, self._right.topic)
+        topic, account = self._right.topic, self._right.account
+        message = topics.first_message(self._records, topic)
         frame_id = "" if message is None else str(message.header.frame_id)
-        found = topics.camera_infos(self._records, self._right.topic, frame_id, None, self._options, self._log)
-        if isinstance(found, str):
-            self._log.warn(f"{found}: no scale from the stereo pair; give a calibration file")
-            return None
-        return found.first
+        if self._options.right_camera_yaml is not None:
+            camera = load_camera(self._options.right_camera_yaml, self._options)
+        else:
+            found = topics.camera_infos(self._records, topic, frame_id, None, self._options, self._log)
+            if isinstance(found, str):
+                account.refused = account.refused or (
+                    f"{found}: no scale from the stereo pair; give a calibration file"
+                )
+                return None
+            camera = found.first
+        if camera is None or camera.baseline:
+            return camera
+        T = static.find(left_frame, frame_id) if left_frame and frame_id and left_frame != frame_id else None
+        if T is not None and T[0, 3] > 0 and poses.rotation_angle_deg(T) <= _MAX_STEREO_ANGLE_DEG:
+            self._log.note(f"the stereo baseline of {T[0, 3]:.4f} m comes from /tf_static")
+            return camera.with_baseline(float(T[0, 3]))
+        account.refused = account.refused or (
+            f"{topic} is not used: the calibration of the right camera holds no baseline (P[0, 3] is 0 or P is missing)"
+            f" and {static.describe()}: no scale from the stereo pair; give the calibration of the rectified pair"
+        )
+        return camera
 
     def _view_of_depth(self, camera: Camera | None, image_frame: str, static: StaticTransforms) -> _View | None:
         """How to register the depth images; None where they are registered, or nothing is known against it."""
@@ -314,6 +353,7 @@ class BagSource(Source):
             return None
         found = topics.camera_infos(self._records, self._depth.topic, depth_frame, info, self._options, self._log)
         if isinstance(found, str) or found.first is None:
+            self._log.note(f"{found}: the depth is taken as registered to the images, which cannot be checked")
             return None
         same_frame = not depth_frame or not image_frame or depth_frame.lstrip("/") == image_frame.lstrip("/")
         extrinsics = np.eye(4) if same_frame else static.find(image_frame, depth_frame)

@@ -80,6 +80,7 @@ class Picture:
         decode: gives uint8 RGB (H, W, 3) or grey (H, W), or raises `ImageDecodeError`.
         companions: called with its time, as it was judged, once the image could be decoded.
         recorded_ns: when it was recorded; 0 where the source has no such clock.
+        stamped: whether it says its time itself; otherwise `stamp_ns` is that of the recording.
     """
 
     stamp_ns: int
@@ -87,6 +88,7 @@ class Picture:
     decode: Callable[[], NDArray[np.uint8]]
     companions: Callable[[int], Companions] = _nothing
     recorded_ns: int = 0
+    stamped: bool = True
 
 
 _LEFT_OUT = {
@@ -158,6 +160,18 @@ class Source(ABC):
         for account in (self._images, *self._accounts):
             account.restart()
         self._in_part = self._options.start_s is None
+        try:
+            yield from self._frames()
+        finally:
+            self._settle()
+            for account in (self._images, *self._accounts):
+                if account.note():
+                    self._log.note(account.note())
+
+    def _settle(self) -> None:  # noqa: B027 - most sources have nothing to do
+        """The reading has ended, or was ended: completes the accounts."""
+
+    def _frames(self) -> Iterator[Frame]:
         segment = 0
         for judged in self._judged():
             picture = judged.item
@@ -166,7 +180,7 @@ class Source(ABC):
             if not self._wanted(judged):
                 continue
             index = self._assembler.number()
-            self._images.seen(picture.stamp_ns)
+            self._images.seen(picture.stamp_ns, stamped=picture.stamped)
             if judged.verdict is not Verdict.USED:
                 kind = _LEFT_OUT[judged.verdict]
                 self._images.unused[kind] += 1

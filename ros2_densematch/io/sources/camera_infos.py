@@ -77,6 +77,11 @@ class CameraInfos:
         return self._recent[0][1] if self._recent else self.first
 
     @property
+    def began(self) -> bool:
+        """Whether a usable one has come since the start."""
+        return self._last is not None
+
+    @property
     def newest(self) -> Camera | None:
         """The last usable one."""
         return self.first if self._last is None else self._last

@@ -12,6 +12,8 @@ Times = Sequence[tuple[int, int]]
 SAMPLE = 12  # messages of each topic are enough
 # Transport and processing delay messages of one host by less.
 SAME_CLOCK_S = {"depth": 0.3, "right images": 0.3, "odometry": 1.0, "ground truth": 1.0}
+# From here on an offset is named: transport of large images and processing explain less.
+_DOUBTFUL_S = 0.15
 _FULL_SPEED = 0.2
 
 
@@ -45,6 +47,18 @@ def other_clock(role: str, topic: str, option: str, images: Times, others: Times
     return (
         f"the stamps of {topic} are {abs(offset):.3f} s {side} those of the images by the clock of the recording: not "
         f"used; if another host's clock stamped them, give {option} {-offset:.3f}"
+    )
+
+
+def doubtful_clock(role: str, topic: str, option: str, images: Times, others: Times) -> str:
+    """What speaks against the clock of a topic that is used all the same; "" where nothing does."""
+    offset = offset_between(images, others)
+    if offset is None or not _DOUBTFUL_S < abs(offset) <= SAME_CLOCK_S[role]:
+        return ""
+    side = "ahead of" if offset > 0 else "behind"
+    return (
+        f"{role}: the stamps of {topic} are {abs(offset):.3f} s {side} those of the images by the clock of the "
+        f"recording: they are used as they are; if another host's clock stamped them, give {option} {-offset:.3f}"
     )
 
 

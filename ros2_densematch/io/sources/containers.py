@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 
@@ -28,6 +28,65 @@ def cut_short(path: Path) -> str:
             if end > size:
                 return f"the file ends inside {name}, {end - size} bytes are missing"
     return ""
+
+
+def is_trimmed(path: Path) -> bool:
+    """Whether an MP4 or QuickTime file shows a part of its frames only, by its edit list (ISO 14496-12, 8.6.6)."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        try:
+            for track in _inside(stream, 0, size, b"moov", b"trak"):
+                times = [_duration_s(stream, *box) for box in _inside(stream, *track, b"mdia", b"mdhd")]
+                movie = [_timescale(stream, *box) for box in _inside(stream, 0, size, b"moov", b"mvhd")]
+                edits = [_edits(stream, *box) for box in _inside(stream, *track, b"edts", b"elst")]
+                kinds = [_at(stream, at + 8, ">4s")[0] for at, _ in _inside(stream, *track, b"mdia", b"hdlr")]
+                if kinds[:1] == [b"vide"] and times and movie and edits:
+                    shown = sum(length for length, start in edits[0] if start >= 0) / movie[0]
+                    return bool(shown < 0.99 * times[0] and shown > 0)
+        except (struct.error, ZeroDivisionError):
+            return False
+    return False
+
+
+def _inside(stream: BinaryIO, begin: int, end: int, *names: bytes) -> Iterator[tuple[int, int]]:
+    """(begin, end) of the contents of the boxes on this path of names."""
+    at = begin
+    while at + 8 <= end:
+        length, kind = _at(stream, at, ">I4s")
+        head = 8
+        if length == 1:
+            (length,), head = _at(stream, at + 8, ">Q"), 16
+        stop = end if length == 0 else min(at + max(length, 8), end)
+        if kind == names[0]:
+            if len(names) == 1:
+                yield at + head, stop
+            else:
+                yield from _inside(stream, at + head, stop, *names[1:])
+        at = stop
+
+
+def _at(stream: BinaryIO, at: int, form: str) -> tuple[Any, ...]:
+    stream.seek(at)
+    return struct.unpack(form, stream.read(struct.calcsize(form)))
+
+
+def _timescale(stream: BinaryIO, at: int, _end: int) -> int:
+    return int(_at(stream, at, ">B3xQQI" if _at(stream, at, ">B")[0] == 1 else ">B3xIII")[-1])
+
+
+def _duration_s(stream: BinaryIO, at: int, _end: int) -> float:
+    *_, scale, duration = _at(stream, at, ">B3xQQIQ" if _at(stream, at, ">B")[0] == 1 else ">B3xIIII")
+    return float(duration) / float(scale)
+
+
+def _edits(stream: BinaryIO, at: int, end: int) -> list[tuple[int, int]]:
+    """(duration, first time of the media; -1 = nothing is shown) of each edit."""
+    version, count = _at(stream, at, ">B3xI")
+    form = ">QqHH" if version == 1 else ">IiHH"
+    size = struct.calcsize(form)
+    count = min(count, (end - at - 8) // size)
+    found = [_at(stream, at + 8 + i * size, form) for i in range(count)]
+    return [(length, start) for length, start, *_ in found]
 
 
 def _boxes(stream: BinaryIO, size: int) -> Iterator[tuple[str, int]]:

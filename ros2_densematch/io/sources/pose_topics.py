@@ -13,7 +13,7 @@ from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.trajectory import Trajectory
 from ros2_densematch.geometry.transform_tree import TransformTree
 from ros2_densematch.io.sources.account import Account
-from ros2_densematch.io.sources.clocks import SAMPLE, Times, other_clock
+from ros2_densematch.io.sources.clocks import SAMPLE, Times, doubtful_clock, other_clock
 from ros2_densematch.io.sources.log import SourceLog
 from ros2_densematch.io.sources.records import BagError, Records
 from ros2_densematch.io.sources.stamps import stamp_of
@@ -170,16 +170,18 @@ def read_poses(
             msg = records.decode(record)
             body, T = _pose(msg)
         except ValueError as error:
+            account.messages += 1
+            account.unused["not readable"] += 1
             log.count(f"poses on {topic} could not be read", str(error))
             continue
         named = named and bool(body)
         stamp_ns = stamp_of(msg, record.log_time_ns)
-        account.seen(stamp_ns + lines.offset_ns)
+        account.seen(stamp_ns + lines.offset_ns, stamped=stamp_of(msg, 0) != 0)
         lines.add(topic, stamp_ns, record.log_time_ns, T)
     if not lines.times:
         account.refused = f"{topic} holds no pose that can be read: not used"
         return None
-    account.refused = lines.other_clock(topic, request)
+    account.refused = lines.other_clock(topic, request, log)
     if account.refused:
         return None
     mount = np.eye(4)
@@ -218,10 +220,15 @@ class _Lines:
         judged = line.push(stamp_ns + self.offset_ns, recorded_ns, (recorded_ns, T))
         self._judged.setdefault(name, []).extend(judged)
 
-    def other_clock(self, topic: str, request: PoseRequest) -> str:
+    def other_clock(self, topic: str, request: PoseRequest, log: SourceLog) -> str:
+        """Why another clock than the images' made the stamps; a small offset is only named."""
         if request.offset_s is not None:
             return ""
-        return other_clock(request.role, topic, request.offset_option, request.images, self.times)
+        given = request.role, topic, request.offset_option, request.images, self.times
+        doubt = doubtful_clock(*given)
+        if doubt:
+            log.warn(doubt)
+        return other_clock(*given)
 
     def parts(self, name: str, role: str, log: SourceLog) -> list[tuple[Trajectory, tuple[int, int]]]:
         """The poses of each segment of the clock, with the span of recording."""
@@ -315,14 +322,18 @@ def _from_tf(
             if T is not None:
                 parents[child] = parent
                 stamp_ns = stamp_of(item, record.log_time_ns)
-                account.seen(stamp_ns + lines.offset_ns)
+                account.seen(stamp_ns + lines.offset_ns, stamped=stamp_of(item, 0) != 0)
                 lines.add(child, stamp_ns, record.log_time_ns, T)
     # The frames from which a moving transform leads up, and how the camera sits on the first of them.
     mount = next(((f, T) for f in parents if (T := static.find(f, camera_frame.lstrip("/"))) is not None), None)
     if mount is None:
-        account.refused = f"{topic} does not join {camera_frame or 'the camera'} to a moving frame: not used"
+        links = ", ".join(f"{parent} to {child}" for child, parent in parents.items()) or "nothing"
+        account.refused = (
+            f"{topic} (it joins {links}) does not lead to {camera_frame or 'the camera'}, and {static.describe()}: "
+            "not used; record /tf_static with the bag"
+        )
         return None
-    account.refused = lines.other_clock(topic, request)
+    account.refused = lines.other_clock(topic, request, log)
     if account.refused:
         return None
     chain: list[Trajectory | Float64] = []

@@ -83,6 +83,7 @@ class TimeLine(Generic[Item]):
         self._steps: deque[tuple[int, int]] = deque(
             maxlen=_HISTORY
         )  # from one used message to the next: header, recording
+        self._newest: deque[_Entry[Item]] = deque(maxlen=LOOK_AHEAD)  # as used
 
     @property
     def last_ns(self) -> int | None:
@@ -136,6 +137,9 @@ class TimeLine(Generic[Item]):
 
     def _excursion(self, head: _Entry[Item], behind: list[_Entry[Item]], lower: int, floor: int) -> Judged[Item]:
         """A later message lies between the last one used and this one: wrong order, or this one is an outlier."""
+        too_far_to_tell = len(behind) == self._look_ahead and lower > self._look_ahead - IN_A_ROW
+        if too_far_to_tell or self._steps_back([head, *behind[:lower]], behind[lower:]):
+            return self._use(head)
         other = behind[lower]
         period = self._period(behind)
         # An outlier leaves its own place in time empty; a message out of order does not.
@@ -154,11 +158,24 @@ class TimeLine(Generic[Item]):
             if not before.stamp_ns < after.stamp_ns <= floor:
                 break
             rising += 1
-        if rising >= IN_A_ROW or (rising > 1 and rising == 1 + len(behind)):
+        if rising >= IN_A_ROW or (rising > 1 and rising == 1 + len(behind)) or self._steps_back([], [head, *behind]):
             return self._set_back(head)
         assert self._last is not None
         late = floor - head.stamp_ns <= 1.5 * self._look_ahead * self._period(behind)
         return self._leave_out(Verdict.LATE if late else Verdict.OUTLIER, _far(head, self._last))
+
+    def _steps_back(self, ahead: list[_Entry[Item]], after: list[_Entry[Item]]) -> bool:
+        """Whether the clock was set back by less than the look-ahead between two messages: all stamps from there on lie
+        lower against the recording's clock than all before, which is not so for one message out of order."""
+        if len(after) < IN_A_ROW or any(a.stamp_ns >= b.stamp_ns for a, b in pairwise(after)):
+            return False
+        rate, origin = self._rate(), after[0].recorded_ns
+
+        def offset(entry: _Entry[Item]) -> float:
+            return entry.stamp_ns - rate * (entry.recorded_ns - origin)
+
+        lowest = min(offset(entry) for entry in (*self._newest, *ahead))
+        return lowest - max(offset(entry) for entry in after) > 0.5 * self._period(after)
 
     def _stands_still(self, head: _Entry[Item], behind: list[_Entry[Item]]) -> Judged[Item]:
         """The stamp of the message before: sent twice, or the clock stands still while the recording goes on."""
@@ -224,6 +241,7 @@ class TimeLine(Generic[Item]):
                 else:
                     self._steps.append((header, recorded))
         self._last = _Entry(time_ns, entry.recorded_ns, entry.item)
+        self._newest.append(self._last)
         self._last_header_ns = entry.stamp_ns
         return Judged(entry.item, Verdict.USED, time_ns, self._segment)
 
@@ -235,6 +253,7 @@ class TimeLine(Generic[Item]):
             f"{_seconds(entry.stamp_ns)}: a new segment begins"
         )
         self._segment += 1
+        self._newest.clear()
         return self._use(entry)
 
     def _leave_out(self, verdict: Verdict, why: str) -> Judged[Item]:

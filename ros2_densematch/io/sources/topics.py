@@ -98,7 +98,7 @@ def camera_infos(
     else:
         topic = camera_info_topic(records, image) or _camera_info_of_frame(records, frame_id, log)
     if topic is None:
-        return f"{image} has no calibration (no CameraInfo in the bag)"
+        return f"{image} has no calibration ({_other_infos(records)})"
     infos = CameraInfos(topic, image, options.rectified, log)
     passed_over = 0
     why = ""
@@ -121,6 +121,17 @@ def camera_infos(
     if not passed_over:
         return f"{topic} holds no message that can be read, so {image} has no calibration"
     return f"none of the {passed_over} CameraInfo on {topic} can be used ({why})"
+
+
+def _other_infos(records: Records) -> str:
+    """Why no CameraInfo goes with the images."""
+    named = []
+    for topic in sorted(t.name for t in records.topics.values() if t.type == CAMERA_INFO):
+        msg = first_message(records, topic)
+        named.append(f"{topic} {'is empty' if msg is None else f'of frame {msg.header.frame_id!r}'}")
+    if not named:
+        return "no CameraInfo in the bag"
+    return f"no CameraInfo goes with it by its name or frame: {', '.join(named)}"
 
 
 def _no_images(records: Records) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.io.sources.base import Picture, Source
-from ros2_densematch.io.sources.containers import cut_short
+from ros2_densematch.io.sources.containers import cut_short, is_trimmed
 from ros2_densematch.io.sources.files import load_camera
 from ros2_densematch.io.sources.options import SourceOptions, refuse_topics
 
@@ -83,6 +83,11 @@ class VideoSource(Source):
         if cut:
             self._log.warn(f"{self._path.name} is cut: {cut}; {number} frames could be read")
         elif self._count is not None and self._exact_count and number < self._count - _LEEWAY:
+            if is_trimmed(self._path):
+                self._log.note(
+                    f"the edit list of {self._path.name} shows {number} of its {self._count} frames: those are read"
+                )
+                return
             self._log.warn(f"{self._path.name} is damaged: {number} of {self._count} frames could be decoded")
 
     def _open(self) -> cv2.VideoCapture:
@@ -91,6 +96,8 @@ class VideoSource(Source):
             cut = cut_short(self._path)
             if cut:
                 raise ValueError(f"{self._path} is cut and cannot be opened: {cut}; copy or record it again")
+            if self._path.stat().st_size == 0:
+                raise ValueError(f"{self._path} is empty: copy or record it again")
             raise ValueError(f"{self._path}: OpenCV cannot open this video: convert it to H.264 in mp4")
         # Players turn the pictures of a camera that was held upside down; the calibration belongs to the stored pixels.
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
