@@ -7,12 +7,14 @@ from pathlib import Path
 from ros2_densematch.io.sources import folder, storage, video
 from ros2_densematch.io.sources.bag import BagSource
 from ros2_densematch.io.sources.base import FrameSource
+from ros2_densematch.io.sources.listed import ListedSource, is_benchmark_folder
 from ros2_densematch.io.sources.options import SourceOptions
 from ros2_densematch.io.sources.sequence import SequenceSource
 
 
 def open_source(path: str | Path, options: SourceOptions | None = None) -> FrameSource:
-    """Open a bag (folder, .mcap, .db3, .bag), a video file, a folder of images, or a folder with frames.csv.
+    """Open a bag (folder, .mcap, .db3, .bag), a video file, a folder of images, a folder with frames.csv, or a sequence
+    of TUM RGB-D, EuRoC or KITTI odometry.
 
     Raises:
         FileNotFoundError: there is no such path.
@@ -26,6 +28,8 @@ def open_source(path: str | Path, options: SourceOptions | None = None) -> Frame
         return SequenceSource(path, options)
     if storage.is_bag(path):
         return BagSource(path, options)
+    if is_benchmark_folder(path):
+        return ListedSource(path, options)
     if path.is_dir():
         return folder.FolderSource(path, options)
     if path.suffix.lower() in video.SUFFIXES:
