@@ -7,6 +7,7 @@ Brown-Conrady radial and tangential terms with OpenCV's rational, thin-prism and
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 import cv2
@@ -92,7 +93,7 @@ def distort(model: DistortionModel, D: Float64, xyz: Float64) -> Float64:
             radius = np.hypot(x, y)
             theta = np.arctan2(radius, z)
             result = _equidistant(D, theta, radius, z)[:, None] * xyz[:, :2]
-            result[~(theta < _end_of_range(D)) | ~np.isfinite(radius + z)] = np.nan
+            result[~(theta < _end_of_range(tuple(D.tolist()))) | ~np.isfinite(radius + z)] = np.nan
             return result
         plane = np.where(z > 0, 1.0, np.nan)[:, None] * xyz[:, :2] / z[:, None]
         result = distort_unchecked(model, D, plane)
@@ -166,13 +167,14 @@ def _polynomial_jacobian(D: Float64, xy: Float64) -> Float64:
 def _invertible(D: Float64, xy: Float64) -> NDArray[np.bool_]:
     """Where (N,) the distortion keeps orientation all the way from the centre to the point: beyond the first fold two
     rays share one pixel, and only the inner one is what the lens does."""
-    inside = np.hypot(xy[:, 0], xy[:, 1]) < _end_of_radius(D)
+    inside = np.hypot(xy[:, 0], xy[:, 1]) < _end_of_radius(tuple(D.tolist()))
     return np.asarray(inside & (_determinant(_polynomial_jacobian(D, xy)) > 0.0), np.bool_)
 
 
-def _end_of_radius(D: Float64) -> float:
+@lru_cache(maxsize=64)  # a camera's coefficients never change, and every frame asks
+def _end_of_radius(D: tuple[float, ...]) -> float:
     """Smallest radius at which r (1 + k1 r^2 + ...) / (1 + k4 r^2 + ...) stops growing, or infinity."""
-    k1, k2, _, _, k3, k4, k5, k6 = np.concatenate([D, np.zeros(8)])[:8]
+    k1, k2, _, _, k3, k4, k5, k6 = np.concatenate([np.asarray(D), np.zeros(8)])[:8]
     # In u = r^2, with numerator a and denominator b: (a b + 2 u (a' b - a b')) / b^2 changes sign, or b = 0.
     a, b = np.poly1d([k3, k2, k1, 1.0]), np.poly1d([k6, k5, k4, 1.0])
     slope = a * b + np.poly1d([2.0, 0.0]) * (a.deriv() * b - a * b.deriv())
@@ -226,14 +228,15 @@ def _equidistant(D: Float64, theta: Float64, radius: Float64, z: Float64) -> Flo
     )
 
 
-def _end_of_range(D: Float64) -> float:
+@lru_cache(maxsize=64)
+def _end_of_range(D: tuple[float, ...]) -> float:
     """Largest angle from the optical axis up to which the equidistant polynomial grows, at most pi."""
     return min([float(np.pi), *_positive_roots([9.0 * D[3], 7.0 * D[2], 5.0 * D[1], 3.0 * D[0], 1.0])])
 
 
 def _undistort_equidistant(D: Float64, distorted: Float64) -> Float64:
     goal = np.hypot(distorted[:, 0], distorted[:, 1])
-    end = min(_end_of_range(D), float(_MAX_ANGLE))
+    end = min(_end_of_range(tuple(D.tolist())), float(_MAX_ANGLE))
     low, high = np.zeros_like(goal), np.full_like(goal, end)
     theta = np.minimum(goal, end)
 

@@ -21,6 +21,7 @@ Float64 = NDArray[np.float64]
 Floats = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
+_MOST_SAMPLED = 800  # matches of a search that is not thorough
 _LEAST = 30  # matches of a part that may give a pose of its own
 _BEST_SHARE = 3  # one in so many matches, those of the highest scores, is a part
 _TOLERANCE = 5.0  # wrong matches' worth of likelihood by which an answer may be worse and still counts
@@ -45,19 +46,25 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings of LO-RANSAC, as in `two_view.PoseConfig`."""
+    """Settings of LO-RANSAC, as in `two_view.PoseConfig`, and whether further hypotheses are wanted beside the best."""
 
     max_epipolar_error_px: float
     min_iterations: int
     max_iterations: int
     success_probability: float
     seed: int
+    thorough: bool = True
 
 
 def search(all_rays: Rays, score: Floats, sampling: Sampling) -> list[Hypothesis]:
     """Hypotheses, the most likely one first: from all matches, from each half of the tiles of the image, like the
-    colours of a chessboard, and from the matches of the highest scores where the scores differ."""
+    colours of a chessboard, and from the matches of the highest scores where the scores differ. A search that is not
+    thorough gives one hypothesis, sampled from at most `_MOST_SAMPLED` matches."""
     n = len(all_rays)
+    if not sampling.thorough:
+        some = all_rays if n <= _MOST_SAMPLED else all_rays.select(np.linspace(0, n - 1, _MOST_SAMPLED).astype(np.intp))
+        R, t = ransac(some, sampling)
+        return [Hypothesis(R, t, cost(all_rays, np.ones(n), R, t, sampling.max_epipolar_error_px))]
     row, column = np.divmod(all_rays.cell, rays.CELLS_A_ROW)
     even = (row + column) % 2 == 0
     parts = [np.ones(n, np.bool_), even, ~even]

@@ -50,6 +50,7 @@ def estimate_relative_pose(
     config: PoseConfig | None = None,
     scale_source: ScaleSource | None = None,
     seed: int = 0,
+    thorough: bool = True,
 ) -> RelativePose:
     """Relative pose of the query camera against the reference camera.
 
@@ -60,6 +61,8 @@ def estimate_relative_pose(
         config: settings, default `PoseConfig()`.
         scale_source: where metres come from, see `scale`; None leaves the translation a direction.
         seed: of the random sampling. The same input and seed give the same result.
+        thorough: look for further hypotheses beside the best one, which widen the covariance where they are as likely;
+            False saves that time where something else, as a prediction, tells wrong answers.
 
     Returns:
         A RelativePose, whatever the matches: without enough of them it is DEGENERATE with the reason in `status`.
@@ -73,7 +76,15 @@ def estimate_relative_pose(
     dropped = len(m) - len(prepared)
     note = f"; {dropped} matches left out: not finite or outside the camera model" if dropped else ""
     used = m.select(usable)
-    candidates = _before_overlay(prepared, used, camera1, config, seed)
+    sampling = Sampling(
+        config.max_epipolar_error_px,
+        config.min_iterations,
+        config.max_iterations,
+        config.success_probability,
+        seed,
+        thorough,
+    )
+    candidates = _before_overlay(prepared, used, camera1, config, sampling)
     result = candidates[0]
     if scale_source is not None and result.ok:
         result = scale.apply(scale_source, candidates, prepared, used, camera0)
@@ -105,16 +116,18 @@ class _Evidence:
 
 
 def _before_overlay(
-    all_rays: Rays, m: Correspondences, camera1: Camera, config: PoseConfig, seed: int
+    all_rays: Rays, m: Correspondences, camera1: Camera, config: PoseConfig, sampling: Sampling
 ) -> list[RelativePose]:
     """The pose of the scene, without the matches that the camera carries along in front of it."""
     found = overlay.static_matches(m)
     if found is None or not found.hidden.any():
-        return _estimate(all_rays, m.score, camera1, config, seed)
+        return _estimate(all_rays, m.score, camera1, config, sampling)
     rest = ~found.hidden
     count = int(found.hidden.sum())
     share = f"{count} of {len(m)} matches stand still while the picture around them changes"
-    candidates = [_among(pose, rest) for pose in _estimate(all_rays.select(rest), m.score[rest], camera1, config, seed)]
+    candidates = [
+        _among(pose, rest) for pose in _estimate(all_rays.select(rest), m.score[rest], camera1, config, sampling)
+    ]
     best = candidates[0]
     if not best.ok or not _is_credible(best, int(rest.sum())):
         geometry = Geometry.WATERMARK if found.border else Geometry.DEGENERATE
@@ -125,7 +138,7 @@ def _before_overlay(
     else:
         agrees = _epipolar_inliers(all_rays.select(found.hidden), R, t, config)
     if agrees.mean() > 0.5:  # far away, or on the axis of the motion: part of the scene, unless it says otherwise
-        everything = _estimate(all_rays, m.score, camera1, config, seed)
+        everything = _estimate(all_rays, m.score, camera1, config, sampling)
         if poses.rotation_angle_deg(R, everything[0].T_query_from_reference) < _SAME_TURN_DEG:
             return everything
     return [replace(pose, status=f"{pose.status}; {share}: a static overlay, left out") for pose in candidates]
@@ -144,14 +157,13 @@ def _among(pose: RelativePose, chosen: BoolArray) -> RelativePose:
     return replace(pose, inliers=inliers, num_matches=len(chosen), inlier_ratio=float(inliers.mean()))
 
 
-def _estimate(all_rays: Rays, score: Floats, camera1: Camera, config: PoseConfig, seed: int) -> list[RelativePose]:
+def _estimate(
+    all_rays: Rays, score: Floats, camera1: Camera, config: PoseConfig, sampling: Sampling
+) -> list[RelativePose]:
     """The pose; of a plane that leaves two motions, both, the preferred one first."""
     n = len(all_rays)
     if n < config.min_inliers:
         return [no_pose(n, f"too few matches: {n}, at least {config.min_inliers} are needed")]
-    sampling = Sampling(
-        config.max_epipolar_error_px, config.min_iterations, config.max_iterations, config.success_probability, seed
-    )
     found = hypotheses.search(all_rays, score, sampling)
     start = found[0].R, found[0].t
     inliers = _epipolar_inliers(all_rays, *start, config)

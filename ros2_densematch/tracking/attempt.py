@@ -21,6 +21,7 @@ class Attempt:
         matches: reference = keyframe, query = frame.
         found: the localisation from them.
         guided: the match was a guided one; otherwise the keyframe and the frame were matched anew.
+        check: what a check that ended at this frame added to the guided match, in words; "" = none ended.
         why_full: why it was not guided although it could have been, in words; "" = it could not, or it was.
     """
 
@@ -29,6 +30,7 @@ class Attempt:
     matches: Correspondences
     found: Localisation
     guided: bool = False
+    check: str = ""
     why_full: str = ""
 
     @property

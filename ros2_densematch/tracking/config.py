@@ -93,6 +93,13 @@ class TrackerConfig(BaseModel):
         le=100_000,
         description="A full match is made as a check after this many guided frames; 0 leaves these checks out.",
     )
+    full_match_delay: int = Field(
+        20,
+        ge=0,
+        le=1000,
+        description="A check is made on a second thread, and its result is waited for this many guided frames later; 0 "
+        "makes its own frame wait.",
+    )
     time_budget_ms: float = Field(
         0.0,
         ge=0.0,

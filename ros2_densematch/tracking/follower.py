@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from ros2_densematch.tracking.attempt import Attempt
 from ros2_densematch.tracking.config import TrackerConfig
-from ros2_densematch.tracking.guidance import prior_at_rest
+from ros2_densematch.tracking.guidance import Check, prior_at_rest
 from ros2_densematch.tracking.localiser import Localiser
 from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.state import State
@@ -27,13 +29,31 @@ class Follower:
         self._config = config
         self._hurried = hurried
 
+    def checked(self, state: State) -> State:
+        """With a check of the guided matches begun, or its result taken in, where one of these is due."""
+        guide, delay, matching = state.guide, self._config.full_match_delay, self._localiser.matching
+        if guide is None or delay == 0 or not matching.can_guide:
+            return state
+        if guide.check is None:
+            interval = 0 if self._hurried else self._config.full_match_interval
+            if guide.matches is None or interval == 0 or guide.since_full < interval:
+                return state
+            pending = matching.match_later(state.keyframe.reference, guide.previous)
+            return replace(state, guide=replace(guide, check=Check(pending, guide.matches)))
+        if guide.check.age < delay:
+            return state
+        return replace(state, guide=guide.joined(matching.waited_for(guide.check.pending)))
+
     def attempt(self, state: State, view: View) -> Attempt:
         """The frame against the current keyframe."""
         keyframe = state.keyframe
         predictions = [state.last.T_from_keyframe] if state.last is not None else []
+        if state.last is None and state.guide is not None and state.guide.is_at(keyframe):
+            predictions = [np.eye(4)]
         guided, why = None, ""
         if self._localiser.matching.can_guide and state.guide is not None:
-            interval = 0 if self._hurried else self._config.full_match_interval
+            at_once = not self._hurried and self._config.full_match_delay == 0
+            interval = self._config.full_match_interval if at_once else 0
             why = state.guide.due(keyframe, view.frame.stamp_ns, interval)
             if not why:
                 guided = self.guided(state, view, predictions)
@@ -52,7 +72,8 @@ class Follower:
         else:
             prior = guide.prior()
         matches = matching.guided(keyframe.reference, view.encoding, prior)
-        return self._localiser.attempt(state, view, keyframe, predictions, matches, guided=True)
+        attempt = self._localiser.attempt(state, view, keyframe, predictions, matches, guided=True)
+        return replace(attempt, check=guide.taken)
 
 
 def _better(guided: Attempt, full: Attempt) -> bool:

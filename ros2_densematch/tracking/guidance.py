@@ -7,23 +7,44 @@ one has too little support, covers too little, or fits badly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding
+from ros2_densematch.matchers.common.local_affine import estimate_local_affine, nearest_matches
 from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.tracking.attempt import Attempt
+from ros2_densematch.tracking.background import Pending
 from ros2_densematch.tracking.keyframe import Keyframe
 from ros2_densematch.tracking.policy import covered_cells
 
 _GAP_NS = 250_000_000  # after a longer one the frame before says little about this one
 # what a guided match must keep of the best one against its keyframe; below that the policy makes a new keyframe first
-_LEAST_INLIERS, _LEAST_CELLS = 0.3, 0.35
+_LEAST_INLIERS, _LEAST_CELLS = 0.15, 0.35
 _LEAST_RATIO = 0.5  # of its matches that must agree
-_MOST_SIGMA_PX = 1.2  # of their residuals
+_MOST_SIGMA_PX = 2.0  # of their residuals
+# a check: matches nearer than this show the same place; so far apart they contradict each other; that share may
+_NEAR_PX, _ELSEWHERE_PX, _MOST_WRONG = 16.0, 4.0, 0.3
+_LEAST_COMMON = 20  # fewer common matches say nothing
+_LEAST_SUPPORT = 0.5  # of the neighbours that agree on the way from one frame to another
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """A full match of an earlier frame that is made beside the tracking.
+
+    Attributes:
+        pending: its matches.
+        guided: those of the guided match of the same frame that agreed.
+        age: guided frames since then.
+    """
+
+    pending: Pending
+    guided: Correspondences
+    age: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +56,10 @@ class Guide:
         previous: encoding of the frame before.
         stamp_ns: its time.
         matches: of the keyframe with the frame before, those that agree; None where that frame is the keyframe.
-        since_full: guided frames since the last full match, of any keyframe.
+        since_full: guided frames since the last full match, or since the keyframe was made.
+        check: a full match that is being made, or None.
+        contradicted: why a check that ended now does not let guided matches go on, in words; "" = it does.
+        taken: what such a check added, in words; "" = none ended.
         inliers, cells: the most that a guided match against this keyframe reached.
     """
 
@@ -46,6 +70,9 @@ class Guide:
     since_full: int = 0
     inliers: int = 0
     cells: int = 0
+    check: Check | None = None
+    contradicted: str = ""
+    taken: str = ""
 
     def after(self, attempt: Attempt) -> Guide:
         """What the frame after a committed one is guided by."""
@@ -60,11 +87,32 @@ class Guide:
             self.since_full + 1 if guided else 0,
             max(self.inliers if same else 0, attempt.inliers if guided else 0),
             max(self.cells if counts else 0, _cells(attempt) if guided else 0),
+            replace(self.check, age=self.check.age + 1) if counts and self.check is not None else None,
         )
 
     def at_keyframe(self, keyframe: Keyframe) -> Guide:
         """What the frame after a new keyframe is guided by."""
-        return Guide(keyframe.id, keyframe.query, keyframe.stamp_ns, since_full=self.since_full)
+        return Guide(keyframe.id, keyframe.query, keyframe.stamp_ns)
+
+    def joined(self, full: Correspondences) -> Guide:
+        """With the result of the check: its matches are followed from now on, beside the present ones.
+
+        Where the full match contradicts the guided one of the same frame, nothing is taken over.
+        """
+        assert self.check is not None
+        assert self.matches is not None
+        wrong = _contradicting(self.check.guided, full)
+        why = f"the check contradicts {100 * wrong:.0f} % of the guided matches" if wrong > _MOST_WRONG else ""
+        if why:
+            return replace(self, since_full=0, check=None, contradicted=why)
+        matches = with_earlier(self.matches, self.check.guided, full)
+        added = len(matches) - len(self.matches)
+        taken = f"with {added} matches of a check made {self.check.age} frames ago"
+        return replace(self, matches=matches, since_full=0, check=None, taken=taken)
+
+    def is_at(self, keyframe: Keyframe) -> bool:
+        """Whether the frame before is the keyframe itself."""
+        return self.keyframe_id == keyframe.id and self.matches is None
 
     def prior(self) -> Prior:
         """The matches of the frame before, carried on."""
@@ -80,6 +128,8 @@ class Guide:
         """
         if keyframe.id != self.keyframe_id:
             return "another keyframe"
+        if self.contradicted:
+            return self.contradicted
         gap = stamp_ns - self.stamp_ns
         if gap > _GAP_NS:
             return f"a gap of {1e-9 * gap:.2f} s"
@@ -104,6 +154,69 @@ class Guide:
         if found.has_length and sigma_px > _MOST_SIGMA_PX:
             return f"guided matches fit to {sigma_px:.1f} px only"
         return ""
+
+
+def with_earlier(now: Correspondences, then: Correspondences, full: Correspondences) -> Correspondences:
+    """Matches of a keyframe with a frame, and those of a full match with an earlier one where that frame has none.
+
+    Args:
+        now, then: guided matches with the frame and with the earlier one; points keep their reference position.
+        full: all matches with the earlier frame. They are carried on by the local maps between the two frames that the
+            points of both show; only those are taken whose neighbours agree on the way.
+    """
+    a, b = _common(then.reference_xy, now.reference_xy)
+    if len(a) < _LEAST_COMMON:
+        return now
+    free = full.select(~np.isin(_cell(full.reference_xy), _cell(now.reference_xy)))
+    before, after = then.query_xy[a].astype(np.float64), now.query_xy[b].astype(np.float64)
+    way = estimate_local_affine(before, after, at=free.query_xy.astype(np.float64))
+    sure = way.confirmed(residual=np.inf, support=_LEAST_SUPPORT)
+    inside = (way.predicted >= 0).all(1) & (way.predicted <= np.array(now.query_size) - 1.0).all(1)
+    kept = sure & inside
+    carried = free.select(kept)
+    linear, precision = None, None
+    if now.linear is not None and carried.linear is not None:
+        linear = np.concatenate([now.linear, (way.linear[kept] @ carried.linear).astype(np.float32)])
+    if now.precision is not None and carried.precision is not None:
+        precision = np.concatenate([now.precision, carried.precision])
+    return replace(
+        now,
+        reference_xy=np.concatenate([now.reference_xy, carried.reference_xy]),
+        query_xy=np.concatenate([now.query_xy, way.predicted[kept].astype(np.float32)]),
+        score=np.concatenate([now.score, carried.score]),
+        precision=precision,
+        linear=linear,
+        stillness=None,
+        unchanged=None,
+    )
+
+
+def _contradicting(guided: Correspondences, full: Correspondences) -> float:
+    """Share of guided matches that a full match of the same frame, where it has one nearby, puts elsewhere."""
+    if len(full) < _LEAST_COMMON:
+        return 0.0
+    near = nearest_matches(full.reference_xy.astype(np.float64), 1, guided.reference_xy.astype(np.float64))
+    compared = near.distance[:, 0] < _NEAR_PX
+    if compared.sum() < _LEAST_COMMON:
+        return 0.0
+    index = near.index[compared, 0]
+    offset = guided.reference_xy[compared] - full.reference_xy[index]
+    if full.linear is not None:
+        offset = np.einsum("nij,nj->ni", full.linear[index], offset)
+    expected = full.query_xy[index] + offset
+    return float(np.mean(np.linalg.norm(guided.query_xy[compared] - expected, axis=1) > _ELSEWHERE_PX))
+
+
+def _common(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Numbers of the points that two lists (N, 2) and (M, 2) have in common, in both."""
+    keys_a, keys_b = (np.ascontiguousarray(xy).view(np.uint64)[:, 0] for xy in (a, b))
+    _, first, second = np.intersect1d(keys_a, keys_b, return_indices=True)
+    return first, second
+
+
+def _cell(xy: NDArray[np.float32]) -> NDArray[np.int64]:
+    column, row = (xy // _NEAR_PX).astype(np.int64).T
+    return np.asarray(row * 65536 + column)
 
 
 def prior_at_rest(points: NDArray[np.float32], keyframe: Keyframe) -> Prior:

@@ -95,6 +95,7 @@ def localise(
     predictions: list[Float],
     config: PoseConfig,
     seed: int,
+    thorough: bool = True,
 ) -> Localisation:
     """Estimates the pose of a frame from its matches with a keyframe.
 
@@ -112,9 +113,9 @@ def localise(
         max_rotation_std_deg: so is a pose from matches in a corner of the image whose rotation is known less well than
             that (standard deviation in degrees about the worst axis): they agree on almost anything.
         predictions: (4, 4) guesses of T_frame_from_keyframe in map units.
-        config, seed: of the two-view estimator.
+        config, seed, thorough: of the two-view estimator.
     """
-    two_view = estimate_relative_pose(matches, structure.camera, camera, config=config, seed=seed)
+    two_view = estimate_relative_pose(matches, structure.camera, camera, config=config, seed=seed, thorough=thorough)
     seen = Sights.of(matches, structure, camera)
     if two_view.num_inliers >= min_inliers:
         seen = seen.with_points(two_view.inliers)
@@ -141,6 +142,7 @@ class Sights:
         camera: of the frame.
         finite: bool (N,), where both camera models reach.
         xy: (N, 2) normalised coordinates in the frame, 0 where not.
+        reference: (N, 2) the same in the keyframe, NaN where its camera model does not reach.
         weight: (N,) relative weights, 0 there.
         index: (N,) point of each match, -1 = none.
         usable: the matches of points of known depth.
@@ -151,6 +153,7 @@ class Sights:
     camera: Camera
     finite: NDArray[np.bool_]
     xy: Float
+    reference: Float
     weight: Float
     index: NDArray[np.intp]
     usable: NDArray[np.intp]
@@ -159,14 +162,14 @@ class Sights:
     def of(matches: Correspondences, structure: Structure, camera: Camera) -> Sights:
         """The matches at the points that the keyframe has already."""
         xy = camera.normalise(matches.query_xy)
-        rays = np.column_stack([structure.camera.normalise(matches.reference_xy), xy])
-        finite: NDArray[np.bool_] = np.asarray(np.isfinite(rays).all(1))
+        reference = structure.camera.normalise(matches.reference_xy)
+        finite: NDArray[np.bool_] = np.asarray(np.isfinite(reference).all(1) & np.isfinite(xy).all(1))
         weight = relative_weight(matches) * finite
         index = structure.find(matches.reference_xy)
         usable = np.flatnonzero((index >= 0) & finite)
         index, usable = _unique(index, usable[structure.known[index[usable]]])
         xy = np.where(finite[:, None], xy, 0.0)
-        return Sights(matches, structure, camera, finite, xy, weight, index, usable)
+        return Sights(matches, structure, camera, finite, xy, reference, weight, index, usable)
 
     def with_points(self, accepted: NDArray[np.bool_]) -> Sights:
         """Matches that are `accepted` (N,) become points where there was none."""
@@ -197,8 +200,8 @@ class Fit:
     sigma: float
 
     @staticmethod
-    def of(seen: Sights, T: Float) -> Fit:
-        """Refines the pose (4, 4)."""
+    def of(seen: Sights, T: Float, iterations: int = 10) -> Fit:
+        """Refines the pose (4, 4) in at most so many iterations."""
         structure, camera, index = seen.structure, seen.camera, seen.index
         chosen = np.flatnonzero((index >= 0) & (seen.weight > 0))
         # the bearing of the point may differ from this match's reference pixel by a fraction of a pixel: both move
@@ -213,6 +216,7 @@ class Fit:
             priors.select(some),
             observed[None, some],
             seen.weight[None, chosen[some]],
+            iterations=iterations,
             min_sigma=_MIN_SIGMA_PX / camera.focal,
             max_sigma=_MAX_SIGMA_PX / camera.focal,
         )

@@ -72,7 +72,7 @@ class Localiser:
         # measured depth does not drift: there the bound would only cost frames
         bound = float("inf") if scale is Scale.METRIC else config.max_rotation_std_deg
         found = None
-        if guided:
+        if config.guided:
             found = localise_near(
                 matches,
                 structure,
@@ -92,5 +92,6 @@ class Localiser:
                 predictions=predictions,
                 config=config.pose,
                 seed=config.seed,
+                thorough=not guided,
             )
         return Attempt(pair.view, replace(pair.keyframe, structure=found.structure), matches, found, guided)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding, Matcher
 from ros2_densematch.matchers.prior import Prior
+from ros2_densematch.tracking.background import Background, Pending
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.frame import Frame
 from ros2_densematch.tracking.stopwatch import Stopwatch
@@ -20,12 +21,14 @@ class Matching:
     Args:
         matcher, config: of the tracker.
         stopwatch: of the frame.
+        background: for matches that a later frame needs.
     """
 
-    def __init__(self, matcher: Matcher, config: TrackerConfig, stopwatch: Stopwatch) -> None:
+    def __init__(self, matcher: Matcher, config: TrackerConfig, stopwatch: Stopwatch, background: Background) -> None:
         self._matcher = matcher
         self._config = config
         self._stopwatch = stopwatch
+        self._background = background
 
     @property
     def references_differ(self) -> bool:
@@ -71,4 +74,16 @@ class Matching:
     def match(self, reference: Encoding, query: Encoding) -> Correspondences:
         """Matches two encodings."""
         with self._stopwatch.stage("match"):
-            return self._matcher.match(reference, query, max_matches=self._config.max_matches, seed=self._config.seed)
+            return self._matched(reference, query)
+
+    def match_later(self, reference: Encoding, query: Encoding) -> Pending:
+        """Begins to match two encodings beside the tracking."""
+        return self._background.matches(lambda: self._matched(reference, query))
+
+    def waited_for(self, pending: Pending) -> Correspondences:
+        """Matches that were begun earlier."""
+        with self._stopwatch.stage("match"):
+            return pending.result()
+
+    def _matched(self, reference: Encoding, query: Encoding) -> Correspondences:
+        return self._matcher.match(reference, query, max_matches=self._config.max_matches, seed=self._config.seed)

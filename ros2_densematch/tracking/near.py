@@ -25,6 +25,7 @@ from ros2_densematch.tracking.localisation import Fit, Localisation, Sights
 from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.structure import Structure
 
+_ITERATIONS, _AGAIN = 6, 3  # of the refinement from the prediction, and from its result
 _LEAST_KNOWN = 40  # points of known depth that hold the pose
 _LEAST_RATIO = 0.7  # of all matches that must agree
 _MOST_SIGMA_PX = 1.0  # of the residuals
@@ -48,14 +49,14 @@ def localise_near(
     seen = Sights.of(matches, structure, camera)
     if len(seen.usable) < max(_LEAST_KNOWN, min_inliers):
         return None
-    first = Fit.of(seen, predictions[0])
+    first = Fit.of(seen, predictions[0], _ITERATIONS)
     if not _good(first, len(seen.usable), min_inliers):
         return None
     error_px = _epipolar_px(seen, first.T)
     bound = _EPIPOLAR_SIGMAS * max(first.sigma * camera.focal, 0.15)
     new = (error_px < bound) & (seen.index < 0)
     # a few new points wait for others: with them the pose is refined once more
-    fit = Fit.of(seen.with_points(new), first.T) if new.sum() > _FEW_NEW * len(matches) else first
+    fit = Fit.of(seen.with_points(new), first.T, _AGAIN) if new.sum() > _FEW_NEW * len(matches) else first
     if not _good(fit, len(matches), min_inliers) or not fit.fixes_rotation(max_rotation_std_deg):
         return None
     return fit.localisation(_two_view(fit, config))
@@ -69,8 +70,7 @@ def _good(fit: Fit, count: int, min_inliers: int) -> bool:
 def _epipolar_px(seen: Sights, T: Float) -> Float:
     """Sampson distances (N,) in pixels; 0 for a pure rotation."""
     E = poses.skew(T[:3, 3]) @ T[:3, :3]
-    reference = seen.structure.camera.normalise(seen.matches.reference_xy)
-    a = np.column_stack([reference, np.ones(len(reference))])
+    a = np.column_stack([seen.reference, np.ones(len(seen.reference))])
     b = np.column_stack([seen.xy, np.ones(len(seen.xy))])
     line_b, line_a = a @ E.T, b @ E
     norm = np.sqrt(np.sum(line_a[:, :2] ** 2, 1) + np.sum(line_b[:, :2] ** 2, 1))

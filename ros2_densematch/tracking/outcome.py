@@ -83,7 +83,7 @@ class Outcome:
         if self.attempt is None:
             return ""
         if self.attempt.guided:
-            return "; guided match"
+            return f"; guided match {self.attempt.check}".rstrip()
         return f"; full match: {self.attempt.why_full}" if self.attempt.why_full else ""
 
     def _relative_pose(self) -> RelativePose | None:

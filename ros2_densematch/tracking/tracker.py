@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.tracking.acceptance import accepted
 from ros2_densematch.tracking.attempt import Attempt
+from ros2_densematch.tracking.background import Background
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.follower import Follower
 from ros2_densematch.tracking.frame import Frame, frame_problem
@@ -52,6 +53,7 @@ class Tracker:
         self.matcher = matcher
         self.config = config if config is not None else TrackerConfig()
         self._state = State.beginning(self.config)
+        self._background = Background()
         self._usual_ms = 0.0  # of a frame, the last ones most; read only where there is a time budget
 
     def reset(self) -> None:
@@ -98,7 +100,8 @@ class Tracker:
             return TrackedFrame(frame.index, frame.stamp_ns, Status.REJECTED, where + problem, segment=segment)
         stopwatch = Stopwatch()
         hurried = 0 < self.config.time_budget_ms < self._usual_ms
-        step = _Step(Matching(self.matcher, self.config, stopwatch), self.config, hurried=hurried)
+        matching = Matching(self.matcher, self.config, stopwatch, self._background)
+        step = _Step(matching, self.config, hurried=hurried)
         outcome = step.taken(replace(state, stamp_ns=frame.stamp_ns), frame)
         self._state = outcome.state
         timings = stopwatch.milliseconds()
@@ -155,6 +158,7 @@ class _Step:
     # ---- choose
 
     def _choice(self, state: State, view: View) -> Choice | _Loss:
+        state = self._follower.checked(state)
         first = self._follower.attempt(state, view)
         found = first.found
         moved = bool(found.T_frame_from_keyframe[:3, 3].any())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,11 +112,64 @@ def test_frames_after_a_keyframe_and_the_match_back_are_guided(world: World) -> 
 
 
 def test_a_full_match_is_made_as_a_check_at_a_fixed_count(world: World) -> None:
-    _, results = track(world, full_match_interval=4)
+    _, results = track(world, full_match_interval=4, full_match_delay=0)
     checks = [r.index for r in results[1:] if "full match: a check after 4 guided frames" in r.reason]
     assert checks == [5, 10, 15]
     _, results = track(world, full_match_interval=0)
     assert not any("a check" in r.reason for r in results)
+
+
+def test_a_check_made_beside_the_tracking_is_joined_at_a_fixed_frame(world: World) -> None:
+    matcher, results = track(world, full_match_interval=4, full_match_delay=3)
+    assert matcher.full == [(0, 4), (0, 11), (0, 18)], "each is of the last frame before it begins"
+    joined = [r.index for r in results if "a check made 3 frames ago" in r.reason]
+    assert joined == [8, 15]
+    assert all(results[k].guided for k in joined)
+    assert all(r.guided for r in results[1:])
+    waiting, _ = track(world, full_match_interval=4, full_match_delay=3)
+    assert waiting.full == matcher.full
+
+
+def test_a_check_of_a_keyframe_that_was_replaced_is_dropped(world: World) -> None:
+    tracker = Tracker(GuidedMatcher(world, SIDEWAYS), TrackerConfig(full_match_interval=4, full_match_delay=6))
+    results = run(tracker, SIDEWAYS[:7])
+    tracker.request_keyframe()
+    frames = [Frame(image_of(k), results[0].stamp_ns + k * 100_000_000, k, camera=CAMERA) for k in range(7, 20)]
+    after = [tracker.process(frame) for frame in frames]
+    assert after[0].is_keyframe
+    joined = [r.index for r in after if "a check made" in r.reason]
+    assert all(k > 7 + 4 + 6 for k in joined)
+
+
+def test_a_check_that_contradicts_the_guided_matches_leads_to_a_full_match(world: World) -> None:
+    path = np.concatenate([SIDEWAYS[:1]] * 2 + [SIDEWAYS[1:]])
+    matcher = GuidedMatcher(world, path)
+    tracker = Tracker(matcher, TrackerConfig(full_match_interval=3, full_match_delay=2))
+    honest = matcher._match_guided
+
+    def drifted(*arguments: Any, **named: Any) -> Correspondences:
+        found = honest(*arguments, **named)
+        return replace(found, query_xy=found.query_xy + np.float32(6.0 if matcher.guided[-1][1] == 3 else 0.0))
+
+    matcher._match_guided = drifted  # type: ignore[method-assign]
+    results = run(tracker, path)
+    contradicted = [r for r in results if "the check contradicts" in r.reason]
+    assert [r.index for r in contradicted] == [6]
+    assert not contradicted[0].guided
+    assert results[7].guided
+
+
+def test_an_error_of_a_check_is_raised_where_it_is_joined(world: World) -> None:
+    matcher = GuidedMatcher(world, SIDEWAYS)
+    tracker = Tracker(matcher, TrackerConfig(full_match_interval=4, full_match_delay=3))
+    run(tracker, SIDEWAYS[:5])
+    matcher._match = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(tracker, SIDEWAYS, numbers=list(range(5, 12)))
+
+
+def broken(*arguments: Any, **named: Any) -> Correspondences:
+    raise RuntimeError("out of memory")
 
 
 def test_a_weak_guided_match_is_replaced_by_a_full_one(world: World) -> None:

@@ -19,6 +19,7 @@ FloatArray = NDArray[np.float64]
 
 # nearest matches that vote on a local map
 VOTERS = 12
+_WORTH_THREADS = 3000
 
 
 class LocalAffine(NamedTuple):
@@ -74,7 +75,9 @@ def nearest_matches(reference_xy: FloatArray, count: int, at: FloatArray | None 
     if k == 0:
         return Neighbours(np.zeros((len(positions), 0), np.intp), np.zeros((len(positions), 0)))
     wanted = range(2, k + 2) if own else range(1, k + 1)
-    distance, index = cKDTree(reference_xy).query(positions, list(wanted), workers=torch.get_num_threads())
+    # threads are begun anew for every query: that pays for many positions only
+    workers = torch.get_num_threads() if len(positions) >= _WORTH_THREADS else 1
+    distance, index = cKDTree(reference_xy).query(positions, list(wanted), workers=workers)
     return Neighbours(np.asarray(index, np.intp), np.asarray(distance, np.float64))
 
 

@@ -143,11 +143,11 @@ def align(
     hessian = templates.hessian.astype(np.float64) + np.array([1e-4, 0.0, 1e-4])
     determinant = hessian[:, 0] * hessian[:, 2] - hessian[:, 1] ** 2
     level = np.zeros(len(xy), np.float32)
-    active: NDArray[np.intp] = np.arange(len(xy))
-    rows = active  # of which the arrays hold something, one after the other
+    rows: NDArray[np.intp] = np.arange(len(xy))  # of which the arrays hold something, one after the other
+    active = np.ones(len(xy), np.bool_)  # those of the rows that still move
     basis, (dx, dy) = templates.basis, carried(window.offsets[:, 0], window.offsets[:, 1], linear)
     for iteration in range(iterations + 1):
-        if len(active) == 0:
+        if not active.any():
             break
         # a place that the interpolation represents exactly; the step from there is not rounded
         at = np.rint(position[rows] * _INTERPOLATED) / _INTERPOLATED
@@ -173,20 +173,18 @@ def align(
         length = np.sqrt((step**2).sum(1))
         moved = at + step.clip(-_LONGEST_STEP, _LONGEST_STEP)
         allowed = ((moved - xy[rows]) ** 2).sum(1) <= limit * limit
-        still_active = (
-            np.isin(rows, active, assume_unique=True) if len(rows) > len(active) else np.ones(len(rows), np.bool_)
-        )
-        better = still_active & (now > correlation[rows])
+        better = active & (now > correlation[rows])
         # a short step needs no look at where it leads: the correlation there is the same
         short = allowed & ~flat & (length < (_CONVERGED if iteration < iterations else _SHORT))
         correlation[rows[better]] = now[better]
         best[rows[better]] = np.where(short[:, None], moved, position[rows])[better]
-        last[rows[still_active]] = length[still_active]
-        going = still_active & allowed & ~(short & better)
+        last[rows[active]] = length[active]
+        going = active & allowed & ~(short & better)
         position[rows[going]] = moved[going]
-        active = rows[going]
-        if len(active) < _WORTH_GATHERING * len(rows):
-            rows, basis, dx, dy = active, basis[going], dx[going], dy[going]
+        active = going
+        if np.count_nonzero(going) < _WORTH_GATHERING * len(rows):
+            rows, basis, dx, dy = rows[going], basis[going], dx[going], dy[going]
+            active = np.ones(len(rows), np.bool_)
     return Aligned(best, correlation, last)
 
 

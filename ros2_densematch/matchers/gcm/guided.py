@@ -29,7 +29,7 @@ _CORRELATION, _GROWN_CORRELATION = 0.6, 0.7  # least correlation of a point that
 _LEAST = 8  # fewer matches say nothing about one another
 _RESIDUAL, _SUPPORT = 5.0, 0.25  # beyond these the neighbours contradict a match
 _LEAST_AREA = 0.05  # a common map that shrinks areas by more is none
-_RETRIES = 250  # points tried again in a frame
+_RETRIES = 120  # points tried again in a frame
 _COARSE_SIGMA = 4.0  # pixels: from less certain places the search begins at half the size
 
 

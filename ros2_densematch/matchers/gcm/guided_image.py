@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -27,6 +28,19 @@ class GuideImage:
     _pyramid: list[NDArray[np.float32]] = field(default_factory=list)
     _free: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @cached_property
+    def half(self) -> NDArray[np.uint8]:
+        """uint8 (H >> 1, W >> 1), level 1 for optical flow."""
+        height, width = self.grey.shape[0] // 2 * 2, self.grey.shape[1] // 2 * 2
+        size = width // 2, height // 2
+        return np.asarray(cv2.resize(self.grey[:height, :width], size, interpolation=cv2.INTER_AREA), np.uint8)
+
+    @cached_property
+    def brightness(self) -> tuple[float, float]:
+        """Mean and standard deviation of the grey levels."""
+        mean, deviation = cv2.meanStdDev(self.half)
+        return float(mean[0, 0]), float(deviation[0, 0])
 
     @property
     def size(self) -> tuple[int, int]:

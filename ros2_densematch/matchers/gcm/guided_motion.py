@@ -14,9 +14,10 @@ from ros2_densematch.matchers.gcm.guided_image import GuideImage
 Float = NDArray[np.float64]
 
 _SEED_CELL = 40  # pixels: one point of each such square is followed
-_WINDOW, _LEVELS = 15, 3
+# of images of half the size: the way is short, and each point is aligned afterwards
+_WINDOW, _LEVELS = 15, 2
 _CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)
-_RETURNS_PX = 0.7  # a followed point comes back this near to where it began
+_RETURNS_PX = 0.7  # a followed point comes back this near to where it began, in pixels of the full image
 _LEAST_SEEDS = 8
 _VOTERS = 8
 # a point that moved less than this stands still, while the others move by more, on the way of its surroundings too
@@ -47,17 +48,16 @@ def carry(previous: GuideImage, query: GuideImage, previous_xy: Float, guess: Fl
         guess: (N, 2) pixels of this frame at which they are expected.
         rank: (N,) the point with the largest rank of a neighbourhood is followed.
     """
-    seeds = spread(previous_xy, rank, previous.admits(previous_xy, _WINDOW // 2))
+    seeds = spread(previous_xy, rank, previous.admits(previous_xy, _WINDOW))
     if len(seeds) < _LEAST_SEEDS:
         return None
-    before = previous_xy[seeds].astype(np.float32).reshape(-1, 1, 2)
-    start = guess[seeds].astype(np.float32).reshape(-1, 1, 2)
-    first, second = _equally_bright(previous.grey, query.grey), query.grey
-    now, found = _flow(first, second, before, start)
+    before = _halved(previous_xy[seeds])
+    first, second = _equally_bright(previous, query), query.half
+    now, found = _flow(first, second, before, _halved(guess[seeds]))
     back, returned = _flow(second, first, now, before.copy())
-    error = np.linalg.norm(back - before, axis=2)[:, 0]
-    now_xy = now[:, 0].astype(np.float64)
-    good = found & returned & (error < _RETURNS_PX) & query.admits(now_xy, _WINDOW // 2)
+    error = 2.0 * np.linalg.norm(back - before, axis=2)[:, 0]
+    now_xy = (now[:, 0].astype(np.float64) + 0.5) * 2.0 - 0.5
+    good = found & returned & (error < _RETURNS_PX) & query.admits(now_xy, _WINDOW)
     if good.sum() < _LEAST_SEEDS:
         return None
     seeds, now_xy = seeds[good], now_xy[good]
@@ -113,13 +113,16 @@ def _flow(
     return np.asarray(moved, np.float32), np.asarray(status[:, 0] > 0, np.bool_)
 
 
-def _equally_bright(image: NDArray[np.uint8], like: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image with the brightness and the contrast of another: flow takes them for constant."""
-    (mean, deviation), (wanted, contrast) = (
-        (float(a[::4, ::4].mean()), float(a[::4, ::4].std())) for a in (image, like)
-    )
+def _halved(xy: Float) -> NDArray[np.float32]:
+    """(N, 1, 2) pixels of the image of half the size."""
+    return ((xy + 0.5) / 2.0 - 0.5).astype(np.float32).reshape(-1, 1, 2)
+
+
+def _equally_bright(image: GuideImage, like: GuideImage) -> NDArray[np.uint8]:
+    """The image at half its size, with the brightness and contrast of another: flow takes them for constant."""
+    (mean, deviation), (wanted, contrast) = image.brightness, like.brightness
     gain = (contrast + 1.0) / (deviation + 1.0)
     if abs(gain - 1) < _CONTRAST[0] and abs(mean - wanted) < _CONTRAST[1]:
-        return image
+        return image.half
     table = np.clip((np.arange(256) - mean) * gain + wanted, 0, 255).astype(np.uint8)
-    return np.asarray(cv2.LUT(image, table), np.uint8)
+    return np.asarray(cv2.LUT(image.half, table), np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import cached_property
 
 import cv2
@@ -24,6 +25,42 @@ _LEAST_CORNER = 3e-6  # least eigenvalue of the structure tensor of a place that
 _MARGIN = 8  # pixels: a patch about a place lies inside the image
 
 
+class _Kept:
+    """Templates by the keys of their positions, in storage that grows by doubling.
+
+    Args:
+        make: gives templates of positions (N, 2).
+    """
+
+    def __init__(self, make: Callable[[Float], Templates]) -> None:
+        self._make = make
+        self._rows: dict[int, int] = {}
+        self._storage = make(np.zeros((0, 2)))
+
+    def of(self, xy: Float) -> Templates:
+        """The templates of positions (N, 2)."""
+        keys = _keys(xy).tolist()
+        missing = {key: number for number, key in enumerate(keys) if key not in self._rows}
+        if len(self._rows) + len(missing) > _MOST:
+            used = [key for key in dict.fromkeys(keys) if key in self._rows]
+            self._storage = self._storage.select(np.array([self._rows[key] for key in used], np.intp))
+            self._rows = {key: row for row, key in enumerate(used)}
+        if missing:
+            self._add(list(missing), self._make(xy[list(missing.values())]))
+        return self._storage.select(np.array([self._rows[key] for key in keys], np.intp))
+
+    def _add(self, keys: list[int], templates: Templates) -> None:
+        first = len(self._rows)
+        last = first + len(keys)
+        if last > len(self._storage.contrast):
+            room = max(last, 2 * first) - first
+            empty = Templates(*(np.empty((room, *part.shape[1:]), part.dtype) for part in templates))
+            self._storage = self._storage.select(np.arange(first)).joined(empty)
+        for storage, part in zip(self._storage, templates, strict=True):
+            storage[first:last] = part
+        self._rows.update(zip(keys, range(first, last), strict=True))
+
+
 class GuidedReference:
     """A keyframe's side of guided matches; safe to use from several threads.
 
@@ -36,7 +73,7 @@ class GuidedReference:
         width, height = image.size
         self.cell = max(8, round((width * height / POINTS) ** 0.5))
         self._lock = threading.Lock()
-        self._kept: dict[tuple[int, int], tuple[NDArray[np.int64], Templates]] = {}
+        self._kept: dict[tuple[int, int], _Kept] = {}
 
     @cached_property
     def places(self) -> Float:
@@ -71,24 +108,11 @@ class GuidedReference:
             level: of the pyramid at which the patch is sampled.
             window: in pixels of that level.
         """
-        keys = _keys(xy)
         slot = level, window.side
         with self._lock:
             if slot not in self._kept:
-                self._kept[slot] = np.zeros(0, np.int64), self._made(xy[:0], level, window)
-            known, templates = self._kept[slot]
-            new = np.flatnonzero(~np.isin(keys, known))
-            if len(new):
-                missing, first = np.unique(keys[new], return_index=True)
-                if len(known) + len(missing) > _MOST:
-                    used = np.isin(known, keys)
-                    known, templates = known[used], templates.select(used)
-                known = np.concatenate([known, missing])
-                order = np.argsort(known)
-                templates = templates.joined(self._made(xy[new[first]], level, window)).select(order)
-                known = known[order]
-                self._kept[slot] = known, templates
-        return templates.select(np.searchsorted(known, keys))
+                self._kept[slot] = _Kept(lambda at: self._made(at, level, window))
+            return self._kept[slot].of(xy)
 
     def _made(self, xy: Float, level: int, window: Window) -> Templates:
         return make_templates(self.image.level(level), (xy + 0.5) / 2**level - 0.5, window)
