@@ -17,7 +17,13 @@ _PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileEx
 
 
 # Modules whose package has another name, and those that come with ROS only.
-_DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "foxglove": "foxglove-sdk",
+    "rerun": "rerun-sdk",
+    "yaml": "pyyaml",
+}
 _ROS = ("rclpy", "rcl_interfaces", "lifecycle_msgs", "ament_index_python", "launch", "launch_ros", "rosidl_runtime_py")
 _ROS_PACKAGES = ("cv_bridge", "tf_transformations", "tf2_ros", "tf2_msgs", "diagnostic_msgs", "nav_msgs", "std_srvs")
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ros2_densematch.cli.errors import DONE, InputError
-from ros2_densematch.cli.options import output_folder
+from ros2_densematch.cli.options import output_folder, say
+
+if TYPE_CHECKING:
+    from ros2_densematch.io.sources.base import FrameSource
 
 app = typer.Typer(
-    help="Hand results on: hloc, colmap (from `densematch match`), kitti (from `densematch replay`).",
+    help="Hand results on: hloc, colmap (of `densematch match`), kitti, gtsam, rerun, foxglove (of `replay`).",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -86,6 +90,81 @@ def kitti(
     write_kitti(out, trajectory)
     print(f"{len(trajectory.stamps_ns)} poses: {out}")
     return DONE
+
+
+@app.command("gtsam")
+def gtsam(
+    result: Result, *, out: Annotated[Path, typer.Option("--out", help="Folder for factors.json and graph.g2o.")]
+) -> int:
+    """Relative poses of a `densematch replay` as GTSAM's factors: between-factors, or essential-matrix constraints
+    where the scale is unknown."""
+    from ros2_densematch.io.exports.gtsam import read_factor_graph, write_gtsam
+
+    graph = read_factor_graph(result)
+    names = write_gtsam(output_folder(out), graph)
+    counts = Counter(factor.kind for factor in graph.factors)
+    print(f"{', '.join(f'{count} {kind}' for kind, count in counts.items())} factors: {', '.join(names)} in {out}")
+    return DONE
+
+
+Images = Annotated[
+    Path | None,
+    typer.Option("--images", help="Recording with the images (default: the one that was replayed)."),
+]
+
+
+@app.command("rerun")
+def rerun(
+    result: Result,
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Recording to write, as replay.rrd.")],
+    images: Images = None,
+) -> int:
+    """A `densematch replay` as a rerun recording: images, matches, keyframes and trajectory on a timeline."""
+    from ros2_densematch.io.exports.replay_result import beside_their_frames, read_frame_results, replay_summary
+    from ros2_densematch.io.exports.rerun import RerunLog
+
+    if out.suffix != ".rrd":
+        raise InputError(f"--out {out}: a rerun recording ends in .rrd")
+    summary = replay_summary(result)
+    source = _source_of(summary, images)
+    _file(out)
+    count = seen = 0
+    with RerunLog(str(out), summary["input"]["name"]) as log:
+        for frame_result, frame in beside_their_frames(read_frame_results(result), source):
+            log.add(frame_result, frame)
+            count, seen = count + 1, seen + (frame is not None)
+    print(f"{count} frames, {seen} with their image: {out}")
+    return DONE
+
+
+@app.command("foxglove")
+def foxglove(
+    result: Result, *, out: Annotated[Path, typer.Option("--out", help="MCAP file to write, as annotations.mcap.")]
+) -> int:
+    """Matches of a `densematch replay` as Foxglove's image annotations: open the file beside the recording."""
+    from ros2_densematch.io.exports.foxglove import ANNOTATIONS, write_foxglove
+    from ros2_densematch.io.exports.replay_result import read_frame_results
+
+    if out.suffix != ".mcap":
+        raise InputError(f"--out {out}: Foxglove's recordings end in .mcap")
+    frames = read_frame_results(result)
+    _file(out)
+    print(f"{write_foxglove(out, frames)} frames on {ANNOTATIONS}: {out}")
+    return DONE
+
+
+def _source_of(summary: dict[str, Any], images: Path | None) -> FrameSource | None:
+    """The recording that was replayed, or the one named instead; None, with a word, where it is gone."""
+    from ros2_densematch.io.sources.opening import open_source
+    from ros2_densematch.io.sources.options import SourceOptions
+
+    path = images or Path(summary["input"]["path"])
+    if images is None and not path.exists():
+        say(f"{path} is not there any more: no images are written; name the recording with --images")
+        return None
+    topic = next((i["name"] for i in summary["inputs"] if i["role"] == "images" and i["name"].startswith("/")), None)
+    return open_source(path, SourceOptions(image_topic=topic))
 
 
 def _positive(cell: float) -> float:

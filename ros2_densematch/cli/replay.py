@@ -33,13 +33,14 @@ from ros2_densematch.cli.options import (
 from ros2_densematch.cli.progress import progress_counter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ros2_densematch.cli.result_files import ResultFiles
     from ros2_densematch.configuration import Configuration
     from ros2_densematch.evaluation.accuracy import Assessment
     from ros2_densematch.evaluation.animation import Animation
     from ros2_densematch.evaluation.summary import FrameRecord
+    from ros2_densematch.io.exports.rerun import RerunLog
     from ros2_densematch.io.sources.base import FrameSource
     from ros2_densematch.io.sources.options import SourceOptions
     from ros2_densematch.matchers.base import Matcher
@@ -103,6 +104,14 @@ def command(
         str | None,
         typer.Option("--animate", metavar="gif|webp|mp4", help="Also write a moving picture of the matches."),
     ] = None,
+    rerun: Annotated[
+        str | None,
+        typer.Option(
+            "--rerun",
+            metavar="viewer|URL|FILE.rrd",
+            help="Also stream to rerun while it runs: opens a viewer, sends to one (rerun+http://...), or into a file.",
+        ),
+    ] = None,
 ) -> int:
     """Replay a recording: correspondences and relative poses against keyframes, a trajectory and a report."""
     from ros2_densematch.io.sources.options import SourceOptions
@@ -130,7 +139,13 @@ def command(
     if animate is not None and animate not in KINDS:
         raise InputError(f"--animate {animate}: choose {', '.join(KINDS)}")
     moving = None if animate is None else Animation(animate)
-    result = replay(source, out, configuration, options, max_frames=max_frames, animation=moving)
+    with ExitStack() as stack:
+        viewers = []
+        if rerun is not None:
+            from ros2_densematch.io.exports.rerun import RerunLog
+
+            viewers.append(stack.enter_context(RerunLog(rerun, source.name)))
+        result = replay(source, out, configuration, options, max_frames=max_frames, animation=moving, viewers=viewers)
     print(f"report: {out / 'report.html'}")
     return result.exit_code
 
@@ -156,6 +171,7 @@ def replay(
     *,
     max_frames: int | None = None,
     animation: Animation | None = None,
+    viewers: Sequence[RerunLog] = (),
 ) -> ReplayResult:
     """Replays a recording and writes all its results (docs/formats.md) into a folder.
 
@@ -168,6 +184,7 @@ def replay(
         options: topics, calibration and part of the recording.
         max_frames: at most so many frames.
         animation: moving picture of the matches to write as well, or None.
+        viewers: where each frame is shown while the replay runs.
 
     Raises:
         FileNotFoundError, ValueError: the input cannot be used at all; nothing was written then.
@@ -180,7 +197,7 @@ def replay(
         say(f"note: {note}")
     matcher = matcher_of(configuration)
     folder = output_folder(out)
-    job = _Replay(path, source, matcher, configuration, folder, max_frames, animation)
+    job = _Replay(path, source, matcher, configuration, folder, max_frames, animation, viewers)
     with stop_request() as stop:
         job.run(stop)
         if not job.records:
@@ -206,6 +223,7 @@ class _Replay:
         folder: Path,
         max_frames: int | None,
         animation: Animation | None,
+        viewers: Sequence[RerunLog],
     ):
         from ros2_densematch.evaluation.gallery import Gallery
 
@@ -214,7 +232,7 @@ class _Replay:
         self._path, self._source, self._matcher = path, source, matcher
         self._configuration, self._folder, self._max_frames = configuration, folder, max_frames
         self._gallery = Gallery()
-        self._animation = animation
+        self._animation, self._viewers = animation, viewers
         self._image = ""
         self._first_segment = 0
         self._files = self._result_files()
@@ -224,6 +242,7 @@ class _Replay:
     def run(self, stop: StopRequest) -> None:
         """Tracks frame by frame until the end, the limit, a stop request or an error (kept in `error`)."""
         from ros2_densematch.evaluation.summary import FrameRecord
+        from ros2_densematch.io.exports.replay_result import FrameResult
         from ros2_densematch.tracking.tracker import Tracker
 
         tracker = Tracker(self._matcher, self._configuration.tracker)
@@ -242,6 +261,8 @@ class _Replay:
                     self._gallery.add(frame, tracked)
                     if self._animation is not None:
                         self._animation.add(frame, tracked)
+                    for viewer in self._viewers:
+                        viewer.add(FrameResult.of(tracked), frame)
                     if not self._image:
                         self._image = f"{frame.size[0]} x {frame.size[1]}, {frame.source or self._source.name}"
                     counter.advance(tracked.status.value.lower())
