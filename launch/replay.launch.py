@@ -23,7 +23,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
 MATCHER = Path(__file__).resolve().parent / "matcher.launch.py"
-OUTPUTS = ("correspondences", "relative_pose", "odometry", "pose", "keyframe", "status")
+OUTPUTS = ("correspondences", "relative_pose", "odometry", "pose", "map_pose", "keyframe", "status")
 
 ARGUMENTS = {
     "bag": (None, "This rosbag2 folder or file is played."),

@@ -123,7 +123,8 @@ class Configuration(MatchingSettings):
     base_frame: str = Field(
         "",
         description="The odometry and the transform are those of this frame, as base_link, where base_from_camera or "
-        "/tf_static says where the camera sits on it; empty takes the camera's optical frame.",
+        "/tf_static says where the camera sits on it; empty takes the topmost frame of the camera's own tree on "
+        "/tf_static, and its optical frame where there is none.",
         json_schema_extra=_FIXED,
     )
     base_from_camera: str = Field(
@@ -131,10 +132,29 @@ class Configuration(MatchingSettings):
         description="The camera's optical frame has this pose in base_frame, 'x y z qx qy qz qw' in metres; empty "
         "takes it from /tf_static.",
     )
+    tf_wait_s: float = Field(
+        2.0,
+        ge=0.0,
+        le=60.0,
+        description="After the first image the node listens to /tf_static and /tf for this long, in seconds, before it "
+        "decides what the base is and whether its transform may be sent.",
+        json_schema_extra=_FIXED,
+    )
     publish_tf: bool = Field(
         False,
         description="When true, the transform from odom_frame to base_frame is published on /tf, while the scale is "
         "metric.",
+    )
+    map_frame: str = Field(
+        "map",
+        min_length=1,
+        description="~/map_pose has this frame_id, and with publish_map_tf it is the parent of odom_frame.",
+        json_schema_extra=_FIXED,
+    )
+    publish_map_tf: bool = Field(
+        False,
+        description="When true, the transform from map_frame to odom_frame is published on /tf: what returns to known "
+        "places correct in the odometry.",
     )
     publish_unscaled_odometry: bool = Field(
         False,

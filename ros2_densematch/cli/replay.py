@@ -241,7 +241,7 @@ class _Replay:
 
     def run(self, stop: StopRequest) -> None:
         """Tracks frame by frame until the end, the limit, a stop request or an error (kept in `error`)."""
-        from ros2_densematch.evaluation.summary import FrameRecord
+        from ros2_densematch.evaluation.summary import FrameRecord, mark_late_keyframes
         from ros2_densematch.io.exports.replay_result import FrameResult
         from ros2_densematch.tracking.tracker import Tracker
 
@@ -257,6 +257,7 @@ class _Replay:
                 for frame in self._source:
                     tracked = self._track(tracker, frame)
                     files.write(frame, tracked, frames_dropped=self._source.dropped)
+                    mark_late_keyframes(self.records, tracked)
                     self.records.append(FrameRecord.of(tracked))
                     self._gallery.add(frame, tracked)
                     if self._animation is not None:
@@ -292,6 +293,7 @@ class _Replay:
             preset=facts["preset"],
             device=facts["device"],
             also=[] if self._animation is None else [self._animation.name],
+            scale_sources=lambda: _scale_sources(self._source.inputs),
         )
 
     def finish(self, stop: StopRequest) -> ReplayResult:
@@ -365,6 +367,13 @@ class _Replay:
             "warnings": _once(self._source.warnings, assessment.warnings),
             "files": [BAG, POSES, *trajectories, "summary.json", "report.html", *moving],
         }
+
+
+def _scale_sources(inputs: list[dict[str, Any]]) -> str:
+    """The inputs that may give the metric scale, as "depth /camera/depth", in the words of the live node."""
+    kinds = {"depth": "depth", "right images": "stereo", "odometry": "odometry"}
+    used = [entry for entry in inputs if entry["role"] in kinds and not entry["refused"]]
+    return ", ".join(f"{kinds[entry['role']]} {entry['name']}" for entry in used)
 
 
 def _once(source: list[str], assessment: list[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,13 +27,22 @@ class ResultFiles:
         folder: where they go.
         frame_id: optical frame of the images.
         matcher, preset, device: what runs, for the messages.
+        scale_sources: gives the inputs of metric scale, in words, when the first frame is there.
         also: names of further files that the command is going to write.
     """
 
     def __init__(
-        self, folder: Path, *, frame_id: str, matcher: str, preset: str, device: str, also: Sequence[str] = ()
+        self,
+        folder: Path,
+        *,
+        frame_id: str,
+        matcher: str,
+        preset: str,
+        device: str,
+        scale_sources: Callable[[], str],
+        also: Sequence[str] = (),
     ):
-        self._folder, self._frame_id = folder, frame_id
+        self._folder, self._frame_id, self._scale_sources = folder, frame_id, scale_sources
         self._matcher, self._preset, self._device = matcher, preset, device
         self._stack = ExitStack()
         self._opened = False
@@ -48,7 +57,7 @@ class ResultFiles:
         if not self._opened:
             self._results.begin()
             self._open(rectified=frame.camera is not None and frame.camera.distortion_model == "none")
-        self._bag.write(tracked, frame.size, frames_dropped=frames_dropped)
+        self._bag.write(tracked, frames_dropped=frames_dropped, odometry=frame.odometry)
         self._poses.write(tracked)
 
     def _open(self, *, rectified: bool) -> None:
@@ -62,6 +71,7 @@ class ResultFiles:
                 matcher=self._matcher,
                 preset=self._preset,
                 device=self._device,
+                scale_sources=self._scale_sources(),
                 rectified=rectified,
             )
         )

@@ -48,11 +48,15 @@ class Gallery:
         self._pairs: list[_Pair] = []
         self._weakest: _Pair | None = None
         self._keyframes: OrderedDict[int, Picture] = OrderedDict()
+        self._last: Frame | None = None  # it may become a keyframe a frame late
 
     def add(self, frame: Frame, tracked: TrackedFrame) -> None:
         """Takes note of a frame that the tracker has just processed."""
         if self._start_ns is None:
             self._start_ns = frame.stamp_ns
+        for keyframe in tracked.new_keyframes:
+            if self._last is not None and keyframe.index == self._last.index:
+                self._keep_keyframe(self._last)
         pair = self._pair(frame, tracked)
         if pair is not None:
             if self._seen % self._stride == 0:
@@ -65,9 +69,13 @@ class Gallery:
             if tracks and (self._weakest is None or _inlier_count(pair) < _inlier_count(self._weakest)):
                 self._weakest = pair
         if tracked.is_keyframe:
-            self._keyframes[tracked.index] = smaller(frame.image)
-            if len(self._keyframes) > KEYFRAMES_KEPT:
-                self._keyframes.popitem(last=False)
+            self._keep_keyframe(frame)
+        self._last = frame
+
+    def _keep_keyframe(self, frame: Frame) -> None:
+        self._keyframes[frame.index] = smaller(frame.image)
+        if len(self._keyframes) > KEYFRAMES_KEPT:
+            self._keyframes.popitem(last=False)
 
     def pictures(self) -> list[ReportPicture]:
         """The match pictures in the order of time, the weakest pair last, then pictures of dense warps."""

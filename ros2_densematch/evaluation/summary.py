@@ -8,7 +8,7 @@ import platform
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +91,17 @@ class FrameRecord:
             timings_ms=dict(tracked.timings_ms),
             T_world_from_camera=tracked.T_world_from_camera,
         )
+
+
+def mark_late_keyframes(records: list[FrameRecord], tracked: TrackedFrame) -> None:
+    """Marks in the records so far what this next frame made a keyframe, a frame late."""
+    late = {keyframe.index for keyframe in tracked.new_keyframes if keyframe.index != tracked.index}
+    for k in range(len(records) - 1, -1, -1):
+        if not late:
+            break
+        if records[k].index in late:
+            late.discard(records[k].index)
+            records[k] = replace(records[k], is_keyframe=True)
 
 
 def frame_counts(records: Sequence[FrameRecord]) -> dict[str, Any]:

@@ -17,11 +17,13 @@ class TransformTree:
 
     def __init__(self) -> None:
         self._edges: dict[str, dict[str, Float64]] = {}
+        self._parents: dict[str, str] = {}
 
     def add(self, parent: str, child: str, T_parent_from_child: ArrayLike) -> None:
         """Sets the pose (4, 4) of `child` in `parent`; an older one of the same two is replaced."""
         T = np.asarray(T_parent_from_child, np.float64)
         parent, child = parent.lstrip("/"), child.lstrip("/")
+        self._parents[child] = parent
         self._edges.setdefault(parent, {})[child] = T
         self._edges.setdefault(child, {})[parent] = poses.inverse(T)
 
@@ -39,6 +41,15 @@ class TransformTree:
                     reached[other] = poses.compose(reached[frame], T_frame_from_other)
                     queue.append(other)
         return None
+
+    def topmost(self, frame: str) -> str:
+        """The frame above all others of this frame's tree: itself, where it has no parent."""
+        frame = frame.lstrip("/")
+        passed = {frame}
+        while frame in self._parents and self._parents[frame] not in passed:
+            frame = self._parents[frame]
+            passed.add(frame)
+        return frame
 
     def frames(self) -> list[str]:
         """Names of all frames, sorted."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -26,7 +26,6 @@ from ros2_densematch.matchers.identity import device_of, identity_of
 from ros2_densematch.matchers.registry import load_matcher
 from ros2_densematch.messages.errors import ImageDecodeError
 from ros2_densematch.tracking.frame import Frame
-from ros2_densematch.tracking.keyframe import Keyframe
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
 from ros2_densematch.tracking.tracker import Tracker
 
@@ -69,7 +68,7 @@ class Outcome:
         tracked: the tracker's answer, or one that says why the image was rejected.
         frame: the image with what belongs to it; None where it could not be decoded.
         frame_id: its optical frame; "" where it is not known.
-        new_keyframes: keyframes made with this image: itself, or the one before it, a frame late.
+        frame_ids: frame index -> optical frame of the image, of this one and of all keyframes.
         num_keyframes: keyframes in memory.
         reference_image: the keyframe it was matched against, at most 640 pixels a side, or None.
         counts: what became of all images so far.
@@ -80,7 +79,7 @@ class Outcome:
     tracked: TrackedFrame
     frame: Frame | None
     frame_id: str
-    new_keyframes: tuple[Keyframe, ...]
+    frame_ids: Mapping[int, str]
     num_keyframes: int
     reference_image: Image | None
     counts: Snapshot
@@ -136,7 +135,7 @@ class MatcherCore:
         self._tracker: Tracker | None = None
         self._worker: Worker[Job] = Worker(self._process, self._failed)
         self._thumbnails: dict[int, Image] = {}  # frame index -> image
-        self._newest_keyframe = -1
+        self._frame_ids: dict[int, str] = {}  # frame index -> optical frame
         self._heap = HeapKeeper()
 
     # ---- life
@@ -175,7 +174,7 @@ class MatcherCore:
         """Forgets matcher and keyframes and gives GPU memory back. Only while stopped."""
         self._loaded = self._tracker = None
         self._thumbnails.clear()
-        self._newest_keyframe = -1
+        self._frame_ids.clear()
         empty_gpu_cache()
 
     # ---- images
@@ -222,7 +221,7 @@ class MatcherCore:
             self.reject(job, Drop.UNSUITABLE, tracked.reason, frame_id)
             return
         self.counters.process(time.time_ns())
-        self._keep_thumbnail(frame)
+        self._keep(frame, frame_id)
         outcome = self._outcome(tracked, frame, frame_id, matcher_ms)
         self._sink.publish(outcome)
         total_ms = (time.time_ns() - job.arrival_ns) * 1e-6
@@ -246,27 +245,26 @@ class MatcherCore:
     def _outcome(self, tracked: TrackedFrame, frame: Frame | None, frame_id: str, matcher_ms: float) -> Outcome:
         assert self._tracker is not None
         assert self._loaded is not None
-        keyframes = self._tracker.keyframes
-        new = tuple(k for k in keyframes if k.id > self._newest_keyframe)
-        self._newest_keyframe = max([k.id for k in new], default=self._newest_keyframe)
         return Outcome(
             tracked=tracked,
             frame=frame,
             frame_id=frame_id,
-            new_keyframes=new,
-            num_keyframes=len(keyframes),
+            frame_ids=dict(self._frame_ids),
+            num_keyframes=len(self._tracker.keyframes),
             reference_image=self._thumbnails.get(tracked.keyframe_index),
             counts=self.counters.snapshot(),
             loaded=self._loaded,
             matcher_ms=matcher_ms,
         )
 
-    def _keep_thumbnail(self, frame: Frame) -> None:
-        """Small pictures of the keyframes, and of the last frame, which may become one a frame late."""
+    def _keep(self, frame: Frame, frame_id: str) -> None:
+        """Names and small pictures of the keyframes, and of the last frame, which may become one a frame late."""
         assert self._tracker is not None
         kept = {k.frame_index for k in self._tracker.keyframes} | {max(self._thumbnails, default=-1)}
         self._thumbnails = {index: image for index, image in self._thumbnails.items() if index in kept}
+        self._frame_ids = {index: name for index, name in self._frame_ids.items() if index in kept}
         self._thumbnails[frame.index] = thumbnail(frame.image)
+        self._frame_ids[frame.index] = frame_id
 
     # ---- requests, answered between two images
 
@@ -277,9 +275,14 @@ class MatcherCore:
             if self._tracker is not None:
                 self._tracker.reset()
                 self._thumbnails.clear()
+                self._frame_ids.clear()
             self._sink.began_anew(reason)
 
         return self._worker.call(now)
+
+    def between_images(self, work: Callable[[], None]) -> Future[None]:
+        """Runs something in the thread that calls the sink."""
+        return self._worker.call(work)
 
     def request_keyframe(self) -> Future[None]:
         """The next image that is tracked becomes a keyframe."""
@@ -311,6 +314,7 @@ class MatcherCore:
             if loaded is not None:
                 self._loaded = loaded
                 self._thumbnails.clear()
+                self._frame_ids.clear()
                 empty_gpu_cache()
                 self._sink.began_anew(f"the matcher is now {loaded.identity}, preset {configuration.preset}")
 

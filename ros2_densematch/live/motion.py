@@ -5,48 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.relative_pose import UNKNOWN_LENGTH_VARIANCE, Scale
-from ros2_densematch.io.results.odometry import MetricState, OdometryChain
+from ros2_densematch.io.results.odometry import MetricState, OdometryChain, of_base
+from ros2_densematch.live.base_frame import Mount
 from ros2_densematch.messages.tracked import odometry_reason
 from ros2_densematch.tracking.tracked_frame import TrackedFrame
 
 Float64 = NDArray[np.float64]
-
-
-def of_base(state: MetricState, T_base_from_camera: ArrayLike) -> MetricState:
-    """The state of the robot's base, from that of the camera which is fixed on it.
-
-    The world of the answer is where the base was when the camera was at the origin of its own world. Covariances are
-    carried over to first order; pose: perturbation on the left, fixed axes of the world, position and rotation apart;
-    twist: in the axes of the moving frame.
-
-    Args:
-        state: T_world_from_camera and the camera's twist in its own axes.
-        T_base_from_camera: (4, 4) pose of the camera on the base.
-    """
-    E = np.asarray(T_base_from_camera, np.float64)
-    R = E[:3, :3]
-    base_in_camera = poses.inverse(E)[:3, 3]
-    T = poses.compose(E, state.T_world_from_camera, poses.inverse(E))
-    of_pose = _carry(R, state.T_world_from_camera[:3, :3] @ base_in_camera)
-    of_twist = _carry(R, base_in_camera)
-    return MetricState(
-        T,
-        of_pose @ state.covariance @ of_pose.T,
-        of_twist @ state.velocity,
-        of_twist @ state.velocity_covariance @ of_twist.T,
-    )
-
-
-def _carry(R: Float64, lever: Float64) -> Float64:
-    """Adjoint-like (6, 6): what a small motion of the camera is for a point at `lever` from it, in axes turned by R."""
-    J = np.zeros((6, 6))
-    J[:3, :3] = J[3:, 3:] = R
-    J[:3, 3:] = -R @ poses.skew(lever)
-    return J
 
 
 class Motion:
@@ -54,36 +22,75 @@ class Motion:
 
     def __init__(self) -> None:
         self._chain = OdometryChain()
+        self._first_mount: Mount | None = None
+        self._mount: Mount | None = None
 
-    def add(self, tracked: TrackedFrame, T_base_from_camera: Float64 | None, *, unscaled: bool) -> MetricState | None:
+    def forget_worlds(self) -> None:
+        """The tracker forgot everything; the odometry goes on from the last pose."""
+        self._chain.forget_worlds()
+
+    def add(
+        self, tracked: TrackedFrame, mount: Mount | None, odometry: Float64 | None = None, *, unscaled: bool
+    ) -> MetricState | None:
         """The base's state at a frame, or None where there is none to be published. Called for every frame, in order.
 
         Args:
             tracked: the tracker's answer.
-            T_base_from_camera: (4, 4), or None where it is not known.
+            mount: where the camera sits on the base, or None where that is not known.
+            odometry: (4, 4) pose of the camera by other odometry, or None.
             unscaled: lengths in an arbitrary unit are wanted too; their variance says that they are not known.
         """
+        if mount is not None and self._mount is not None and not np.array_equal(mount.T, self._mount.T):
+            self._chain.forget_velocity()  # of another camera
+        self._mount = mount if mount is not None else self._mount
         invented = unscaled and tracked.scale is Scale.UNIT and tracked.T_world_from_camera is not None
-        state = self._chain.add(replace(tracked, scale=Scale.METRIC) if invented else tracked)
-        if state is None or T_base_from_camera is None:
+        state = self._chain.add(replace(tracked, scale=Scale.METRIC) if invented else tracked, odometry)
+        if state is None or mount is None:
             return None
         if invented:
-            covariance = state.covariance.copy()
-            covariance[:3] = covariance[:, :3] = 0.0
-            covariance[range(3), range(3)] = UNKNOWN_LENGTH_VARIANCE
-            of_velocity = state.velocity_covariance.copy()
-            of_velocity[:3] = of_velocity[:, :3] = 0.0
-            of_velocity[range(3), range(3)] = UNKNOWN_LENGTH_VARIANCE
-            state = replace(state, covariance=covariance, velocity_covariance=of_velocity)
-        return of_base(state, T_base_from_camera)
+            state = replace(
+                state,
+                covariance=_without_length(state.covariance),
+                velocity_covariance=_without_length(state.velocity_covariance),
+                map_covariance=_without_length(state.map_covariance),
+            )
+        return of_base(state, mount.T, self._start(mount))
+
+    def in_odom(self, T_world_from_camera: Float64) -> Float64 | None:
+        """A camera's pose (4, 4) in the tracker's world, in `odom`; None while nothing says how that lies."""
+        if self._mount is None:
+            return None
+        return poses.compose(self._start(self._mount), self._chain.in_odom(T_world_from_camera))
+
+    def move_map(self, T_map_from_base: Float64) -> bool:
+        """Says where the base was in the map (4, 4) at the last frame; False where no frame has a pose yet."""
+        if self._mount is None:
+            return False
+        start = poses.inverse(self._start(self._mount))
+        return self._chain.move_map(poses.compose(start, T_map_from_base, self._mount.T))
+
+    def _start(self, mount: Mount) -> Float64:
+        """The first camera in `odom`, from the first mount on: another camera later moves neither world nor base."""
+        if self._first_mount is None:
+            self._first_mount = mount
+        return self._first_mount.T_odom_from_start
 
 
-def why_no_odometry(tracked: TrackedFrame, *, extrinsics: bool, base_frame: str, unscaled: bool) -> str:
-    """Why nothing is published on ~/odometry for a frame; "" where something is."""
+def _without_length(covariance: Float64) -> Float64:
+    wide: Float64 = covariance.copy()
+    wide[:3] = wide[:, :3] = 0.0
+    wide[range(3), range(3)] = UNKNOWN_LENGTH_VARIANCE
+    return wide
+
+
+def why_no_odometry(tracked: TrackedFrame, *, no_mount: str, unscaled: bool) -> str:
+    """Why nothing is published on ~/odometry for a frame; "" where something is.
+
+    Args:
+        tracked: the tracker's answer.
+        no_mount: why it is not known where the camera sits on the base; "" where it is known.
+        unscaled: lengths in an arbitrary unit are published too.
+    """
     if unscaled and tracked.T_world_from_camera is not None and tracked.scale is Scale.UNIT:
-        reason = ""
-    else:
-        reason = odometry_reason(tracked)
-    if reason or extrinsics:
-        return reason
-    return f"nothing places the camera on {base_frame}: publish it on /tf_static, or set base_from_camera"
+        return no_mount
+    return odometry_reason(tracked) or no_mount

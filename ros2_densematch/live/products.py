@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ros2_densematch.configuration import Configuration
 from ros2_densematch.evaluation.pictures import match_picture
-from ros2_densematch.geometry import poses
 from ros2_densematch.io.results.odometry import MetricState
 from ros2_densematch.live.core import Outcome
 from ros2_densematch.live.memory import gpu_memory
+from ros2_densematch.live.topics import TF
 from ros2_densematch.messages.conversions import header_message, odometry_message, pose_message
 from ros2_densematch.messages.tracked import frame_correspondences, frame_relative_pose, keyframe_info, status_message
 from ros2_densematch.messages.typestore import message_class
@@ -23,74 +23,74 @@ from ros2_densematch.messages.typestore import message_class
 CAMERA_WORLD = "first_camera"
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the robot is at an image.
+
+    Attributes:
+        state: of the base.
+        base: its frame.
+        with_tf: odom_frame -> base is sent on /tf.
+        with_map_tf: map_frame -> odom_frame is sent on /tf.
+    """
+
+    state: MetricState
+    base: str
+    with_tf: bool
+    with_map_tf: bool
+
+
 def messages_of(
     outcome: Outcome,
-    state: MetricState | None,
+    place: Place | None,
     configuration: Configuration,
     *,
-    mount: NDArray[np.float64] | None,
+    in_odom: Callable[[NDArray[np.float64]], NDArray[np.float64] | None],
     why_no_odometry: str,
     wanted: Callable[[str], bool],
     now_ns: Callable[[], int],
-    with_tf: bool,
     scale_sources: str = "",
 ) -> Iterator[tuple[str, Any]]:
     """(topic, message) of an image in the order of their use: matches and pose first, pictures last.
 
     Args:
         outcome: of the image.
-        state: the base's metric state, or None.
+        place: where the robot is, or None.
         configuration: of the node.
-        mount: (4, 4) T_base_from_camera, or None where it is not known.
-        why_no_odometry: said in the status where `state` is None.
+        in_odom: brings a camera's pose (4, 4) from the tracker's world to odom_frame; None where that is not known.
+        why_no_odometry: said in the status where `place` is None.
         wanted: whether somebody listens to a topic.
         now_ns: the node's clock, for the latency.
-        with_tf: TF is published.
         scale_sources: inputs that give the metric scale, in words, for the status.
     """
     tracked, frame_id = outcome.tracked, outcome.frame_id
+    reference_frame_id = outcome.frame_ids.get(tracked.keyframe_index, frame_id)
     camera = None if outcome.frame is None else outcome.frame.camera
     rectified = camera is not None and camera.distortion_model == "none"
-    matches = frame_correspondences(tracked, frame_id=frame_id, matcher=outcome.loaded.identity, rectified=rectified)
+    matches = frame_correspondences(
+        tracked,
+        frame_id=frame_id,
+        reference_frame_id=reference_frame_id,
+        matcher=outcome.loaded.identity,
+        rectified=rectified,
+    )
     if matches is not None:
         yield "~/correspondences", matches
-    pose = frame_relative_pose(tracked, frame_id=frame_id)
+    pose = frame_relative_pose(tracked, frame_id=frame_id, reference_frame_id=reference_frame_id)
     if pose is not None:
         pose.latency_ms = latency_ms(tracked.stamp_ns, now_ns())
         yield "~/relative_pose", pose
-    child = configuration.base_frame or frame_id
-    if state is not None:
-        odometry = odometry_message(
-            state.T_world_from_camera,
-            state.covariance,
-            state.velocity,
-            state.velocity_covariance,
-            stamp_ns=tracked.stamp_ns,
-            world_frame_id=configuration.odom_frame,
-            frame_id=child,
-        )
-        yield "~/odometry", odometry
-        yield (
-            "~/pose",
-            message_class("geometry_msgs/msg/PoseWithCovarianceStamped")(header=odometry.header, pose=odometry.pose),
-        )
-        if with_tf:
-            yield "/tf", transform_message(state, tracked.stamp_ns, configuration.odom_frame, child)
-    for keyframe in outcome.new_keyframes:
-        T = keyframe.T_world_from_camera if mount is None else poses.compose(mount, keyframe.T_world_from_camera)
-        made_of = replace(
-            tracked,
-            index=keyframe.frame_index,
-            stamp_ns=keyframe.stamp_ns,
-            T_world_from_camera=None if keyframe.camera is None else T,
-        )
+    if place is not None:
+        yield from place_messages(place, configuration, tracked.stamp_ns)
+    for keyframe in tracked.new_keyframes:
+        T = keyframe.T_world_from_camera
+        T_odom = None if T is None else in_odom(T)
         info = keyframe_info(
-            made_of,
-            frame_id=frame_id,
-            keyframe_id=keyframe.id,
-            size=keyframe.size,
+            keyframe,
+            frame_id=outcome.frame_ids.get(keyframe.index, frame_id),
             num_keyframes=outcome.num_keyframes,
-            world_frame_id=configuration.odom_frame if mount is not None else CAMERA_WORLD,
+            world_frame_id=configuration.odom_frame if T_odom is not None else CAMERA_WORLD,
+            T_world=T if T_odom is None else T_odom,
         )
         yield "~/keyframe", info
     yield (
@@ -123,6 +123,30 @@ def messages_of(
         yield "~/matches_image", image_message(picture, "rgb8", tracked.stamp_ns, frame_id)
 
 
+def place_messages(place: Place, configuration: Configuration, stamp_ns: int) -> Iterator[tuple[str, Any]]:
+    """(topic, message) of where the robot is: odometry, its pose alone, the pose in the map, transforms."""
+    state, odom, map_frame = place.state, configuration.odom_frame, configuration.map_frame
+    with_covariance = message_class("geometry_msgs/msg/PoseWithCovariance")
+    stamped = message_class("geometry_msgs/msg/PoseWithCovarianceStamped")
+    odometry = odometry_message(
+        state.T_world_from_camera,
+        state.covariance,
+        state.velocity,
+        state.velocity_covariance,
+        stamp_ns=stamp_ns,
+        world_frame_id=odom,
+        frame_id=place.base,
+    )
+    yield "~/odometry", odometry
+    yield "~/pose", stamped(header=odometry.header, pose=odometry.pose)
+    in_map = with_covariance(pose=pose_message(state.T_map_from_camera), covariance=state.map_covariance.ravel())
+    yield "~/map_pose", stamped(header=header_message(stamp_ns, map_frame), pose=in_map)
+    if place.with_map_tf:
+        yield TF, transform_message(state.T_map_from_odom, stamp_ns, map_frame, odom)
+    if place.with_tf:
+        yield TF, transform_message(state.T_world_from_camera, stamp_ns, odom, place.base)
+
+
 def latency_ms(stamp_ns: int, now_ns: int) -> float:
     """Milliseconds from an image's stamp to now; NaN where the two cannot be of one clock.
 
@@ -147,9 +171,9 @@ def image_message(image: NDArray[Any], encoding: str, stamp_ns: int, frame_id: s
     )
 
 
-def transform_message(state: MetricState, stamp_ns: int, parent: str, child: str) -> Any:
-    """tf2_msgs/TFMessage with the pose of `child` in `parent`."""
-    pose = pose_message(state.T_world_from_camera)
+def transform_message(T_parent_from_child: NDArray[np.float64], stamp_ns: int, parent: str, child: str) -> Any:
+    """tf2_msgs/TFMessage with the pose (4, 4) of `child` in `parent`."""
+    pose = pose_message(T_parent_from_child)
     vector = message_class("geometry_msgs/msg/Vector3")(x=pose.position.x, y=pose.position.y, z=pose.position.z)
     transform = message_class("geometry_msgs/msg/TransformStamped")(
         header=header_message(stamp_ns, parent),

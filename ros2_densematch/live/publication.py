@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ros2_densematch.configuration import Configuration, pose_of_text
+from ros2_densematch.configuration import Configuration
 from ros2_densematch.geometry.transform_tree import TransformTree
+from ros2_densematch.io.results.odometry import MetricState
+from ros2_densematch.live.base_frame import BaseFrame, Mount
 from ros2_densematch.live.core import Outcome
 from ros2_densematch.live.motion import Motion, why_no_odometry
-from ros2_densematch.live.products import messages_of
+from ros2_densematch.live.products import Place, messages_of
+from ros2_densematch.live.tf_tree import Authorship
+from ros2_densematch.messages.conversions import pose_matrix
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
 
 
@@ -22,6 +24,8 @@ class Log(Protocol):
     def info(self, text: str, /) -> Any: ...
 
     def warning(self, text: str, /) -> Any: ...
+
+    def error(self, text: str, /) -> Any: ...
 
 
 class Publication:
@@ -50,48 +54,107 @@ class Publication:
         self._publish, self._wanted, self._now_ns, self._log = publish, wanted, now_ns, log
         self._motion = Motion()
         self._why_no_odometry = ""
+        self.begin()
+
+    def begin(self) -> None:
+        """The node was activated: base and transforms are decided anew."""
+        self._motion.forget_worlds()
+        self._base = BaseFrame(self.transforms, time.monotonic)
+        self._base_name = ""
+        self._authorships = {
+            "publish_tf": Authorship("publish_tf", "set base_frame to the top of that tree, or leave publish_tf off"),
+            "publish_map_tf": Authorship(
+                "publish_map_tf", "set odom_frame or map_frame to names of their own, or leave it off"
+            ),
+        }
 
     def publish(self, outcome: Outcome) -> None:
         """Sends everything that is known of an image."""
         tracked, settings = outcome.tracked, self.configuration
         self.last = tracked
-        mount = self.base_from_camera(outcome.frame_id)
         unscaled = settings.publish_unscaled_odometry
+        mount, no_mount = self._base.mount(outcome.frame_id, settings) if outcome.frame_id else (None, "no frame_id")
         state = None
         if tracked.status is not Status.REJECTED:
-            state = self._motion.add(tracked, mount, unscaled=unscaled)
-        why = ""
-        if state is None:
-            base = settings.base_frame
-            why = why_no_odometry(tracked, extrinsics=mount is not None, base_frame=base, unscaled=unscaled)
-            if mount is None and why != self._why_no_odometry and tracked.T_world_from_camera is not None:
-                self._log.warning(f"no odometry: {why}")
-            self._why_no_odometry = why
+            odometry = None if outcome.frame is None else outcome.frame.odometry
+            state = self._motion.add(tracked, mount, odometry, unscaled=unscaled)
+        why = "" if state is not None else why_no_odometry(tracked, no_mount=no_mount, unscaled=unscaled)
+        self._say(tracked, mount, why)
+        place = None
+        if state is not None and mount is not None:
+            if state.apart:
+                self._log.warning(
+                    f"the odometry cannot go on after a gap: {settings.odom_frame} begins again where it ended"
+                )
+            place = Place(
+                state, mount.base, *(self._may_send(name, state, tracked, mount) for name in self._authorships)
+            )
         for topic, message in messages_of(
             outcome,
-            state,
+            place,
             settings,
-            mount=mount,
+            in_odom=self._motion.in_odom,
             why_no_odometry=why,
             wanted=self._wanted,
             now_ns=self._now_ns,
-            with_tf=settings.publish_tf,
             scale_sources=self.scale_sources,
         ):
             self._publish(topic, message)
 
-    def base_from_camera(self, frame_id: str) -> NDArray[np.float64] | None:
-        """T_base_from_camera (4, 4) for images of this frame: of the parameter, or of the fixed transforms."""
+    def _say(self, tracked: TrackedFrame, mount: Mount | None, why: str) -> None:
+        """What was decided about the base, and why there is no odometry, each once."""
+        if mount is not None and mount.base != self._base_name:
+            self._log.info(f"odometry is that of {mount.base} in {self.configuration.odom_frame}")
+            self._base_name = mount.base
+        if mount is None and why != self._why_no_odometry and tracked.T_world_from_camera is not None:
+            self._log.warning(f"no odometry: {why}")
+        self._why_no_odometry = why
+
+    def _may_send(self, option: str, state: MetricState, tracked: TrackedFrame, mount: Mount) -> bool:
+        """Whether a transform was asked for, and may be sent."""
+        settings, authorship = self.configuration, self._authorships[option]
+        if not getattr(settings, option) or not self._base.settled(settings):
+            return False
+        parent, child = self._edge(option, mount.base)
+        already = authorship.refused
+        if authorship.may_send(parent, child):
+            authorship.sent(parent, child, tracked.stamp_ns)
+            return True
+        if not already:
+            self._log.error(authorship.refused)
+        return False
+
+    def _edge(self, option: str, base: str) -> tuple[str, str]:
         settings = self.configuration
-        if settings.base_from_camera.strip():
-            return pose_of_text(settings.base_from_camera)
-        if not settings.base_frame or settings.base_frame.lstrip("/") == frame_id.lstrip("/"):
-            return np.eye(4)
-        return self.transforms.find(settings.base_frame, frame_id)
+        return (settings.odom_frame, base) if option == "publish_tf" else (settings.map_frame, settings.odom_frame)
+
+    def refusals(self) -> list[str]:
+        """Why transforms that were asked for are not sent."""
+        return [authorship.refused for authorship in self._authorships.values() if authorship.refused]
+
+    def heard_transform(self, parent: str, child: str, stamp_ns: int, topic: str) -> None:
+        """Takes a transform that somebody sent on /tf or /tf_static, from any thread."""
+        for authorship in self._authorships.values():
+            authorship.heard(parent, child, stamp_ns, topic)
+
+    def initial_pose(self, message: Any) -> str:
+        """Moves the map so that the base is where a geometry_msgs/PoseWithCovarianceStamped says.
+
+        Returns:
+            "" or why it cannot be done, in one line. Not while a frame is published.
+        """
+        frame = str(message.header.frame_id).lstrip("/")
+        if frame != self.configuration.map_frame.lstrip("/"):
+            return f"it is a pose in {frame}, not in {self.configuration.map_frame} (map_frame)"
+        try:
+            T = pose_matrix(message.pose.pose)
+        except ValueError as error:
+            return str(error)
+        return "" if self._motion.move_map(T) else "no odometry has been published yet"
 
     def began_anew(self, reason: str) -> None:
-        """Everything known was forgotten."""
-        self._motion = Motion()
+        """The tracker forgot everything."""
+        self._motion.forget_worlds()
         self.last = None
         self._log.info(f"begun anew: {reason}")
 

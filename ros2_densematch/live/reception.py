@@ -19,12 +19,14 @@ from ros2_densematch.live.topics import (
     DEPTH,
     DEPTH_INFO,
     IMAGE,
+    INITIAL_POSE,
     ODOMETRY,
     RIGHT,
     RIGHT_INFO,
+    TF,
     TF_STATIC,
 )
-from ros2_densematch.messages.conversions import transform_matrix
+from ros2_densematch.messages.conversions import time_ns, transform_matrix
 from ros2_densematch.messages.typestore import ros2_typestore
 
 _POSE_GAP_NS = 250_000_000  # as in io.pose_topics: odometry is interpolated over at most this
@@ -39,14 +41,24 @@ class Reception:
         source: the image topic's name, for messages.
         configuration: of the node.
         now_ns: the node's clock, which may be simulated.
+        heard_transform: told of every transform on /tf and /tf_static: parent, child, stamp, topic.
+        initial_pose: takes a geometry_msgs/PoseWithCovarianceStamped.
     """
 
     def __init__(
-        self, core: MatcherCore, inputs: Inputs, source: str, configuration: Configuration, now_ns: Callable[[], int]
+        self,
+        core: MatcherCore,
+        inputs: Inputs,
+        source: str,
+        configuration: Configuration,
+        now_ns: Callable[[], int],
+        heard_transform: Callable[[str, str, int, str], None],
+        initial_pose: Callable[[Any], None],
     ) -> None:
         self.heard: dict[str, float] = {}  # input -> time.monotonic() of its last message
         self._core, self._inputs, self._source, self._now_ns = core, inputs, source, now_ns
         self._store = ros2_typestore()
+        self._heard_transform, self._initial_pose = heard_transform, initial_pose
         self._problems: dict[str, str] = {}
         self._configuration = configuration
         self._begin()
@@ -119,8 +131,11 @@ class Reception:
         except Exception as error:  # noqa: BLE001 - damaged bytes make the parser fail in any way
             self._broken(name, number, f"it is no {kind} ({type(error).__name__}: {error})")
             return
-        if name == TF_STATIC:
-            self._take_transforms(message)
+        if name in (TF, TF_STATIC):
+            self._take_transforms(name, message)
+            return
+        if name == INITIAL_POSE:
+            self._initial_pose(message)
             return
         stamp_ns = stamp_of(message, self._now_ns())
         if name == IMAGE:
@@ -169,14 +184,18 @@ class Reception:
             build = partial(self._inputs.frame, bundle, self._source)
             self._core.submit(Job(bundle.number, bundle.stamp_ns, bundle.arrival_ns, build))
 
-    def _take_transforms(self, message: Any) -> None:
+    def _take_transforms(self, name: str, message: Any) -> None:
         for item in message.transforms:
+            parent, child = str(item.header.frame_id), str(item.child_frame_id)
+            self._heard_transform(parent, child, time_ns(item.header.stamp), name)
+            if name == TF:
+                continue
             try:
                 T = transform_matrix(item.transform)
             except ValueError as error:
-                self._problems[TF_STATIC] = f"{item.child_frame_id} on /tf_static cannot be used: {error}"
+                self._problems[TF_STATIC] = f"{child} on /tf_static cannot be used: {error}"
                 continue
-            self._inputs.transforms.add(str(item.header.frame_id), str(item.child_frame_id), T)
+            self._inputs.transforms.add(parent, child, T)
 
     def _broken(self, name: str, number: int, reason: str) -> None:
         if name == IMAGE:

@@ -30,14 +30,25 @@ from ros2_densematch.live.ros_graph import (
     with_info,
 )
 from ros2_densematch.live.ros_services import Services
-from ros2_densematch.live.topics import DIAGNOSTICS, IMAGE, ODOMETRY, PUBLISHED, RIGHT, SUBSCRIBED, TF_STATIC, Topic
+from ros2_densematch.live.topics import (
+    DIAGNOSTICS,
+    IMAGE,
+    INITIAL_POSE,
+    ODOMETRY,
+    PUBLISHED,
+    RIGHT,
+    SUBSCRIBED,
+    TF,
+    TF_STATIC,
+    Topic,
+)
 from ros2_densematch.live.watch import another_cause, mismatch, rmem_max, silence, small_buffer_advice
 from ros2_densematch.live.wiring import Input, chosen_transport, scale_sources, wire
 from ros2_densematch.messages.conversions import to_cdr
 
 _SYNC_PERIOD_S = 0.02
 _TRANSPORT_PERIOD_S = 0.1  # how often the graph is asked which transport is advertised
-_NO_TF = "publish_tf needs tf2_msgs, which is not here: make messages builds it; or use ~/odometry"
+_NO_TF = "publish_tf and publish_map_tf need tf2_msgs, which is not here: make messages builds it; or use ~/odometry"
 _REPEAT_S = 60.0  # a complaint that stands is logged again
 
 
@@ -70,8 +81,16 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         self.publication = Publication(self.settings, self._publish, self._wanted, self._now_ns, self._say)
         self.core = MatcherCore(self.settings, self.publication)
         self.inputs = self._new_inputs()
-        self.reception = Reception(self.core, self.inputs, self._wiring[IMAGE].topic, self.settings, self._now_ns)
         self.publication.transforms = self.inputs.transforms
+        self.reception = Reception(
+            self.core,
+            self.inputs,
+            self._wiring[IMAGE].topic,
+            self.settings,
+            self._now_ns,
+            self.publication.heard_transform,
+            self._initial_pose,
+        )
         self.publication.scale_sources = scale_sources(self._wiring)
         self._outputs: dict[str, Any] = {}
         self._inlets: dict[str, Any] = {}
@@ -137,8 +156,8 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         for topic in PUBLISHED.values():
             if topic is DIAGNOSTICS:
                 continue
-            if topic.name == "/tf" and not is_installed(topic.type):
-                if self.settings.publish_tf:
+            if topic.name == TF and not is_installed(topic.type):
+                if self._sends_tf(self.settings):
                     raise ValueError(_NO_TF)
                 continue
             self._outputs[topic.name] = self.create_publisher(ros_type(topic.type), topic.name, qos_profile(topic.qos))
@@ -146,11 +165,14 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
     def _activate(self) -> None:
         if ODOMETRY in self._wiring and self._wiring[ODOMETRY].topic == self.resolve_topic_name("~/odometry"):
             raise ValueError(f"{self._wiring[ODOMETRY].topic} is this node's own output: name the robot's odometry")
+        self.publication.begin()
         self.core.start()
         self._active_since = time.monotonic()
         self.reception.begin()
         for name, source in self._wiring.items():
-            if name == TF_STATIC and not is_installed(SUBSCRIBED[TF_STATIC].type):
+            if name == TF:
+                self._watch_tf()
+            elif name == TF_STATIC and not is_installed(SUBSCRIBED[TF_STATIC].type):
                 self._say.info(
                     "tf2_msgs is not here (make messages builds it): without /tf_static, set base_from_camera"
                 )
@@ -259,6 +281,25 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             ),
         )
 
+    @staticmethod
+    def _sends_tf(settings: Configuration) -> bool:
+        return settings.publish_tf or settings.publish_map_tf
+
+    def _watch_tf(self) -> None:
+        """Listens to /tf while a transform is to be sent: others may place the same frame."""
+        if self._active_since is not None and self._sends_tf(self.settings) and TF not in self._inlets:
+            self._subscribe(TF, self._wiring[TF])
+
+    def _initial_pose(self, message: Any) -> None:
+        """Between two images."""
+
+        def now() -> None:
+            problem = self.publication.initial_pose(message)
+            if problem:
+                self._say.warning(f"{self._wiring[INITIAL_POSE].topic} is not used: {problem}")
+
+        self.core.between_images(now)
+
     def _incompatible(self, topic: Topic, _event: Any) -> None:
         problems = [t for p in publishers_of(self, topic.name) if (t := mismatch(topic.type, topic.qos, p))]
         self._say.error(f"nothing can arrive on {topic.name}: {'; '.join(problems) or 'incompatible QoS'}")
@@ -293,7 +334,9 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         for name, source in self._wiring.items():
             topic = self._subscribed.get(name) or self._as_subscribed(name, source)
             heard = self.reception.heard.get(name)
-            if name == TF_STATIC or (heard is not None and topic.type == "sensor_msgs/msg/CameraInfo"):
+            if name in (TF, TF_STATIC, INITIAL_POSE) or (
+                heard is not None and topic.type == "sensor_msgs/msg/CameraInfo"
+            ):
                 continue  # these need not be repeated
             publishers = publishers_of(self, topic.name)
             if publishers:
@@ -329,7 +372,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
 
     def _diagnose(self) -> None:
         state = str(self._state_machine.current_state[1])
-        found = report(self.core, self.publication.last, [text for text, _ in self._complaints.values()], state)
+        found = report(self.core, self.publication.last, self._standing(), state)
         message = diagnostic_message(
             found,
             stamp_ns=self._now_ns(),
@@ -337,6 +380,10 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             hardware=self._wiring[IMAGE].topic,
         )
         self._diagnostics.publish(to_cdr(message))
+
+    def _standing(self) -> list[str]:
+        """What is wrong now, in words."""
+        return [*(text for text, _ in self._complaints.values()), *self.publication.refusals()]
 
     def _timer(self, seconds: float, callback: Callable[[], None]) -> Any:
         # of a steady clock: simulated time may stand still
@@ -350,7 +397,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             return SetParametersResult(successful=True)
         try:
             new = parameters.checked(self.settings, ours)
-            if new.publish_tf and "/tf" not in self._outputs and self._outputs:
+            if self._sends_tf(new) and TF not in self._outputs and self._outputs:
                 raise ValueError(_NO_TF)
             loaded = self.core.prepare(new)
             if new.mask != self.settings.mask:
@@ -364,6 +411,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         if new.rectified != self.settings.rectified:
             self.inputs.set_rectified("auto" if new.rectified == "auto" else new.rectified == "true")
         self.settings = new
+        self._watch_tf()
         self.publication.configuration = new
         self.reception.configure(new)
         self.core.apply(new, loaded)

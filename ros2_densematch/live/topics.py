@@ -47,7 +47,8 @@ class Service:
 
 
 IMAGE, CAMERA_INFO, DEPTH, DEPTH_INFO = "image", "camera_info", "depth", "depth/camera_info"
-RIGHT, RIGHT_INFO, ODOMETRY, TF_STATIC = "right/image", "right/camera_info", "odometry", "/tf_static"
+RIGHT, RIGHT_INFO, ODOMETRY, TF, TF_STATIC = "right/image", "right/camera_info", "odometry", "/tf", "/tf_static"
+INITIAL_POSE = "initialpose"
 
 _IMAGES = Qos("best_effort", 1)
 _INFO = Qos("best_effort", 5)
@@ -91,6 +92,18 @@ _SUBSCRIBED = (
         Qos("reliable", 100, True),
         "Where cameras and base_frame sit on the robot.",
     ),
+    Topic(
+        TF,
+        "tf2_msgs/msg/TFMessage",
+        Qos("best_effort", 100),
+        "Only with publish_tf or publish_map_tf: whether somebody else places the same frames.",
+    ),
+    Topic(
+        INITIAL_POSE,
+        "geometry_msgs/msg/PoseWithCovarianceStamped",
+        Qos("reliable", 1),
+        "Where base_frame is in map_frame, as RViz sends it: moves the map, not the odometry.",
+    ),
 )
 SUBSCRIBED = {topic.name: topic for topic in _SUBSCRIBED}
 
@@ -107,6 +120,12 @@ _PUBLISHED = (
         "base_frame in odom_frame, with twist; only while the scale is metric (or publish_unscaled_odometry).",
     ),
     Topic("~/pose", "geometry_msgs/msg/PoseWithCovarianceStamped", OUTPUT, "The pose of ~/odometry."),
+    Topic(
+        "~/map_pose",
+        "geometry_msgs/msg/PoseWithCovarianceStamped",
+        OUTPUT,
+        "base_frame in map_frame: the odometry, corrected where a known place was found again; it may jump.",
+    ),
     Topic(
         "~/keyframe", "densematch/msg/KeyframeInfo", Qos("reliable", 10, True), "Every new keyframe; the last are kept."
     ),
@@ -125,7 +144,13 @@ _PUBLISHED = (
         "matchers. It may be a regular subsampling of the keyframe.",
     ),
     DIAGNOSTICS,
-    Topic("/tf", "tf2_msgs/msg/TFMessage", Qos("reliable", 100), "odom_frame -> base_frame; only with publish_tf."),
+    Topic(
+        TF,
+        "tf2_msgs/msg/TFMessage",
+        Qos("reliable", 100),
+        "odom_frame -> base_frame with publish_tf, map_frame -> odom_frame with publish_map_tf; neither where somebody "
+        "else places the same frame.",
+    ),
 )
 PUBLISHED = {topic.name: topic for topic in _PUBLISHED}
 

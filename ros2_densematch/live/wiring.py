@@ -10,7 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ros2_densematch.configuration import Configuration
-from ros2_densematch.live.topics import CAMERA_INFO, DEPTH, DEPTH_INFO, IMAGE, ODOMETRY, RIGHT, RIGHT_INFO, TF_STATIC
+from ros2_densematch.live.topics import (
+    CAMERA_INFO,
+    DEPTH,
+    DEPTH_INFO,
+    IMAGE,
+    INITIAL_POSE,
+    ODOMETRY,
+    RIGHT,
+    RIGHT_INFO,
+    TF,
+    TF_STATIC,
+)
 
 # the full name of an input before and after remapping
 Expand = Callable[[str], str]
@@ -49,6 +60,8 @@ def wire(settings: Configuration, expand: Expand, resolve: Resolve) -> dict[str,
     found = {
         IMAGE: _image(IMAGE, settings.image_transport, expand, resolve),
         CAMERA_INFO: Input(resolve(CAMERA_INFO)),
+        INITIAL_POSE: Input(resolve(INITIAL_POSE)),
+        TF: Input(resolve(TF)),
         TF_STATIC: Input(resolve(TF_STATIC)),
     }
     for name, topic in named.items():

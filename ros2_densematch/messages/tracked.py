@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ros2_densematch.geometry.relative_pose import Scale
 from ros2_densematch.messages.conversions import (
@@ -15,13 +16,20 @@ from ros2_densematch.messages.conversions import (
     relative_pose_message,
 )
 from ros2_densematch.messages.typestore import message_class
-from ros2_densematch.tracking.tracked_frame import TrackedFrame
+from ros2_densematch.tracking.tracked_frame import NewKeyframe, TrackedFrame
 
 
 def frame_correspondences(
-    tracked: TrackedFrame, *, frame_id: str, matcher: str = "", rectified: bool = False
+    tracked: TrackedFrame, *, frame_id: str, reference_frame_id: str, matcher: str = "", rectified: bool = False
 ) -> Any | None:
-    """densematch/Correspondences of a frame, or None where nothing was matched."""
+    """densematch/Correspondences of a frame, or None where nothing was matched.
+
+    Args:
+        tracked: the frame.
+        frame_id, reference_frame_id: optical frames of its image and of its keyframe's.
+        matcher: name of the matcher.
+        rectified: whether pixels are those of rectified images.
+    """
     if tracked.correspondences is None:
         return None
     return correspondences_message(
@@ -29,7 +37,7 @@ def frame_correspondences(
         stamp_ns=tracked.stamp_ns,
         frame_id=frame_id,
         reference_stamp_ns=tracked.keyframe_stamp_ns,
-        reference_frame_id=frame_id,
+        reference_frame_id=reference_frame_id,
         keyframe_id=tracked.keyframe_id,
         matcher=matcher,
         rectified=rectified,
@@ -37,8 +45,13 @@ def frame_correspondences(
     )
 
 
-def frame_relative_pose(tracked: TrackedFrame, *, frame_id: str) -> Any | None:
-    """densematch/RelativePose of a frame, or None where none was estimated."""
+def frame_relative_pose(tracked: TrackedFrame, *, frame_id: str, reference_frame_id: str) -> Any | None:
+    """densematch/RelativePose of a frame, or None where none was estimated.
+
+    Args:
+        tracked: the frame.
+        frame_id, reference_frame_id: optical frames of its image and of its keyframe's.
+    """
     if tracked.relative_pose is None:
         return None
     return relative_pose_message(
@@ -46,43 +59,35 @@ def frame_relative_pose(tracked: TrackedFrame, *, frame_id: str) -> Any | None:
         stamp_ns=tracked.stamp_ns,
         frame_id=frame_id,
         reference_stamp_ns=tracked.keyframe_stamp_ns,
-        reference_frame_id=frame_id,
+        reference_frame_id=reference_frame_id,
         keyframe_id=tracked.keyframe_id,
         latency_ms=sum(tracked.timings_ms.values()),
     )
 
 
 def keyframe_info(
-    tracked: TrackedFrame,
-    *,
-    frame_id: str,
-    keyframe_id: int,
-    size: tuple[int, int],
-    num_keyframes: int,
-    world_frame_id: str,
+    keyframe: NewKeyframe, *, frame_id: str, num_keyframes: int, world_frame_id: str, T_world: ArrayLike | None
 ) -> Any:
-    """densematch/KeyframeInfo of a frame that became a keyframe.
+    """densematch/KeyframeInfo of a keyframe.
 
     Args:
-        tracked: the frame.
-        frame_id: its optical frame.
-        keyframe_id: the number of the new keyframe (`tracked.keyframe_id` is that of the one before).
-        size: (width, height) in pixels.
+        keyframe: that was made.
+        frame_id: optical frame of its image.
         num_keyframes: keyframes in memory.
         world_frame_id: frame of its pose.
+        T_world: (4, 4) pose of its optical frame there; None where it is not known.
     """
-    T = tracked.T_world_from_camera if tracked.T_world_from_camera is not None else np.eye(4)
     return message_class("densematch/msg/KeyframeInfo")(
-        header=header_message(tracked.stamp_ns, frame_id),
-        keyframe_id=int(keyframe_id),
-        frame_index=int(tracked.index),
-        width=int(size[0]),
-        height=int(size[1]),
+        header=header_message(keyframe.stamp_ns, frame_id),
+        keyframe_id=int(keyframe.id),
+        frame_index=int(keyframe.index),
+        width=int(keyframe.size[0]),
+        height=int(keyframe.size[1]),
         num_keyframes=int(num_keyframes),
-        reason=tracked.reason,
+        reason=keyframe.reason,
         world_frame_id=world_frame_id,
-        pose=pose_message(T),
-        scale=int(tracked.scale if tracked.T_world_from_camera is not None else Scale.NONE),
+        pose=pose_message(np.eye(4) if T_world is None else T_world),
+        scale=int(keyframe.scale),
     )
 
 

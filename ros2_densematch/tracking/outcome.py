@@ -70,6 +70,7 @@ class Outcome:
             T_world_from_camera=T_world,
             scale=segments.scale if T_world is not None else Scale.NONE,
             scale_std=segments.source.std if T_world is not None else float("nan"),
+            pose_noise=found.covariance if found is not None else None,
             is_keyframe=self.is_keyframe,
             segment=segments.current,
             num_inliers=int(found.inliers.sum()) if found is not None else 0,

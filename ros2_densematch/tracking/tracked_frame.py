@@ -34,6 +34,27 @@ class Status(str, Enum):
         return self.value
 
 
+@dataclass(frozen=True, eq=False)
+class NewKeyframe:
+    """A keyframe that was made.
+
+    Attributes:
+        id: number of the keyframe.
+        index, stamp_ns, size: of its frame; size is (width, height) in pixels.
+        T_world_from_camera: (4, 4), or None without a calibration.
+        scale: what a length of it means.
+        reason: why that frame became a keyframe, in words.
+    """
+
+    id: int
+    index: int
+    stamp_ns: int
+    size: tuple[int, int]
+    T_world_from_camera: NDArray[np.float64] | None
+    scale: Scale
+    reason: str
+
+
 @dataclass(frozen=True)
 class TrackedFrame:
     """The tracker's answer for one frame.
@@ -53,7 +74,11 @@ class TrackedFrame:
         scale: of `T_world_from_camera`: NONE (no length is known yet), UNIT (one arbitrary unit over the whole
             segment), METRIC (metres).
         scale_std: relative standard deviation of the length unit where METRIC, else NaN.
+        pose_noise: (6, 6) covariance of T_frame_from_keyframe by the noise of the matches and of the keyframe's points
+            alone, conventions as in `RelativePose.covariance`; without the error of the unit of length, which all
+            frames share. None where the keyframe's points gave no length.
         is_keyframe: the frame is a keyframe from now on.
+        new_keyframes: keyframes made with this frame: itself, or the frame before, a frame late.
         segment: number of the stretch of trajectory, from 0; poses of different segments have no common scale and no
             known relation.
         num_inliers: matches that agree with the pose.
@@ -74,7 +99,9 @@ class TrackedFrame:
     T_world_from_camera: NDArray[np.float64] | None = None
     scale: Scale = Scale.NONE
     scale_std: float = float("nan")
+    pose_noise: NDArray[np.float64] | None = None
     is_keyframe: bool = False
+    new_keyframes: tuple[NewKeyframe, ...] = ()
     segment: int = 0
     num_inliers: int = 0
     inliers: NDArray[np.bool_] | None = None

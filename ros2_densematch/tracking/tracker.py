@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ros2_densematch.geometry.relative_pose import Scale
 from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.tracking.acceptance import accepted
 from ros2_densematch.tracking.attempt import Attempt
@@ -27,7 +28,7 @@ from ros2_densematch.tracking.segments import LengthSource
 from ros2_densematch.tracking.shutter import Shutter
 from ros2_densematch.tracking.state import State
 from ros2_densematch.tracking.stopwatch import Stopwatch
-from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
+from ros2_densematch.tracking.tracked_frame import NewKeyframe, Status, TrackedFrame
 from ros2_densematch.tracking.turning import Turning
 from ros2_densematch.tracking.uncalibrated import calibration_changed, matched_only
 from ros2_densematch.tracking.view import View
@@ -106,7 +107,26 @@ class Tracker:
         self._state = outcome.state
         timings = stopwatch.milliseconds()
         self._usual_ms += _USUAL_GAIN * (sum(timings.values()) - self._usual_ms)
-        return outcome.tracked_frame(timings)
+        tracked = outcome.tracked_frame(timings)
+        made = [k for k in self._state.keyframes if k.id >= state.next_id]
+        scale = self._state.segments.scale
+        return replace(tracked, new_keyframes=tuple(_new_keyframe(k, tracked, scale) for k in made))
+
+
+def _new_keyframe(keyframe: Keyframe, tracked: TrackedFrame, scale: Scale) -> NewKeyframe:
+    reason = tracked.reason
+    if keyframe.frame_index != tracked.index:
+        reason = f"the last frame before frame {tracked.index}, which no longer fitted: made a keyframe a frame late"
+    known = keyframe.camera is not None
+    return NewKeyframe(
+        keyframe.id,
+        keyframe.frame_index,
+        keyframe.stamp_ns,
+        keyframe.size,
+        keyframe.T_world_from_camera if known else None,
+        scale if known else Scale.NONE,
+        reason,
+    )
 
 
 @dataclass(frozen=True, eq=False)

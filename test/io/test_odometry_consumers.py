@@ -14,6 +14,7 @@ from rosbags.rosbag2 import Reader
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.relative_pose import Geometry, RelativePose, Scale
+from ros2_densematch.io.results.odometry import T_BODY_FROM_OPTICAL
 from ros2_densematch.io.results.result_bag import TOPICS, ResultBag
 from ros2_densematch.messages.typestore import ros2_typestore
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
@@ -64,7 +65,7 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("odometry") / "bag"
     with ResultBag(folder, frame_id="camera_optical_frame") as out:
         for frame in flight():
-            out.write(frame, (64, 48))
+            out.write(frame)
     return folder
 
 
@@ -85,7 +86,8 @@ def test_evo_reads_the_trajectory_from_the_bag(bag: Path) -> None:
         estimate = file_interface.read_bag_trajectory(reader, "/matcher/odometry")
     frames = flight()
     truth = PoseTrajectory3D(
-        timestamps=np.array([f.stamp_ns * 1e-9 for f in frames]), poses_se3=[f.T_world_from_camera for f in frames]
+        timestamps=np.array([f.stamp_ns * 1e-9 for f in frames]),
+        poses_se3=[T_BODY_FROM_OPTICAL @ f.T_world_from_camera for f in frames],
     )
     error = metrics.APE(metrics.PoseRelation.full_transformation)
     error.process_data(sync.associate_trajectories(truth, estimate, max_diff=1e-3))

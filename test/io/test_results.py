@@ -20,7 +20,7 @@ from ros2_densematch.io.results.odometry import OdometryChain
 from ros2_densematch.io.results.relative_poses import COLUMNS, RelativePosesCsv
 from ros2_densematch.io.results.result_bag import TOPICS, ResultBag
 from ros2_densematch.io.results.tum import read_tum, write_tum
-from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
+from ros2_densematch.tracking.tracked_frame import NewKeyframe, Status, TrackedFrame
 
 SECOND = 10**9
 YAW_DEG = 30.0
@@ -46,6 +46,10 @@ def estimate(n: int = 4) -> RelativePose:
     )
 
 
+def made(number: int, index: int, T: np.ndarray[Any, Any]) -> NewKeyframe:
+    return NewKeyframe(number, index, SECOND + index * SECOND // 2, (64, 48), T, Scale.METRIC, f"keyframe {number}")
+
+
 def tracked_frames(scale: Scale = Scale.METRIC) -> list[TrackedFrame]:
     """A first keyframe, a frame that has turned by 30 degrees and becomes a keyframe, and a lost frame."""
     xy = np.random.default_rng(0).uniform(0, 40, (2, 4, 2)).astype(np.float32)
@@ -53,11 +57,12 @@ def tracked_frames(scale: Scale = Scale.METRIC) -> list[TrackedFrame]:
     pose = replace(estimate(), scale=scale)
     first = TrackedFrame(
         0, SECOND, Status.INITIALISED, "first frame", 0, 0, SECOND, T_world_from_camera=np.eye(4), scale=scale,
-        is_keyframe=True, timings_ms={"encode": 5.0},
+        is_keyframe=True, new_keyframes=(made(0, 0, np.eye(4)),), timings_ms={"encode": 5.0},
     )  # fmt: skip
     second = TrackedFrame(
         1, SECOND + SECOND // 2, Status.NEW_KEYFRAME, "overlap 0.4 is below 0.6", 0, 0, SECOND, m, pose,
-        T_KEYFRAME_FROM_FRAME, scale, is_keyframe=True, num_inliers=3, inliers=pose.inliers,
+        T_KEYFRAME_FROM_FRAME, scale, is_keyframe=True, new_keyframes=(made(1, 1, T_KEYFRAME_FROM_FRAME),),
+        num_inliers=3, inliers=pose.inliers,
         timings_ms={"encode": 5.0, "match": 3.0, "pose": 1.0},
     )  # fmt: skip
     third = TrackedFrame(
@@ -72,7 +77,9 @@ def read_bag(folder: Path) -> dict[str, list[Any]]:
     with next(folder.glob("*.mcap")).open("rb") as stream:
         reader = make_reader(stream, decoder_factories=[DecoderFactory()])
         for _, channel, message, decoded in reader.iter_decoded_messages():
-            assert message.log_time == decoded.header.stamp.sec * SECOND + decoded.header.stamp.nanosec
+            stamp = decoded.header.stamp.sec * SECOND + decoded.header.stamp.nanosec
+            # a keyframe may be made a frame late
+            assert message.log_time == stamp or (channel.topic == "/matcher/keyframe" and message.log_time > stamp)
             found.setdefault(channel.topic, []).append(decoded)
     return found
 
@@ -85,7 +92,7 @@ def rotation_of(q: Any) -> np.ndarray[Any, Any]:
 def bag(tmp_path: Path) -> dict[str, list[Any]]:
     with ResultBag(tmp_path / "result", frame_id="cam", matcher="sift", preset="base", device="cpu") as out:
         for frame in tracked_frames():
-            out.write(frame, (64, 48), frames_dropped=1)
+            out.write(frame, frames_dropped=1)
     return read_bag(tmp_path / "result")
 
 
@@ -102,15 +109,18 @@ def test_yaw_in_the_relative_pose_message_is_that_of_the_query_camera(bag: dict[
 def test_yaw_in_the_odometry_message(bag: dict[str, list[Any]]) -> None:
     first, second = bag["/matcher/odometry"]
     assert (second.header.frame_id, second.child_frame_id) == ("odom", "cam")
-    np.testing.assert_allclose(rotation_of(first.pose.pose.orientation), np.eye(3), atol=1e-12)
-    turn = poses.log_rotation(rotation_of(second.pose.pose.orientation))
-    np.testing.assert_allclose(np.degrees(turn), [0, YAW_DEG, 0], atol=1e-9)
+    # odom has x forward, y left, z up: the camera turned right, which is about -z, and moved right, which is -y
+    R = rotation_of(first.pose.pose.orientation)
+    np.testing.assert_allclose(R, [[0, 0, 1], [-1, 0, 0], [0, -1, 0]], atol=1e-12)
+    turn = poses.log_rotation(rotation_of(second.pose.pose.orientation) @ R.T)
+    np.testing.assert_allclose(np.degrees(turn), [0, 0, -YAW_DEG], atol=1e-9)
+    np.testing.assert_allclose([getattr(second.pose.pose.position, k) for k in "xyz"], [0, -0.5, 0], atol=1e-12)
     np.testing.assert_allclose(np.degrees(second.twist.twist.angular.y), 2 * YAW_DEG)  # in half a second
 
 
 def test_yaw_in_the_keyframe_message(bag: dict[str, list[Any]]) -> None:
-    turn = poses.log_rotation(rotation_of(bag["/matcher/keyframe"][1].pose.orientation))
-    np.testing.assert_allclose(np.degrees(turn), [0, YAW_DEG, 0], atol=1e-9)
+    first, second = (rotation_of(k.pose.orientation) for k in bag["/matcher/keyframe"])
+    np.testing.assert_allclose(np.degrees(poses.log_rotation(second @ first.T)), [0, 0, -YAW_DEG], atol=1e-9)
 
 
 def test_yaw_in_the_tum_trajectory(tmp_path: Path) -> None:
@@ -170,7 +180,7 @@ def test_the_bag_holds_every_topic_with_what_the_frames_say(bag: dict[str, list[
 def test_odometry_is_written_only_while_the_scale_is_metric(tmp_path: Path) -> None:
     with ResultBag(tmp_path / "result", frame_id="cam") as out:
         for frame in tracked_frames(Scale.UNIT):
-            out.write(frame, (64, 48))
+            out.write(frame)
     found = read_bag(tmp_path / "result")
     assert "/matcher/odometry" not in found
     assert len(found["/matcher/relative_pose"]) == 2
@@ -191,7 +201,7 @@ def test_the_bag_is_a_bag_for_our_own_reader_too(tmp_path: Path, bag: dict[str, 
 def test_a_result_is_replaced_but_nothing_else_is(tmp_path: Path) -> None:
     for _ in range(2):
         with ResultBag(tmp_path / "result", frame_id="cam") as out:
-            out.write(tracked_frames()[0], (64, 48))
+            out.write(tracked_frames()[0])
     assert len(read_bag(tmp_path / "result")["/matcher/status"]) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["result"]
     (tmp_path / "mine").mkdir()
@@ -203,21 +213,25 @@ def test_a_result_is_replaced_but_nothing_else_is(tmp_path: Path) -> None:
 # --- covariance and files ---------------------------------------------------------------------------------------------
 
 
-def test_the_covariance_of_odometry_grows_with_the_keyframes() -> None:
-    chain, traces = OdometryChain(), []
-    T = np.eye(4)
-    first = tracked_frames()[0]
-    chain.add(first)
-    for i in range(1, 6):
-        T = T @ T_KEYFRAME_FROM_FRAME
-        frame = replace(
-            tracked_frames()[1], index=i, stamp_ns=(i + 1) * SECOND, keyframe_index=i - 1, T_world_from_camera=T
-        )
-        state = chain.add(frame)
-        assert state is not None
-        traces.append(np.trace(state.covariance))
-        np.testing.assert_allclose(state.covariance, state.covariance.T, atol=1e-12)
-    assert np.all(np.diff(traces) > 0)
+def test_a_keyframe_made_a_frame_late_is_in_the_bag_and_marked_in_its_own_line(tmp_path: Path) -> None:
+    first, second, third = tracked_frames()
+    plain = replace(second, is_keyframe=False, new_keyframes=(), reason="tracked")
+    late = replace(third, new_keyframes=(made(1, 1, T_KEYFRAME_FROM_FRAME),))
+    with (
+        ResultBag(tmp_path / "result", frame_id="cam", scale_sources="depth /depth") as bag,
+        RelativePosesCsv(tmp_path / "poses.csv") as table,
+    ):
+        for frame in (first, plain, late):
+            bag.write(frame)
+            table.write(frame)
+    found = read_bag(tmp_path / "result")
+    keyframes = {k.keyframe_id: k for k in found["/matcher/keyframe"]}
+    assert {m.reference_keyframe_id for m in found["/matcher/correspondences"]} <= set(keyframes)
+    assert (keyframes[1].frame_index, keyframes[1].reason) == (1, "keyframe 1")
+    assert keyframes[1].header.stamp.nanosec == SECOND // 2
+    assert {s.scale_sources for s in found["/matcher/status"]} == {"depth /depth"}
+    with (tmp_path / "poses.csv").open() as file:
+        assert [row["is_keyframe"] for row in csv.DictReader(file)] == ["1", "1", "0"]
 
 
 def test_velocity_is_in_the_axes_of_the_camera() -> None:
@@ -286,7 +300,7 @@ def test_a_replayed_bag_numbers_its_keyframes_as_the_tracker_does_and_repeats_ex
                 window = np.ascontiguousarray(whole.image[:, 300:800])  # a part of the image: SIFT takes its time
                 frame = replace(whole, image=window, camera=whole.camera.cropped(300, 0, 500, 370))
                 tracked = tracker.process(frame)
-                bag.write(tracked, frame.size)
+                bag.write(tracked)
                 table.write(tracked)
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
     found = read_bag(tmp_path / "a")

@@ -13,11 +13,10 @@ import pytest
 from ros2_densematch.configuration import Configuration, configuration_from
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
-from ros2_densematch.io.results.odometry import MetricState
+from ros2_densematch.io.results.odometry import T_BODY_FROM_OPTICAL, MetricState, of_base
 from ros2_densematch.live.core import Job, MatcherCore, Outcome
 from ros2_densematch.live.counters import Drop
 from ros2_densematch.live.diagnostics import Level, diagnostic_message, report
-from ros2_densematch.live.motion import of_base
 from ros2_densematch.live.publication import Publication
 from ros2_densematch.messages.conversions import correspondences_from_message, pose_matrix, to_cdr
 from ros2_densematch.messages.errors import ImageDecodeError
@@ -29,13 +28,15 @@ from ros2_densematch.tracking.frame import Frame
 from ros2_densematch.tracking.tracked_frame import Status
 from ros2_densematch.tracking.tracker import Tracker
 
-SIFT = configuration_from({"matcher": "sift", "odom_frame": "odom"})
+SIFT = configuration_from({"matcher": "sift", "odom_frame": "odom", "tf_wait_s": 0.0})
 
 
 class Silent:
     def info(self, text: str) -> None: ...
 
     def warning(self, text: str) -> None: ...
+
+    def error(self, text: str) -> None: ...
 
 
 class Recorder:
@@ -118,7 +119,8 @@ def test_messages_are_those_of_the_tracker(frames: list[Frame]) -> None:
         np.testing.assert_array_equal(got.query_xy, tracked.correspondences.query_xy)
         assert message.reference_keyframe_id == tracked.keyframe_id
     for message, tracked in zip(sink.on("~/odometry"), expected, strict=True):
-        np.testing.assert_allclose(pose_matrix(message.pose.pose), tracked.T_world_from_camera, atol=1e-12)
+        in_odom = T_BODY_FROM_OPTICAL @ tracked.T_world_from_camera
+        np.testing.assert_allclose(pose_matrix(message.pose.pose), in_odom, atol=1e-12)
         assert message.child_frame_id == "cam"
     last = sink.on("~/status")[-1]
     assert (last.frames_processed, last.frames_dropped, last.odometry_reason) == (len(frames), 0, "")
@@ -220,7 +222,7 @@ def test_settings_change_between_two_images(frames: list[Frame]) -> None:
     assert sink.outcomes[-1].tracked.status is Status.INITIALISED
     numbers = [m.keyframe_id for m in sink.on("~/keyframe")]
     assert numbers == sorted(set(numbers))  # never used twice
-    assert sink.outcomes[-1].new_keyframes[0].id == numbers[-1] > 0
+    assert sink.outcomes[-1].tracked.new_keyframes[0].id == numbers[-1] > 0
     assert "gcm" in sink.anew[-1]
 
 
@@ -299,7 +301,7 @@ def test_odometry_of_the_base_agrees_with_small_changes_of_the_camera() -> None:
     square = rng.normal(size=(6, 6))
     covariance = square @ square.T
     twist = rng.normal(size=6)
-    state = of_base(MetricState(T, covariance, twist, covariance), mount)
+    state = of_base(MetricState(T, covariance, twist, covariance, np.eye(4), covariance), mount)
 
     def base(change: np.ndarray) -> np.ndarray:
         moved = T.copy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ros2_densematch.live.counters import Counters, Drop, SequenceGaps
@@ -101,6 +101,7 @@ def test_odometry_is_waited_for_until_it_lies_on_both_sides() -> None:
     assert len(sync.companion("odometry", 1010 * MS, "after", 1011 * MS)) == 1
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # beside other work
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 500)), max_size=120))
 def test_whatever_comes_every_image_leaves_once_in_order_and_few_wait(events: list[tuple[bool, int]]) -> None:
     sync = LiveSynchroniser(50 * MS)

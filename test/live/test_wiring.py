@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from ros2_densematch.configuration import Configuration
-from ros2_densematch.live.topics import CAMERA_INFO, DEPTH, DEPTH_INFO, IMAGE, ODOMETRY, RIGHT, RIGHT_INFO, TF_STATIC
+from ros2_densematch.live.topics import (
+    CAMERA_INFO,
+    DEPTH,
+    DEPTH_INFO,
+    IMAGE,
+    INITIAL_POSE,
+    ODOMETRY,
+    RIGHT,
+    RIGHT_INFO,
+    TF,
+    TF_STATIC,
+)
 from ros2_densematch.live.wiring import Input, chosen_transport, scale_sources, wire
 
 
@@ -18,7 +29,7 @@ def wired(remappings: dict[str, str] | None = None, namespace: str = "/robot1", 
 
 
 def test_a_source_of_scale_that_nobody_named_is_not_used() -> None:
-    assert set(wired()) == {IMAGE, CAMERA_INFO, TF_STATIC}
+    assert set(wired()) == {IMAGE, CAMERA_INFO, INITIAL_POSE, TF, TF_STATIC}
     assert scale_sources(wired()) == ""
 
 

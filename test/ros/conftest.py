@@ -179,10 +179,17 @@ class Peer:
 
     def diagnostics(self) -> dict[str, str]:
         """The values of the next diagnostics message."""
+        return {item.key: item.value for item in self._next_diagnostics().values}
+
+    def diagnostics_message(self) -> str:
+        """What the next diagnostics message says in words."""
+        return str(self._next_diagnostics().message)
+
+    def _next_diagnostics(self) -> Any:
         kept = self.heard["/diagnostics"]
         before = len(kept)
         self.until(lambda: len(kept) > before + 1, "diagnostics")
-        return {item.key: item.value for item in kept[-1].status[0].values}
+        return kept[-1].status[0]
 
     def until(self, condition: Callable[[], bool], what: str, seconds: float = LONG_S) -> None:
         """Waits for a condition."""

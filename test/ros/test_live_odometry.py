@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from ros2_densematch.geometry import poses
+from ros2_densematch.io.results.odometry import T_BODY_FROM_OPTICAL
 from ros2_densematch.live.products import image_message
 from ros2_densematch.messages.conversions import pose_matrix, time_ns, to_cdr
 from ros2_densematch.simulation.flight import demo_camera, look
@@ -21,7 +23,7 @@ FRAME = "camera_optical_frame"
 BASE_FROM_CAMERA = "0.2 0.0 0.3 -0.5 0.5 -0.5 0.5"
 SETTINGS = (
     "--matcher", "sift", "--ros-args", "-p", "image_reliability:=reliable", "-p", "base_frame:=base_link",
-    "-p", f"base_from_camera:='{BASE_FROM_CAMERA}'", "-p", "sync_wait_s:=2.0",
+    "-p", f"base_from_camera:='{BASE_FROM_CAMERA}'", "-p", "sync_wait_s:=2.0", "-p", "tf_wait_s:=0.0",
 )  # fmt: skip
 WITH_DEPTH = (*SETTINGS, "-p", "depth_topic:=depth")
 
@@ -149,6 +151,84 @@ def test_tf_is_published_only_on_request(start_node: Any, peer: Any, camera: Any
     assert transforms[-1].transforms[0].child_frame_id == "base_link"
 
 
+def static_transform(peer: Any, parent: str, child: str, T: np.ndarray) -> Any:
+    """Publishes a transform on /tf_static, as a driver does."""
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+
+    from ros2_densematch.live.products import transform_message
+    from ros2_densematch.live.ros_graph import ros_type
+
+    kept = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    publisher = peer.node.create_publisher(ros_type("tf2_msgs/msg/TFMessage"), "/tf_static", kept)
+    publisher.publish(to_cdr(transform_message(T, 1, parent, child)))
+    return publisher
+
+
+def test_without_base_frame_the_transform_is_that_of_the_top_of_the_cameras_tree(
+    start_node: Any, peer: Any, camera: Any, flight: Any
+) -> None:
+    """A driver publishes camera_link -> optical frame: a second parent of the optical frame would tear that tree."""
+    pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not here: make messages builds it")
+    driver = static_transform(peer, "camera_link", FRAME, T_BODY_FROM_OPTICAL)
+    node = start_node(
+        "--matcher", "sift", "--ros-args", "-p", "image_reliability:=reliable", "-p", "sync_wait_s:=2.0",
+        "-p", "depth_topic:=depth", "-p", "publish_tf:=true", "-p", "publish_map_tf:=true", "-p", "tf_wait_s:=1.0",
+    )  # fmt: skip
+    peer.listen_to_node()
+    transforms = peer.listen("/tf", "tf2_msgs/msg/TFMessage")
+    odometry = peer.listen("/matcher/odometry", "nav_msgs/msg/Odometry")
+    peer.until(lambda: driver.get_subscription_count() > 0, "the node's subscription of /tf_static")
+    fly(peer, camera, flight[:3], depth=True)
+    assert "waiting for /tf_static" in peer.heard["/matcher/status"][0].odometry_reason
+    time.sleep(1.0)
+    fly(peer, camera, flight[3:], depth=True)
+    peer.until(lambda: len(transforms) >= 2, "transforms")
+    edges = {(t.header.frame_id, t.child_frame_id) for m in transforms for t in m.transforms}
+    assert edges == {("map", "odom"), ("odom", "camera_link")}
+    # the camera moves to its left, which is +y of a frame that looks along x with z up
+    position = odometry[-1].pose.pose.position
+    assert position.y == pytest.approx(0.4, abs=0.03)
+    assert abs(position.x) + abs(position.z) < 0.1
+    assert "odometry is that of camera_link in odom" in node.log
+
+
+def test_a_second_author_of_the_transform_stops_ours_with_an_error(
+    start_node: Any, peer: Any, camera: Any, flight: Any
+) -> None:
+    pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not here: make messages builds it")
+    from ros2_densematch.live.products import transform_message
+
+    node = start_node(*WITH_DEPTH, "-p", "publish_tf:=true")
+    peer.listen_to_node()
+    transforms = peer.listen("/tf", "tf2_msgs/msg/TFMessage")
+    fly(peer, camera, flight[:2], depth=True)
+    peer.until(lambda: len(transforms) == 2, "our transforms")
+    peer.publish("/tf", transform_message(np.eye(4), 1, "odom", "base_link"))  # wheel odometry begins
+    peer.until(lambda: len(transforms) == 3, "the other's transform")
+    time.sleep(0.5)
+    fly(peer, camera, flight[2:], depth=True)
+    node.wait_for("publish_tf is refused: somebody else already sends odom -> base_link on /tf")
+    assert len(transforms) == 3
+    assert "publish_tf is refused" in peer.diagnostics_message()
+
+
+def test_odom_does_not_jump_when_everything_is_forgotten(start_node: Any, peer: Any, camera: Any, flight: Any) -> None:
+    start_node(*WITH_DEPTH)
+    peer.listen_to_node()
+    odometry = peer.listen("/matcher/odometry", "nav_msgs/msg/Odometry")
+    in_map = peer.listen("/matcher/map_pose", "geometry_msgs/msg/PoseWithCovarianceStamped")
+    fly(peer, camera, flight, depth=True)
+    peer.until(lambda: len(odometry) == len(flight), "odometry of every image")
+    assert peer.call("/matcher/reset", "std_srvs/srv/Trigger").success
+    fly(peer, camera, flight[:2], depth=True)
+    peer.until(lambda: len(odometry) == len(flight) + 2 == len(in_map), "odometry after the reset")
+    before, after, next_one = (pose_matrix(m.pose.pose) for m in odometry[-3:])
+    np.testing.assert_allclose(after, before, atol=1e-6)
+    assert 0.05 < np.linalg.norm(next_one[:3, 3] - after[:3, 3]) < 0.12
+    assert in_map[-1].header.frame_id == "map"
+    np.testing.assert_allclose(pose_matrix(in_map[-1].pose.pose), next_one, atol=1e-6)  # nothing was corrected
+
+
 def test_tf_without_tf2_msgs_is_refused_with_the_reason(
     start_node: Any, ros_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,23 +236,17 @@ def test_tf_without_tf2_msgs_is_refused_with_the_reason(
     hidden.mkdir()
     (hidden / "__init__.py").touch()
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
-    with pytest.raises(AssertionError, match="publish_tf needs tf2_msgs, which is not here: make messages builds it"):
+    with pytest.raises(
+        AssertionError, match="publish_tf and publish_map_tf need tf2_msgs, which is not here: make messages builds it"
+    ):
         start_node("--matcher", "sift", "--ros-args", "-p", "publish_tf:=true")
 
 
 def test_extrinsics_come_from_tf_static(start_node: Any, peer: Any, camera: Any, flight: Any) -> None:
     pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not here: make messages builds it")
-    from rclpy.qos import DurabilityPolicy, QoSProfile
-
     from ros2_densematch.configuration import pose_of_text
-    from ros2_densematch.io.results.odometry import MetricState
-    from ros2_densematch.live.products import transform_message
-    from ros2_densematch.live.ros_graph import ros_type
 
-    state = MetricState(pose_of_text(BASE_FROM_CAMERA), np.eye(6), np.zeros(6), np.eye(6))
-    kept = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    publisher = peer.node.create_publisher(ros_type("tf2_msgs/msg/TFMessage"), "/tf_static", kept)
-    publisher.publish(to_cdr(transform_message(state, 1, "base_link", FRAME)))
+    publisher = static_transform(peer, "base_link", FRAME, pose_of_text(BASE_FROM_CAMERA))
     start_node(*WITH_DEPTH, "-p", "base_from_camera:=''")
     peer.listen_to_node()
     odometry = peer.listen("/matcher/odometry", "nav_msgs/msg/Odometry")

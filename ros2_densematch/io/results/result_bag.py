@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from ros2_densematch.files.atomic import AtomicFolder
-from ros2_densematch.io.results.odometry import OdometryChain
+from ros2_densematch.geometry import poses
+from ros2_densematch.io.results.odometry import T_BODY_FROM_OPTICAL, OdometryChain, of_base
 from ros2_densematch.messages.conversions import odometry_message, to_cdr
 from ros2_densematch.messages.tracked import (
     frame_correspondences,
@@ -37,9 +40,10 @@ class ResultBag:
     Args:
         folder: the bag's folder to be made; an older result bag there is replaced.
         frame_id: optical frame of the images.
-        world_frame_id: frame of the odometry: the optical frame of the first camera, standing still.
+        world_frame_id: frame of the odometry: where the first camera was, x forward, y left, z up (REP 103).
         matcher: name of the matcher, with the checksum of its weights where it has any.
         preset, device: what runs, for the status messages.
+        scale_sources: inputs that give the metric scale, in words, for the status messages.
         rectified: whether pixels are those of rectified images.
 
     Raises:
@@ -55,6 +59,7 @@ class ResultBag:
         matcher: str = "",
         preset: str = "",
         device: str = "",
+        scale_sources: str = "",
         rectified: bool = False,
     ):
         self.folder = Path(folder)
@@ -62,6 +67,7 @@ class ResultBag:
             raise FileExistsError(f"{self.folder} exists and is no result bag: choose another output folder")
         self._frame_id, self._world = frame_id, world_frame_id
         self._matcher, self._preset, self._device, self._rectified = matcher, preset, device, rectified
+        self._scale_sources = scale_sources
         self._odometry = OdometryChain()
         self._frames = self._keyframes = 0
         self._place = AtomicFolder(self.folder)
@@ -77,39 +83,44 @@ class ResultBag:
         }
 
     def write(
-        self, tracked: TrackedFrame, size: tuple[int, int], *, frames_dropped: int = 0, num_keyframes: int | None = None
+        self,
+        tracked: TrackedFrame,
+        *,
+        frames_dropped: int = 0,
+        num_keyframes: int | None = None,
+        odometry: NDArray[np.float64] | None = None,
     ) -> None:
         """All messages of a frame.
 
         Args:
             tracked: the tracker's answer.
-            size: (width, height) of the image in pixels.
             frames_dropped: frames of the source left out so far.
             num_keyframes: keyframes in the tracker's memory; None = all so far.
+            odometry: (4, 4) pose of the camera by other odometry, in any world, or None.
         """
         self._frames += 1
+        state = self._odometry.add(tracked, odometry)
         self._put("/matcher/status", tracked, self._status(tracked, frames_dropped))
-        if tracked.is_keyframe:
-            # The tracker numbers keyframes from 0; a frame that is its own reference knows its number.
-            own = tracked.keyframe_id if tracked.keyframe_index == tracked.index else self._keyframes
-            self._keyframes = own + 1
+        for keyframe in tracked.new_keyframes:
+            self._keyframes += 1
+            T = keyframe.T_world_from_camera
             info = keyframe_info(
-                tracked,
+                keyframe,
                 frame_id=self._frame_id,
-                keyframe_id=own,
-                size=size,
                 num_keyframes=self._keyframes if num_keyframes is None else num_keyframes,
                 world_frame_id=self._world,
+                T_world=None if T is None else poses.compose(T_BODY_FROM_OPTICAL, self._odometry.in_odom(T)),
             )
             self._put("/matcher/keyframe", tracked, info)
+        names = {"frame_id": self._frame_id, "reference_frame_id": self._frame_id}
         self._put(
             "/matcher/correspondences",
             tracked,
-            frame_correspondences(tracked, frame_id=self._frame_id, matcher=self._matcher, rectified=self._rectified),
+            frame_correspondences(tracked, **names, matcher=self._matcher, rectified=self._rectified),
         )
-        self._put("/matcher/relative_pose", tracked, frame_relative_pose(tracked, frame_id=self._frame_id))
-        state = self._odometry.add(tracked)
+        self._put("/matcher/relative_pose", tracked, frame_relative_pose(tracked, **names))
         if state is not None:
+            state = of_base(state, np.eye(4), T_BODY_FROM_OPTICAL)
             message = odometry_message(
                 state.T_world_from_camera,
                 state.covariance,
@@ -149,6 +160,7 @@ class ResultBag:
             frames_dropped=frames_dropped,
             frames_refused=frames_dropped,  # a replay drops nothing else
             odometry_reason=odometry_reason(tracked),
+            scale_sources=self._scale_sources,
         )
 
     def _put(self, topic: str, tracked: TrackedFrame, message: Any | None) -> None:

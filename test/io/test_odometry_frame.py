@@ -1,0 +1,233 @@
+"""`odom` never jumps and `map` is corrected (REP 105); the covariance says what is known after every gap."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ros2_densematch.geometry import poses
+from ros2_densematch.geometry.relative_pose import Geometry, RelativePose, Scale
+from ros2_densematch.io.results.odometry import (
+    T_BODY_FROM_OPTICAL,
+    UNKNOWN_VARIANCE,
+    MetricState,
+    OdometryChain,
+    of_base,
+    unseen_motion,
+)
+from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
+
+Pose = np.ndarray[Any, Any]
+STEP_NS = 100_000_000
+NOISE = np.diag([1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3]) ** 2
+
+
+def at(x: float, yaw_deg: float = 0.0) -> Pose:
+    return poses.make_pose(poses.exp_rotation([0, np.radians(yaw_deg), 0]), [x, 0.0, 0.0])
+
+
+def frame(
+    index: int,
+    T: Pose | None,
+    *,
+    keyframe: int = 0,
+    T_keyframe: Pose | None = None,
+    status: Status = Status.TRACKED,
+    keyframe_id: int | None = None,
+    stamp_ns: int | None = None,
+    scale_std: float = float("nan"),
+    segment: int = 0,
+) -> TrackedFrame:
+    """A frame at T that hangs on that of number `keyframe` at T_keyframe, or on itself; lost where T is None."""
+    pose = None
+    if T is not None and T_keyframe is not None:
+        between = poses.compose(poses.inverse(T), T_keyframe)
+        pose = RelativePose(
+            between,
+            Geometry.CALIBRATED,
+            Scale.METRIC,
+            0.01,
+            NOISE,
+            np.ones(30, np.bool_),
+            30,
+            30,
+            1.0,
+            0.3,
+            2.0,
+            0.4,
+            "",
+        )
+    return TrackedFrame(
+        index,
+        stamp_ns if stamp_ns is not None else (index + 1) * STEP_NS,
+        status if T is not None else Status.LOST,
+        "as the test says",
+        keyframe if keyframe_id is None else keyframe_id,
+        keyframe if T_keyframe is not None else index,
+        relative_pose=pose,
+        T_world_from_camera=T,
+        scale=Scale.METRIC if T is not None else Scale.NONE,
+        scale_std=scale_std,
+        pose_noise=NOISE if pose is not None else None,
+        segment=segment,
+    )
+
+
+def state_of(chain: OdometryChain, tracked: TrackedFrame, odometry: Pose | None = None) -> MetricState:
+    state = chain.add(tracked, odometry)
+    assert state is not None
+    return state
+
+
+def begun() -> OdometryChain:
+    """A chain that has moved by 0.1 m an image along x, for three images."""
+    chain = OdometryChain()
+    chain.add(frame(0, at(0.0)))
+    for i in (1, 2):
+        chain.add(frame(i, at(0.1 * i), T_keyframe=at(0.0)))
+    return chain
+
+
+def std_x(covariance: Pose) -> float:
+    return float(np.sqrt(covariance[0, 0]))
+
+
+# --- odom -------------------------------------------------------------------------------------------------------------
+
+
+def test_while_tracking_goes_on_odom_is_the_trackers_world() -> None:
+    state = state_of(begun(), frame(3, at(0.3, 5.0), T_keyframe=at(0.0)))
+    np.testing.assert_allclose(state.T_world_from_camera, at(0.3, 5.0), atol=1e-12)
+    np.testing.assert_allclose(state.T_map_from_odom, np.eye(4), atol=1e-12)
+
+
+def test_after_a_loss_odom_goes_on_from_the_last_pose_and_the_map_is_corrected() -> None:
+    chain = begun()
+    assert chain.add(frame(3, None)) is None
+    found = state_of(chain, frame(4, at(0.7), T_keyframe=at(0.0), status=Status.RELOCALISED))
+    np.testing.assert_allclose(found.T_world_from_camera, at(0.2), atol=1e-12)
+    np.testing.assert_allclose(found.T_map_from_camera, at(0.7), atol=1e-12)
+    after = state_of(chain, frame(5, at(0.8), T_keyframe=at(0.0)))
+    np.testing.assert_allclose(after.T_world_from_camera, at(0.3), atol=1e-12)  # it moves on with the tracker
+
+
+def test_after_a_loss_other_odometry_says_how_far_it_went() -> None:
+    chain = OdometryChain()
+    chain.add(frame(0, at(0.0)), at(10.0))
+    chain.add(frame(1, None), at(10.2))
+    found = state_of(chain, frame(2, at(0.55), T_keyframe=at(0.0), status=Status.RELOCALISED), at(10.5))
+    np.testing.assert_allclose(found.T_world_from_camera, at(0.5), atol=1e-12)
+    assert std_x(found.covariance) < 0.04  # 5 % of half a metre, and a little
+
+
+def test_after_a_reset_odom_goes_on_and_the_map_has_no_correction() -> None:
+    chain = begun()
+    chain.forget_worlds()
+    found = state_of(chain, frame(3, at(0.0), status=Status.INITIALISED))
+    np.testing.assert_allclose(found.T_world_from_camera, at(0.2), atol=1e-12)
+    np.testing.assert_allclose(found.T_map_from_odom, np.eye(4), atol=1e-12)
+
+
+def test_a_return_to_an_older_keyframe_does_not_move_odom() -> None:
+    chain = begun()
+    state_of(chain, frame(3, at(0.3), keyframe=2, T_keyframe=at(0.2)))
+    found = state_of(chain, frame(4, at(0.9), keyframe=0, T_keyframe=at(0.0)))
+    np.testing.assert_allclose(found.T_world_from_camera, at(0.3), atol=1e-12)
+    np.testing.assert_allclose(found.T_map_from_camera, at(0.9), atol=1e-12)
+
+
+def test_a_new_segment_goes_on_in_odom_and_corrects_nothing() -> None:
+    chain = begun()
+    chain.add(frame(3, None))
+    found = state_of(chain, frame(4, at(5.0), keyframe=3, keyframe_id=1, segment=1))
+    np.testing.assert_allclose(found.T_world_from_camera, at(0.2), atol=1e-12)
+    np.testing.assert_allclose(found.T_map_from_odom, np.eye(4), atol=1e-12)
+    back = state_of(chain, frame(5, at(0.3), T_keyframe=at(0.0), status=Status.RELOCALISED))
+    np.testing.assert_allclose(back.T_map_from_camera, at(0.3), atol=1e-12)  # the old segment lies where it lay
+
+
+def test_the_initial_pose_moves_the_map_alone() -> None:
+    chain = begun()
+    assert chain.move_map(at(7.0))
+    found = state_of(chain, frame(3, at(0.3), T_keyframe=at(0.0)))
+    np.testing.assert_allclose(found.T_world_from_camera, at(0.3), atol=1e-12)
+    np.testing.assert_allclose(found.T_map_from_camera, at(7.1), atol=1e-12)
+    assert not OdometryChain().move_map(at(7.0))
+
+
+def test_poses_without_a_base_have_x_forward_and_z_up() -> None:
+    """The camera goes 1 m along its axis, 2 m to its right and 3 m down."""
+    T = poses.make_pose(np.eye(3), [2.0, 3.0, 1.0])
+    chain = OdometryChain()
+    chain.add(frame(0, at(0.0)))
+    state = of_base(state_of(chain, frame(1, T, T_keyframe=at(0.0))), np.eye(4), T_BODY_FROM_OPTICAL)
+    np.testing.assert_allclose(state.T_world_from_camera[:3, 3], [1.0, -2.0, -3.0], atol=1e-12)
+
+
+# --- covariance -------------------------------------------------------------------------------------------------------
+
+
+def test_the_covariance_grows_along_the_chain_of_keyframes_also_of_those_made_a_frame_late() -> None:
+    """Every frame hangs on the frame before it, which became a keyframe when this one came."""
+    chain, variances = OdometryChain(), []
+    chain.add(frame(0, at(0.0)))
+    for i in range(1, 17):
+        state = state_of(chain, frame(i, at(0.1 * i), keyframe=i - 1, T_keyframe=at(0.1 * (i - 1))))
+        variances.append(state.covariance[0, 0])
+    np.testing.assert_allclose(variances, 1e-6 * np.arange(1, 17), rtol=1e-9)
+
+
+def test_an_error_of_the_metre_grows_with_the_distance_and_not_with_its_root() -> None:
+    chain = OdometryChain()
+    chain.add(frame(0, at(0.0), scale_std=0.02))
+    for i in range(1, 101):
+        last = state_of(chain, frame(i, at(0.3 * i), keyframe=i - 1, T_keyframe=at(0.3 * (i - 1)), scale_std=0.02))
+    assert std_x(last.covariance) == pytest.approx(0.02 * 30.0, rel=0.01)
+    assert np.sqrt(last.covariance[1, 1]) < 0.05 * std_x(last.covariance) + 0.6  # along the way only
+
+
+def test_the_error_of_a_turn_grows_with_the_lever() -> None:
+    chain = OdometryChain()
+    chain.add(frame(0, at(0.0)))
+    state_of(chain, frame(1, at(0.1), T_keyframe=at(0.0)))
+    far = state_of(chain, frame(2, at(10.1), keyframe=1, T_keyframe=at(0.1)))
+    assert np.sqrt(far.covariance[1, 1]) == pytest.approx(1e-3 * 10.0 * np.sqrt(2), rel=0.1)  # of both links
+
+
+def test_after_a_gap_the_covariance_holds_what_an_unseen_camera_may_have_done() -> None:
+    chain = begun()
+    before = std_x(state_of(chain, frame(3, at(0.3), T_keyframe=at(0.0))).covariance)
+    chain.add(frame(4, None))
+    found = state_of(chain, frame(8, at(0.7), T_keyframe=at(0.0), status=Status.RELOCALISED))
+    assert std_x(found.covariance) > before
+    assert std_x(found.covariance) >= 0.4  # it went on at 1 m/s for half a second
+    assert std_x(found.map_covariance) < 0.01  # in the map it is known again
+    assert found.velocity_covariance[0, 0] == UNKNOWN_VARIANCE
+    assert not found.apart
+    grown = unseen_motion([1.0, 0, 0, 0, 0, 0], 0.5)
+    assert grown[0, 0] > grown[1, 1] > 0
+
+
+def test_where_nothing_is_known_any_more_one_message_says_so_and_a_new_odometry_begins() -> None:
+    """RTAB-Map begins a new map on 9999 in pose and twist."""
+    chain = begun()
+    chain.forget_worlds()
+    found = state_of(chain, frame(3, at(0.0), status=Status.INITIALISED, stamp_ns=60 * 10**9))
+    assert found.apart
+    np.testing.assert_array_equal(np.diag(found.covariance), np.full(6, UNKNOWN_VARIANCE))
+    np.testing.assert_array_equal(np.diag(found.velocity_covariance), np.full(6, UNKNOWN_VARIANCE))
+    np.testing.assert_allclose(found.T_world_from_camera, at(0.2), atol=1e-12)
+    carried = of_base(found, at(1.0, 30.0))
+    np.testing.assert_array_equal(np.diag(carried.covariance), np.full(6, UNKNOWN_VARIANCE))
+    np.testing.assert_array_equal(np.diag(carried.velocity_covariance), np.full(6, UNKNOWN_VARIANCE))
+    after = state_of(chain, frame(4, at(0.1), keyframe=3, T_keyframe=at(0.0), stamp_ns=60 * 10**9 + STEP_NS))
+    assert not after.apart
+    assert std_x(after.covariance) < 0.01
+
+
+def test_a_clock_that_was_set_back_is_a_gap_of_unknown_length() -> None:
+    chain = begun()
+    chain.forget_worlds()
+    assert state_of(chain, frame(3, at(0.0), status=Status.INITIALISED, stamp_ns=1)).apart
