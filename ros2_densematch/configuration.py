@@ -148,7 +148,7 @@ class Configuration(MatchingSettings):
     map_frame: str = Field(
         "map",
         min_length=1,
-        description="~/map_pose has this frame_id, and with publish_map_tf it is the parent of odom_frame.",
+        description="The pose on ~/map_pose has this frame_id; with publish_map_tf it is the parent of odom_frame.",
         json_schema_extra=_FIXED,
     )
     publish_map_tf: bool = Field(
