@@ -97,6 +97,20 @@ class Configuration(MatchingSettings):
         "`odometry` is remapped.",
         json_schema_extra=_FIXED,
     )
+    threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="PyTorch and OpenCV each use at most this many threads; 0 leaves the number to them.",
+        json_schema_extra=_FIXED,
+    )
+    nice: int = Field(
+        0,
+        ge=0,
+        le=19,
+        description="This is added to the nice level of the node's process, so that other programs go first.",
+        json_schema_extra=_FIXED,
+    )
     image_transport: Literal["auto", "raw", "compressed"] = Field(
         "auto",
         description="Compressed subscribes <image>/compressed (JPEG or PNG), for the right image too; auto takes raw "

@@ -13,7 +13,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Final, Literal
 
-from ros2_densematch import __version__
+from ros2_densematch import __version__, processor
 
 OK: Final = "ok"
 OPTIONAL: Final = "optional"
@@ -67,7 +67,7 @@ class Check:
 
 def command() -> int:
     """Say which versions, devices and weights are here, what is missing, what that costs and how to get it."""
-    checks = [*python(), *packages(), *gpu(), *ros(), *weights(), *matchers(), *definitions()]
+    checks = [*python(), *packages(), *threads(), *gpu(), *ros(), *weights(), *matchers(), *definitions()]
     _print(checks)
     missing = [c.name for c in checks if c.state == MISSING]
     if missing:
@@ -91,6 +91,19 @@ def python() -> list[Check]:
         Check("densematch", OK, f"{__version__} at {Path(__file__).parent.parent}"),
         Check("CPU cores", OK, str(cores)),
     ]
+
+
+def threads() -> list[Check]:
+    """How many threads the libraries use, and how these wait."""
+    try:
+        torch, cv2 = import_module("torch"), import_module("cv2")
+    except Exception:  # noqa: BLE001  (a broken installation may raise anything; the packages' own lines say what)
+        return []
+    found = f"torch {torch.get_num_threads()}, OpenCV {cv2.getNumThreads()}"
+    if processor.waits_quietly():
+        return [Check("threads", OK, f"{found}; idle ones sleep (OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']})")]
+    cost = "idle threads spin: other programs, and this one beside them, take several times as long"
+    return [Check("threads", OPTIONAL, found, cost, processor.REMEDY)]
 
 
 def packages() -> list[Check]:

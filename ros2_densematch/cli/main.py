@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ros2_densematch import __version__
+from ros2_densematch import __version__, processor
 from ros2_densematch.cli.errors import exit_code_of
 
 # name -> (module, one line for the list). A module exposes `command` (a function) or `app` (a group of commands).
@@ -31,6 +30,9 @@ COMMANDS = {
     "bench": ("bench", "Time encoding, matching and pose per frame beside a baseline."),
     "doctor": ("doctor", "Say which versions, devices and weights are here, what is missing and what that costs."),
 }
+
+_THREADS, _NICE = "--threads", "--nice"
+_WITH_VALUE = (_THREADS, _NICE)  # options before the subcommand that take a value
 
 
 def build_app(chosen: str | None = None) -> typer.Typer:
@@ -53,7 +55,19 @@ def build_app(chosen: str | None = None) -> typer.Typer:
         version: Annotated[
             bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
         ] = False,
-    ) -> None: ...
+        threads: Annotated[
+            int | None,
+            typer.Option(
+                _THREADS, min=1, help="torch, OpenCV and BLAS use at most so many threads each (default: their own)."
+            ),
+        ] = None,
+        nice: Annotated[
+            int, typer.Option(_NICE, min=0, max=19, help="Other processes go first: adds this to the nice level.")
+        ] = 0,
+    ) -> None:
+        processor.lower_priority(nice)
+        if threads is not None:
+            processor.limit_threads(threads)
 
     for name, (module_name, summary) in COMMANDS.items():
         if name != chosen:
@@ -74,11 +88,12 @@ def build_app(chosen: str | None = None) -> typer.Typer:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `densematch` with the given arguments (default: those of the process) and returns the exit code."""
-    # Idle OpenMP threads that spin take the cores that a robot's other processes need; it must be said before the
-    # libraries load, and the user's own choice stands.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(sys.argv[1:] if arguments is None else arguments)
-    chosen = next((word for word in given if not word.startswith("-")), None)
+    chosen, threads = _first_look(given)
+    # before the libraries load, which then only read their environment
+    processor.wait_quietly()
+    if threads is not None:
+        processor.limit_threads(threads)
     # what follows --ros-args is ROS's own and has another syntax
     at = given.index("--ros-args") if chosen == "live" and "--ros-args" in given else len(given)
     given, ros_arguments = given[:at], given[at:]
@@ -91,6 +106,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return result if isinstance(result, int) else None
 
     return exit_code_of(run)
+
+
+def _first_look(given: list[str]) -> tuple[str | None, int | None]:
+    """The subcommand and the number of threads, where it is a valid one; the parser itself comes later."""
+    threads, words = None, iter(given)
+    for word in words:
+        name, _, value = word.partition("=")
+        if name in _WITH_VALUE:
+            value = value or next(words, "")
+            if name == _THREADS and value.isdigit() and int(value) > 0:
+                threads = int(value)
+        elif not word.startswith("-"):
+            return word, threads
+    return None, threads
 
 
 def _print_version(wanted: bool) -> None:

@@ -16,6 +16,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from ros2_densematch.configuration import Configuration
 from ros2_densematch.live.ros_node import MatcherNode
+from ros2_densematch.processor import limit_threads, lower_priority
 
 _WAKE_S = 0.2  # how often the loop looks whether a signal came
 
@@ -53,6 +54,9 @@ def run(configuration: Configuration, arguments: Sequence[str] = ()) -> int:
         executor = SingleThreadedExecutor()
         try:
             node = MatcherNode(configuration)
+            if node.settings.threads:
+                limit_threads(node.settings.threads)
+            lower_priority(node.settings.nice)
             executor.add_node(node)
             if node.settings.auto_activate:
                 _must_succeed(node.trigger_configure(), node)

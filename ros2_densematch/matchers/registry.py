@@ -10,6 +10,7 @@ from typing import Any
 from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.matchers.config import MatcherConfig
 from ros2_densematch.matchers.plugins import plugins, problems
+from ros2_densematch.processor import warn_of_spinning
 
 # name -> (module, class); modules are imported on use, so that listing costs nothing
 _MATCHERS = {
@@ -105,4 +106,6 @@ def load_matcher(
     """
     build: Any = matcher_class(name)  # each class has the options of its own configuration
     matcher: Matcher = build(device=device, preset=preset, weights=weights, **options)
+    if matcher.device.type == "cpu":
+        warn_of_spinning()
     return matcher

@@ -18,7 +18,7 @@ else:
 
 # From the bottom up: a module imports from its own layer's folder and from lower layers.
 LAYERS = [
-    {"files"},
+    {"files", "processor"},
     {"geometry"},
     {"nn", "weights"},
     {"matchers"},
