@@ -1,17 +1,15 @@
-"""`densematch match`: correspondences and relative pose of two images, or of a list of pairs."""
+"""`densematch match`: correspondences and relative pose of two images, of a list of pairs, or of a folder of images."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter, OrderedDict
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ros2_densematch.cli.errors import BAD_INPUT, DONE, EMPTY, INTERRUPTED, InputError, one_line
-from ros2_densematch.cli.interrupt import stop_request
+from ros2_densematch.cli.errors import InputError
+from ros2_densematch.cli.folder_pairs import BLOCK, folder_images, folder_pairs
+from ros2_densematch.cli.match_job import ENCODINGS_KEPT, MatchJob
 from ros2_densematch.cli.options import (
     ConfigOption,
     DeviceOption,
@@ -21,26 +19,13 @@ from ros2_densematch.cli.options import (
     SetOption,
     WeightsOption,
     configured,
-    estimator_facts,
-    matcher_facts,
     matcher_of,
     output_folder,
-    say,
 )
-from ros2_densematch.cli.pair_cameras import KnownCameras, PairCameras, cameras_of_options
+from ros2_densematch.cli.pair_cameras import cameras_of_options
 from ros2_densematch.cli.pairs import Pair, read_pairs
-from ros2_densematch.cli.progress import progress_counter
-from ros2_densematch.files.results_folder import ResultsFolder
 
-if TYPE_CHECKING:
-    from ros2_densematch.configuration import Configuration
-    from ros2_densematch.evaluation.pictures import Picture
-    from ros2_densematch.geometry.correspondences import Correspondences
-    from ros2_densematch.geometry.two_view import RelativePose
-    from ros2_densematch.geometry.uncalibrated import UncalibratedPair
-    from ros2_densematch.matchers.base import Encoding, Matcher
-
-ENCODINGS_KEPT = 4  # a list often names the same image in neighbouring lines; a dense encoding may take 100 MB
+_FORMS = ("hloc", "colmap")
 
 
 def command(
@@ -54,8 +39,22 @@ def command(
     root: Annotated[
         Path | None, typer.Option("--root", help="Folder of the list's images (default: the list's folder).")
     ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Images to match with each other: add one of the next three.")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option("--window", min=1, help="Each image of --folder with the N that follow it.")
+    ] = None,
+    exhaustive: Annotated[bool, typer.Option("--exhaustive", help="Each image of --folder with each other.")] = False,
+    retrieve: Annotated[
+        int | None, typer.Option("--retrieve", min=1, help="Each image of --folder with the K that look most like it.")
+    ] = None,
+    export: Annotated[
+        str | None, typer.Option("--export", metavar="hloc|colmap", help="Also write the matches in that form.")
+    ] = None,
     reference_camera: Annotated[
-        Path | None, typer.Option("--reference-camera", help="Calibration of REF (ROS, Kalibr, COLMAP, ... file).")
+        Path | None,
+        typer.Option("--reference-camera", help="Calibration of REF, or of all of --folder (ROS, Kalibr, ... file)."),
     ] = None,
     query_camera: Annotated[
         Path | None, typer.Option("--query-camera", help="Calibration of QUERY (default: that of REF).")
@@ -73,15 +72,27 @@ def command(
     weights: WeightsOption = None,
     assignments: SetOption = None,
     max_matches: Annotated[int | None, typer.Option("--max-matches", min=1, help="Most matches a pair.")] = None,
-    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Write a picture of each pair.")] = True,
+    pictures: Annotated[
+        bool | None,
+        typer.Option("--pictures/--no-pictures", help="Write a picture of each pair (default: not for --folder)."),
+    ] = None,
     fail_on_empty: Annotated[
         bool, typer.Option("--fail-on-empty", help="Exit with 3 where a pair has no match to rely on.")
     ] = False,
 ) -> int:
-    """Match two images (REF QUERY) or a list of pairs (--pairs), with relative poses where cameras are known."""
-    if pairs is None:
+    """Match two images (REF QUERY), a list of pairs (--pairs) or a folder of images (--folder), with relative poses
+    where cameras are known. A list or a folder that was stopped goes on with the same command."""
+    if export is not None and export not in _FORMS:
+        raise InputError(f"--export {export}: choose {' or '.join(_FORMS)}")
+    if folder is None and (window is not None or exhaustive or retrieve is not None):
+        raise InputError("--window, --exhaustive and --retrieve choose pairs of --folder: name one")
+    if folder is not None:
+        if reference is not None or pairs is not None:
+            raise InputError(f"--folder {folder} was given beside images or --pairs: give one of them")
+        images = folder_images(folder)
+    elif pairs is None:
         if reference is None or query is None:
-            raise InputError("name two images (REF QUERY) or a list of pairs (--pairs FILE)")
+            raise InputError("name two images (REF QUERY), a list of pairs (--pairs FILE) or a --folder of images")
         for file in (reference, query):
             if not file.is_file():
                 raise FileNotFoundError(f"there is no image {file}: check the path")
@@ -94,291 +105,39 @@ def command(
         wanted = read_pairs(pairs, root or pairs.parent)
     cameras = cameras_of_options(reference_camera, query_camera, intrinsics, fov)
     chosen = configured(config, matcher, preset, device, weights, assignments)
-    folder = output_folder(out)
-    picture = "matches.png" if pairs is None else None
-    job = _Job(
+    results = output_folder(out)
+    built = matcher_of(chosen)
+    if folder is not None:
+        wanted = folder_pairs(images, built, window=window, exhaustive=exhaustive, retrieve=retrieve)
+    job = MatchJob(
         configuration=chosen,
-        matcher=matcher_of(chosen),
+        matcher=built,
         cameras=cameras,
         max_matches=max_matches,
-        folder=folder,
-        picture_name=picture,
+        folder=results,
+        single=folder is None and pairs is None,
         fail_on_empty=fail_on_empty,
+        encodings_kept=ENCODINGS_KEPT if folder is None else 2 * BLOCK + 2,
     )
-    return job.run(wanted, pictures)
+    code = job.run(wanted, folder is None if pictures is None else pictures)
+    if export is not None and job.files:
+        _export(results, export, folder or root)
+    return code
 
 
-@dataclass(frozen=True, eq=False)
-class _Shown:
-    """An image as the matcher sees it, and how it was turned for that (EXIF orientation, 1 = not)."""
+def _export(results: Path, form: str, root: Path | None) -> None:
+    from ros2_densematch.io.exports.keypoints import merge_keypoints
+    from ros2_densematch.io.exports.matched_pairs import read_matched_pairs
 
-    encoding: Encoding
-    picture: Picture
-    orientation: int
+    keypoints, pairs = merge_keypoints(read_matched_pairs(results, root))
+    if form == "hloc":
+        from ros2_densematch.io.exports.hloc import write_hloc
 
+        where = results / "hloc"
+        write_hloc(output_folder(where), keypoints, pairs)
+    else:
+        from ros2_densematch.io.exports.colmap import write_colmap
 
-@dataclass
-class _Job:
-    configuration: Configuration
-    matcher: Matcher
-    cameras: PairCameras
-    max_matches: int | None
-    folder: Path
-    picture_name: str | None
-    fail_on_empty: bool = False
-    files: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._encodings: OrderedDict[tuple[Path, bool, bool], _Shown] = OrderedDict()
-
-    def run(self, wanted: list[Pair], pictures: bool) -> int:
-        """Matches all pairs, writes their files and the summary, and returns the exit code."""
-        self._results = ResultsFolder(self.folder, self._planned(wanted))
-        rows: list[dict[str, Any]] = []
-        skipped: list[dict[str, Any]] = []
-        with stop_request() as stop, progress_counter("match", len(wanted), "pair") as counter:
-            for pair in wanted:
-                if stop:
-                    break
-                try:
-                    if pair.problem:
-                        raise InputError(pair.problem)
-                    rows.append(self._pair(pair, pictures))
-                except (ValueError, OSError) as error:
-                    if not pair.line:  # the only pair: its problem is the command's
-                        raise
-                    reason = one_line(error)
-                    skipped.append({"index": pair.index, "line": pair.line, "reason": reason})
-                    say(f"line {pair.line} skipped: {reason}")
-                counter.advance()
-        self._results.begin()  # also where every pair was skipped
-        self._summary(rows, skipped, len(wanted), stop.reason)
-        self._results.finish()
-        for row in rows if len(wanted) == 1 else ():
-            print(_sentence(row))
-        counts = Counter(row["result"] for row in rows)
-        extra = "".join(f", {counts[name]} {name}" for name in ("weak", "failed") if counts[name])
-        print(
-            f"{counts['matched']} of {len(wanted)} pairs matched{extra}, {len(skipped)} skipped; "
-            f"results in {self.folder}"
-        )
-        if stop:
-            return INTERRUPTED
-        return BAD_INPUT if skipped else EMPTY if self.fail_on_empty and counts["failed"] else DONE
-
-    def _planned(self, wanted: list[Pair]) -> list[str]:
-        names = [f"{pair.index:06d}{suffix}" for pair in wanted for suffix in (".npz", ".png")]
-        return [*names, "matches.png"]
-
-    def _result(self, matches: Correspondences, pose: RelativePose | None) -> str:
-        """ "matched", "weak" (fewer than `min_inliers` matches to rely on) or "failed" (none, or none that agree)."""
-        least = self.configuration.tracker.min_inliers
-        if pose is not None:
-            if len(matches) == 0 or not pose.ok:
-                return "failed"
-            return "matched" if pose.num_inliers >= least else "weak"
-        expected = float(matches.score.sum())  # scores are probabilities: this many are right
-        return "failed" if expected < 1.0 else "matched" if expected >= least else "weak"
-
-    def _pair(self, pair: Pair, pictures: bool) -> dict[str, Any]:
-        from ros2_densematch.evaluation.pictures import match_picture, with_caption, with_legend
-        from ros2_densematch.geometry.orientation import back, turned_matches
-        from ros2_densematch.geometry.two_view import estimate_relative_pose
-        from ros2_densematch.geometry.uncalibrated import estimate_uncalibrated
-
-        timings: dict[str, float] = {}
-        turning = not self.cameras.given(pair)
-        first = self._encode(pair.reference, timings, reference=True, turning=turning)
-        second = self._encode(pair.query, timings, reference=False, turning=turning)
-        start = time.perf_counter()
-        settings = self.configuration.tracker
-        upright = self.matcher.match(
-            first.encoding, second.encoding, max_matches=self.max_matches or settings.max_matches, seed=settings.seed
-        )
-        matches = turned_matches(upright, back(first.orientation), back(second.orientation))
-        timings["match"] = (time.perf_counter() - start) * 1e3
-        known = self.cameras.of(pair, matches.reference_size, matches.query_size)
-        pose, uncalibrated = None, None
-        start = time.perf_counter()
-        if known is not None:
-            pose = estimate_relative_pose(matches, *known.pair, config=settings.pose, seed=settings.seed)
-        if known is None or known.guess:
-            uncalibrated = estimate_uncalibrated(matches, seed=settings.seed)
-        timings["pose"] = (time.perf_counter() - start) * 1e3
-        name = f"{pair.index:06d}"
-        self._results.begin()
-        _write_npz(self.folder / f"{name}.npz", matches, known, pose, uncalibrated)
-        row = {
-            **_row(pair, matches, pose, timings),
-            "intrinsics": None if known is None else known.source,
-            "uncalibrated": None if uncalibrated is None else _uncalibrated_row(uncalibrated),
-            "result": self._result(matches, pose if uncalibrated is None else None),
-        }
-        self.files.append(f"{name}.npz")
-        if pictures:
-            agree = uncalibrated.inliers if uncalibrated is not None else pose.inliers if pose is not None else None
-            picture = match_picture(first.picture, second.picture, upright, agree)
-            picture = with_legend(picture, outliers=agree is not None)
-            facts = f"{self.matcher.name} ({self.configuration.preset}): {_sentence(row)}"
-            self.files.append(self.picture_name or f"{name}.png")
-            _write_picture(self.folder / self.files[-1], with_caption(picture, facts))
-        return row
-
-    def _encode(self, path: Path, timings: dict[str, float], *, reference: bool, turning: bool) -> _Shown:
-        from ros2_densematch.files.exif import read_exif
-        from ros2_densematch.geometry.orientation import turned_picture
-        from ros2_densematch.io.sources.files import read_image
-
-        key = (path, reference, turning)
-        if key not in self._encodings:
-            orientation = read_exif(path).orientation if turning else 1
-            picture = turned_picture(read_image(path), orientation)
-            start = time.perf_counter()
-            encoding = self.matcher.encode(picture, reference=reference)
-            timings["encode"] = timings.get("encode", 0.0) + (time.perf_counter() - start) * 1e3
-            self._encodings[key] = _Shown(encoding, picture, orientation)
-            if len(self._encodings) > ENCODINGS_KEPT:
-                self._encodings.popitem(last=False)
-        return self._encodings[key]
-
-    def _summary(self, rows: list[dict[str, Any]], skipped: list[dict[str, Any]], total: int, stop: str | None) -> None:
-        from ros2_densematch.evaluation.summary import stage_times, versions, write_json
-
-        summary = {
-            "command": "match",
-            "versions": versions(),
-            "matcher": matcher_facts(self.configuration, self.matcher),
-            "estimator": estimator_facts(self.configuration),
-            "total": total,
-            "matched": sum(row["result"] == "matched" for row in rows),
-            "weak": sum(row["result"] == "weak" for row in rows),
-            "failed": sum(row["result"] == "failed" for row in rows),
-            "skipped": skipped,
-            "stopped_early": stop,
-            "timings_ms": stage_times([row["timings_ms"] for row in rows]),
-            "pairs": rows,
-            "files": [*self.files, "summary.json"],
-        }
-        write_json(self.folder / "summary.json", summary)
-
-
-def _row(pair: Pair, matches: Correspondences, pose: RelativePose | None, timings: dict[str, float]) -> dict[str, Any]:
-    """One entry of `pairs` in summary.json."""
-    row: dict[str, Any] = {
-        "index": pair.index,
-        "reference": str(pair.reference),
-        "query": str(pair.query),
-        "matches": len(matches),
-        "overlap": float(matches.overlap),
-        "inliers": None,
-        "geometry": None,
-        "status": "no camera is known, so no pose was estimated" if pose is None else pose.status,
-        "rotation_error_deg": None,
-        "translation_error_deg": None,
-        "timings_ms": {stage: round(value, 3) for stage, value in timings.items()},
-    }
-    if pose is not None:
-        row["inliers"] = pose.num_inliers
-        row["geometry"] = pose.geometry.name
-        if pair.T_query_from_reference is not None:
-            row |= _errors(pose, pair.T_query_from_reference)
-    return row
-
-
-def _uncalibrated_row(pair: UncalibratedPair) -> dict[str, Any]:
-    """What a pair without calibration gives, for summary.json."""
-    return {
-        "kind": pair.kind,
-        "status": pair.status,
-        "fundamental": None if pair.fundamental is None else pair.fundamental.tolist(),
-        "homography": None if pair.homography is None else pair.homography.tolist(),
-        "fundamental_inliers": int(pair.fundamental_inliers.sum()),
-        "homography_inliers": int(pair.homography_inliers.sum()),
-    }
-
-
-def _errors(pose: RelativePose, truth: Any) -> dict[str, float | None]:
-    import numpy as np
-
-    from ros2_densematch.geometry.poses import direction_angle_deg, rotation_angle_deg
-
-    T = pose.T_query_from_reference
-    if not pose.ok:
-        return {"rotation_error_deg": None, "translation_error_deg": None}
-    # The sign of the translation is known (points lie in front of both cameras), so the error may reach 180 degrees.
-    known = pose.scale.name != "NONE" and np.linalg.norm(truth[:3, 3]) > 0
-    return {
-        "rotation_error_deg": rotation_angle_deg(T[:3, :3], truth[:3, :3]),
-        "translation_error_deg": direction_angle_deg(T[:3, 3], truth[:3, 3]) if known else None,
-    }
-
-
-def _sentence(row: dict[str, Any]) -> str:
-    counted = f"{row['matches']} matches"
-    if row.get("uncalibrated"):
-        counted += f" (no camera: {row['uncalibrated']['status']})"
-    if row["inliers"] is not None:
-        counted = f"{row['inliers']} inliers of {counted}, {row['geometry']}"
-    if row.get("uncalibrated") and row["intrinsics"]:
-        counted += f" with the {row['intrinsics']}"
-    return f"{counted}, overlap {row['overlap']:.2f}"
-
-
-def _write_picture(path: Path, picture: Picture) -> None:
-    import cv2
-
-    from ros2_densematch.files.atomic import write_bytes
-
-    ok, data = cv2.imencode(".png", picture[..., ::-1])
-    if not ok:
-        raise RuntimeError(f"OpenCV could not encode {path}")
-    write_bytes(path, data.tobytes())
-
-
-def _write_npz(
-    path: Path,
-    matches: Correspondences,
-    cameras: KnownCameras | None,
-    pose: RelativePose | None,
-    uncalibrated: UncalibratedPair | None,
-) -> None:
-    """The arrays of a pair (docs/formats.md), written in one step."""
-    import io
-
-    import numpy as np
-
-    from ros2_densematch.files.atomic import write_bytes
-
-    arrays: dict[str, Any] = {
-        "reference_xy": matches.reference_xy,
-        "query_xy": matches.query_xy,
-        "score": matches.score,
-        "overlap": np.float32(matches.overlap),
-        "reference_size": np.array(matches.reference_size, np.int32),
-        "query_size": np.array(matches.query_size, np.int32),
-    }
-    if cameras is not None:
-        arrays["intrinsics"] = np.array("guess" if cameras.guess else "given")
-        if all(camera.distortion_model == "none" for camera in cameras.pair):
-            arrays["reference_K"], arrays["query_K"] = (camera.K for camera in cameras.pair)
-    if matches.precision is not None:
-        arrays["precision"] = matches.precision
-    if pose is not None:
-        arrays["T_query_from_reference"] = pose.T_query_from_reference
-        arrays["covariance"] = pose.covariance
-        arrays["inliers"] = pose.inliers
-        arrays["geometry"] = np.array(pose.geometry.name)
-        arrays["scale"] = np.array(pose.scale.name)
-        arrays["scale_std"] = np.float64(pose.scale_std)
-        arrays["median_epipolar_px"] = np.float64(pose.median_epipolar_px)
-        arrays["median_triangulation_deg"] = np.float64(pose.median_triangulation_deg)
-        arrays["status"] = np.array(pose.status)
-    if uncalibrated is not None and uncalibrated.fundamental is not None:
-        arrays["uncalibrated"] = np.array(uncalibrated.kind)
-        arrays["fundamental"] = uncalibrated.fundamental
-        arrays["homography"] = uncalibrated.homography
-        arrays["fundamental_inliers"] = uncalibrated.fundamental_inliers
-        arrays["homography_inliers"] = uncalibrated.homography_inliers
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_bytes(path, buffer.getvalue())
+        where = results / "database.db"
+        write_colmap(where, keypoints, pairs)
+    print(f"{len(keypoints)} images, {len(pairs)} pairs for {form}: {where}")

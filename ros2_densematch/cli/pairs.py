@@ -17,7 +17,7 @@ class Pair:
 
     Attributes:
         index: number of the pair, from 0; bad lines count too, so that numbers stay when a line is repaired.
-        line: line number in the file, from 1.
+        line: line number in the file, from 1; 0 where there is none.
         reference, query: image files.
         reference_K, query_K: (3, 3) pixels, or None.
         T_query_from_reference: (4, 4) true pose, or None.
@@ -32,6 +32,11 @@ class Pair:
     query_K: NDArray[np.float64] | None = None
     T_query_from_reference: NDArray[np.float64] | None = None
     problem: str = ""
+
+    @property
+    def label(self) -> str:
+        """What messages call it: its line, or its images where there is no list."""
+        return f"line {self.line}" if self.line else f"{self.reference} and {self.query}"
 
 
 def read_pairs(path: Path, root: Path) -> list[Pair]:

@@ -55,6 +55,12 @@ class ResultsFolder:
                 _remove(left)
         self._begun = True
 
+    def go_on(self) -> None:
+        """Keeps what the run before left, and goes on with it: called instead of `begin`."""
+        old = _results_of_finished_run(self.folder) | _results_of_killed_run(self.folder)
+        write_text(self.folder / _UNDER_WAY, json.dumps(sorted({*self._planned, *old})))
+        self._begun = True
+
     def finish(self) -> None:
         """All files are in their place; summary.json, written last, names them from now on."""
         (self.folder / _UNDER_WAY).unlink(missing_ok=True)
