@@ -200,8 +200,8 @@ class Fit:
     sigma: float
 
     @staticmethod
-    def of(seen: Sights, T: Float, iterations: int = 10) -> Fit:
-        """Refines the pose (4, 4) in at most so many iterations."""
+    def of(seen: Sights, T: Float, iterations: int = 10, *, near: bool = False) -> Fit:
+        """Refines the pose (4, 4) in at most so many iterations, fewer where it is `near`."""
         structure, camera, index = seen.structure, seen.camera, seen.index
         chosen = np.flatnonzero((index >= 0) & (seen.weight > 0))
         # the bearing of the point may differ from this match's reference pixel by a fraction of a pixel: both move
@@ -217,6 +217,7 @@ class Fit:
             observed[None, some],
             seen.weight[None, chosen[some]],
             iterations=iterations,
+            near=near,
             min_sigma=_MIN_SIGMA_PX / camera.focal,
             max_sigma=_MAX_SIGMA_PX / camera.focal,
         )

@@ -49,14 +49,14 @@ def localise_near(
     seen = Sights.of(matches, structure, camera)
     if len(seen.usable) < max(_LEAST_KNOWN, min_inliers):
         return None
-    first = Fit.of(seen, predictions[0], _ITERATIONS)
+    first = Fit.of(seen, predictions[0], _ITERATIONS, near=True)
     if not _good(first, len(seen.usable), min_inliers):
         return None
     error_px = _epipolar_px(seen, first.T)
     bound = _EPIPOLAR_SIGMAS * max(first.sigma * camera.focal, 0.15)
     new = (error_px < bound) & (seen.index < 0)
     # a few new points wait for others: with them the pose is refined once more
-    fit = Fit.of(seen.with_points(new), first.T, _AGAIN) if new.sum() > _FEW_NEW * len(matches) else first
+    fit = Fit.of(seen.with_points(new), first.T, _AGAIN, near=True) if new.sum() > _FEW_NEW * len(matches) else first
     if not _good(fit, len(matches), min_inliers) or not fit.fixes_rotation(max_rotation_std_deg):
         return None
     return fit.localisation(_two_view(fit, config))

@@ -120,6 +120,7 @@ def refine(
     iterations: int = 10,
     min_sigma: float = 1e-4,
     max_sigma: float = 1e-2,
+    near: bool = False,
 ) -> RefinedPoses:
     """Levenberg-Marquardt over poses and inverse depths with a Cauchy kernel on each observation.
 
@@ -132,10 +133,11 @@ def refine(
         iterations: at most this many steps; fewer when converged.
         min_sigma, max_sigma: bounds of the standard deviation of an observed coordinate in normalised units, which is
             estimated from the residuals.
+        near: the start is good: fewer steps find the inverse depths and the poses.
     """
     free = np.flatnonzero(~fixed) if fixed is not None else np.arange(len(poses))
-    rho, _ = solve_rho(poses, priors, xy, weight / max_sigma**2, priors.rho, steps=4)
-    damping, sigma = 1e-4, max_sigma
+    rho, _ = solve_rho(poses, priors, xy, weight / max_sigma**2, priors.rho, steps=1 if near else 4)
+    least, damping, sigma = 1 if near else 2, 1e-4, max_sigma
     for iteration in range(iterations if len(free) else 0):
         if iteration in (0, 2, 5):
             sigma = _robust_sigma(_evaluate(poses, priors, xy, weight, rho), weight, min_sigma, max_sigma)
@@ -156,7 +158,7 @@ def refine(
         if not improved:
             break
         poses, rho, damping = trial, trial_rho, max(damping * 0.2, 1e-7)
-        if cost - trial_cost < 1e-3 * cost and iteration > 2:
+        if cost - trial_cost < 1e-3 * cost and iteration > least:
             break
     if not len(free):
         sigma = _robust_sigma(_evaluate(poses, priors, xy, weight, rho), weight, min_sigma, max_sigma)

@@ -32,8 +32,9 @@ def thumbnail(image: NDArray[np.uint8]) -> Thumbnail:
     """A small grey version (h, w) of an image (H, W, 3) or (H, W), longer side 256 pixels or less."""
     scale = min(1.0, _LONGER_SIDE / max(image.shape[:2]))
     size = max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1)
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return np.asarray(small if small.ndim == 2 else cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
+    # grey first: one channel is made small in less than half the time of three
+    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def stillness(a: Thumbnail, b: Thumbnail) -> Floats | None:

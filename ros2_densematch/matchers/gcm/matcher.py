@@ -40,7 +40,7 @@ from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.weights.loading import load_exactly
 
 _FILTER_PREFIX = "filter."
-_MOST_SEEN = 150  # guided matches, right ones nearly all, that the overlap is measured on
+_MOST_SEEN = 100  # guided matches, right ones nearly all, that the overlap is measured on
 # an encoding, and the (2, 3) map from its pixels to the working pixels of the image it was made from
 _Framed = tuple[GcmEncoding, NDArray[np.float64]]
 
