@@ -26,7 +26,7 @@ from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.structure import Structure
 
 _ITERATIONS, _AGAIN = 6, 3  # of the refinement from the prediction, and from its result
-_LEAST_KNOWN = 20  # points of known depth that hold the pose
+_LEAST_KNOWN = 40  # points of known depth that hold the pose
 _LEAST_RATIO = 0.5  # of all matches that must agree
 _MOST_SIGMA_PX = 2.0  # of the residuals
 _FEW_NEW = 0.05  # share of the matches
