@@ -21,6 +21,7 @@ from ros2_densematch.cli.options import (
     output_folder,
 )
 from ros2_densematch.cli.progress import progress_counter
+from ros2_densematch.files.results_folder import refuse_foreign
 
 if TYPE_CHECKING:
     from ros2_densematch.configuration import Configuration
@@ -55,6 +56,9 @@ def command(
 
     if (reference is None) != (query is None):
         raise InputError("name two images (REF QUERY), or none for a rendered pair")
+    folder = None if out is None else output_folder(out)
+    if folder is not None:
+        refuse_foreign(folder / "bench.json", ours=_is_bench(folder / "bench.json"))
     configuration = configured(None, matcher, preset, device, weights, assignments)
     subject = matcher_of(configuration)
     images = _rendered(width, height) if reference is None or query is None else _read(reference, query, width, height)
@@ -67,7 +71,7 @@ def command(
         for settings, chosen in runs:
             rows.append(_timed(chosen, settings, images, repeat, counter.advance))
     _print(rows, width, height, repeat)
-    if out is not None:
+    if folder is not None:
         result = {
             "command": "bench",
             "versions": versions(),
@@ -80,7 +84,17 @@ def command(
             "total_ratio_to_baseline": rows[0]["timings_ms"]["total"]["median"]
             / rows[-1]["timings_ms"]["total"]["median"],
         }
-        write_json(output_folder(out) / "bench.json", result)
+        write_json(folder / "bench.json", result)
+
+
+def _is_bench(file: Path) -> bool:
+    """Whether the file is the result of an earlier run."""
+    import json
+
+    try:
+        return bool(json.loads(file.read_text("utf-8")).get("command") == "bench")
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _timed(

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 DONE, OUR_FAULT, BAD_INPUT, EMPTY, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -96,9 +97,18 @@ def exit_code_of(function: Callable[[], int | None]) -> int:
     except Exception as error:  # noqa: BLE001  (the outermost frame: everything unexpected becomes exit code 1)
         usage = getattr(error, "format_message", None)  # a wrong option or argument, found by the command line parser
         if usage is not None:
-            print(f"densematch: error: {' '.join(usage().split()).rstrip('.')} (see --help)", file=sys.stderr)
+            text = " ".join(usage().split()).rstrip(".") or _missing_word(error)
+            print(f"densematch: error: {text} (see --help)", file=sys.stderr)
             return BAD_INPUT
         return _our_fault(error)
+
+
+def _missing_word(error: Any) -> str:
+    """What a group of commands that was named alone needs."""
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return type(error).__name__
+    return f"{context.command_path} needs one of {', '.join(context.command.list_commands(context))}"
 
 
 def _our_fault(error: BaseException) -> int:

@@ -60,6 +60,7 @@ def colmap(
     ] = None,
 ) -> int:
     """A COLMAP database with key points, matches and two-view geometries from a result of `densematch match`."""
+    from ros2_densematch.files.results_folder import ForeignFileError
     from ros2_densematch.geometry.camera import Camera
     from ros2_densematch.io.exports.colmap import write_colmap
     from ros2_densematch.io.exports.keypoints import merge_keypoints
@@ -68,7 +69,12 @@ def colmap(
     known = None if camera is None else Camera.from_yaml(camera)
     keypoints, pairs = merge_keypoints(read_matched_pairs(result, root), cell_px=_positive(cell))
     _file(out)
-    write_colmap(out, keypoints, pairs, known)
+    try:
+        write_colmap(out, keypoints, pairs, known)
+    except ForeignFileError:
+        raise
+    except ValueError as error:
+        raise InputError(f"--camera {camera}: {error}" if known is not None else str(error)) from None
     verified = sum(bool(pair.inlier.any()) for pair in pairs)
     print(f"{len(keypoints)} images, {len(pairs)} pairs, {verified} with inliers: {out}")
     return DONE

@@ -63,6 +63,7 @@ class MatchJob:
     files: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._said: set[str] = set()
         self._encodings: OrderedDict[tuple[Path, bool, bool], _Shown] = OrderedDict()
         self._progress: MatchProgress | None = None
         self._begun = False
@@ -175,6 +176,7 @@ class MatchJob:
         matches = turned_matches(upright, back(first.orientation), back(second.orientation))
         timings["match"] = (time.perf_counter() - start) * 1e3
         known = self.cameras.of(pair, matches.reference_size, matches.query_size)
+        self._doubt(pair, known)
         pose, uncalibrated = None, None
         start = time.perf_counter()
         if known is not None:
@@ -203,6 +205,17 @@ class MatchJob:
         if self._progress is not None:
             self._progress.add(row, files)
         return row
+
+    def _doubt(self, pair: Pair, known: KnownCameras | None) -> None:
+        """Says once for each camera what is implausible about it."""
+        from ros2_densematch.geometry.plausibility import calibration_doubts
+
+        for camera in () if known is None or known.guess else known.pair:
+            for doubt in calibration_doubts(camera):
+                warning = f"warning: {self.cameras.origin(pair)}: {doubt}"
+                if warning not in self._said:
+                    self._said.add(warning)
+                    say(warning)
 
     def _encode(self, path: Path, timings: dict[str, float], *, reference: bool, turning: bool) -> _Shown:
         from ros2_densematch.files.exif import read_exif

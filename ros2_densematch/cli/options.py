@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,6 +35,9 @@ SetOption = Annotated[
         help="Any parameter or option, as tracker.min_inliers=30 or gcm.least_score=0.2; may be repeated.",
     ),
 ]
+
+
+_COMMAND_LINE = "the command line"
 
 
 def say(message: str) -> None:
@@ -73,10 +77,28 @@ def configured(
         if weights is None and matcher != base.matcher:
             given["weights"] = ""  # the file's weights belong to the file's matcher
     values = {**dict(flatten(values_of(base))), **given, **settings_of(assignments or [])}
-    chosen = configuration_from(values, "the command line")
+    try:
+        chosen = configuration_from(values, _COMMAND_LINE)
+    except ValueError as error:
+        raise InputError(_as_written(str(error), given)) from error
     if chosen.matcher not in list_matchers():
-        raise InputError(f"unknown matcher {chosen.matcher!r}: choose one of {', '.join(list_matchers())}")
+        where = "--matcher" if matcher is not None else f"{weights or config or '--set'}:"
+        raise InputError(
+            f"{where} {chosen.matcher}: there is no such matcher: choose one of {', '.join(list_matchers())}"
+        )
     return chosen
+
+
+def _as_written(problem: str, given: dict[str, Any]) -> str:
+    """A problem of a parameter with the option that the user wrote: --device for `device`, --set for the others."""
+    text = problem.removeprefix(f"{_COMMAND_LINE}: ")
+    name = re.match(r"(?:unknown parameter ')?([\w.]+)", text)
+    if name is None or name[1] not in given:
+        return f"--set: {text}" if text.startswith("unknown") else f"--set {text}"
+    what = text.removeprefix(f"{name[1]} = ")
+    if name[1] == "device":
+        what = f"{given['device']!r}: choose auto, cpu, cuda or cuda:N (as cuda:0)"
+    return f"--{name[1]} {what}"
 
 
 def settings_of(assignments: list[str]) -> dict[str, Any]:

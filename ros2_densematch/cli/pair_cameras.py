@@ -3,6 +3,7 @@ as a guess, from what the images say of their focal length."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,11 +59,13 @@ class PairCameras:
 
     Attributes:
         files: cameras of reference and query from calibration files, or None.
+        names: the options that named the two files, as the user wrote them.
         intrinsics: (fx, fy, cx, cy) in pixels of both images, or None.
         fov_deg: horizontal field of view of both images in degrees, or None.
     """
 
     files: tuple[Camera, Camera] | None = None
+    names: tuple[str, str] = ("", "")
     intrinsics: tuple[float, float, float, float] | None = None
     fov_deg: float | None = None
 
@@ -83,12 +86,21 @@ class PairCameras:
             second = Camera.from_matrix(pair.query_K, *query_size)
             return KnownCameras(first, second, "list of pairs")
         if self.files is not None:
-            first, second = self.files[0].for_image(*reference_size), self.files[1].for_image(*query_size)
+            first = _fitted(self.files[0], reference_size, self.names[0])
+            second = _fitted(self.files[1], query_size, self.names[1])
             return KnownCameras(first, second, "calibration file")
         if self.intrinsics is None and self.fov_deg is None:
             return _guessed(pair)
         source = "--fov" if self.intrinsics is None else "--K"
         return KnownCameras(self._simple(*reference_size), self._simple(*query_size), source)
+
+    def origin(self, pair: Pair) -> str:
+        """Where the cameras of a pair come from, as the user wrote it."""
+        if pair.reference_K is not None:
+            return f"line {pair.line}"
+        if self.intrinsics is not None:
+            return f"--K {','.join(f'{value:g}' for value in self.intrinsics)}"
+        return f"--fov {self.fov_deg:g}" if self.fov_deg is not None else " and ".join(dict.fromkeys(self.names))
 
     def _simple(self, width: int, height: int) -> Camera:
         import numpy as np
@@ -128,7 +140,17 @@ def cameras_of_options(
     from ros2_densematch.geometry.camera import Camera
 
     first = Camera.from_yaml(reference)
-    return PairCameras((first, first if query is None else Camera.from_yaml(query)))
+    names = f"--reference-camera {reference}", f"--query-camera {query}"
+    if query is None:
+        return PairCameras((first, first), (names[0], names[0]))
+    return PairCameras((first, Camera.from_yaml(query)), names)
+
+
+def _fitted(camera: Camera, size: Size, name: str) -> Camera:
+    try:
+        return camera.for_image(*size)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from None
 
 
 def _four_numbers(text: str) -> tuple[float, float, float, float]:
@@ -136,6 +158,6 @@ def _four_numbers(text: str) -> tuple[float, float, float, float]:
         fx, fy, cx, cy = (float(word) for word in text.split(","))
     except ValueError:
         raise InputError(f"--K {text}: write four numbers fx,fy,cx,cy in pixels") from None
-    if not (fx > 0 and fy > 0):
-        raise InputError(f"--K {text}: the focal lengths fx and fy must be positive")
+    if not (0 < fx < math.inf and 0 < fy < math.inf and math.isfinite(cx) and math.isfinite(cy)):
+        raise InputError(f"--K {text}: fx and fy must be positive numbers of pixels, cx and cy numbers of pixels")
     return fx, fy, cx, cy

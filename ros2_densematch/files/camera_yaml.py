@@ -18,7 +18,9 @@ def read_text(path: Path) -> str:
         ValueError: it is not text.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no camera file {path}")
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder: name the camera file in it")
+        raise FileNotFoundError(f"there is no camera file {path}: check the path")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -37,9 +39,9 @@ def parse_yaml(text: str, path: Path) -> dict[str, Any]:
     try:
         content = next(iter(yaml.load_all("\n".join(lines), Loader=_Loader)), None)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not a YAML file: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path}: this is not a YAML file: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a camera file: expected keys such as image_width and camera_matrix")
+        raise ValueError(f"{path}: this is not a camera file: expected keys such as image_width and camera_matrix")
     return content
 
 

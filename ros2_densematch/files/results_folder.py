@@ -21,6 +21,16 @@ class ForeignFileError(ValueError):
     """A file that would be overwritten was not written by this program."""
 
 
+def refuse_foreign(path: Path, *, ours: bool) -> None:
+    """A file that a command writes where the user says, not in a folder of results.
+
+    Raises:
+        ForeignFileError: it exists and is not `ours`; it stays as it is.
+    """
+    if os.path.lexists(path) and not ours:
+        raise ForeignFileError(f"{path} exists and was not written by densematch: name another place with --out")
+
+
 class ResultsFolder:
     """The results of one command in a folder.
 

@@ -256,6 +256,8 @@ def _tum(lines: list[str], size: Size | None) -> CameraInfo | None:
         values = [float(word) for word in (head[1:] if fov_name else head)]
     except (IndexError, ValueError):
         return None
+    if len(values) < 4:
+        return None
     if fov_name or len(values) == 5:
         kind = head[0].lower() if fov_name else "fov"
         if kind == "fov" and values[4:5] != [0.0]:

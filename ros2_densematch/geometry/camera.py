@@ -126,7 +126,7 @@ class Camera:
         except UncalibratedCameraError as error:
             raise UncalibratedCameraError(f"{path}: {error}") from None
         except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
     @staticmethod
     def from_exif(path: str | Path) -> Camera:

@@ -124,7 +124,9 @@ def _what_else(data: bytes, *, file: bool) -> tuple[str, str]:
     if data[:4] == b"\0\0\0\1" or data[:3] == b"\0\0\1":
         return "this is a video stream (H.264 or H.265), not an image", _NO_VIDEO
     if not data:
-        return ("the file is empty" if file else "the data is empty"), "check the recording"
+        if file:
+            return "the file is empty", "copy or record it again"
+        return "the data is empty", "check the recording"
     start = f"the data starts with {data[:8].hex(' ')}"
     return start, "only jpeg and png are read" + ("" if file else ": republish as jpeg")
 

@@ -47,8 +47,10 @@ class PassFrame:
     scenery: Mask
 
 
-def fly_pass(scene: Scene, kind: str, *, seed: int, frames: int = 24, width: int = 640) -> list[PassFrame]:
-    """Renders a pass at 30 frames a second.
+def fly_pass(
+    scene: Scene, kind: str, *, seed: int, frames: int = 24, width: int = 640, rate_hz: float = _RATE_HZ
+) -> list[PassFrame]:
+    """Renders a pass.
 
     Args:
         scene: `worlds.workshop` or `worlds.tabletop`.
@@ -58,6 +60,7 @@ def fly_pass(scene: Scene, kind: str, *, seed: int, frames: int = 24, width: int
         seed: of the path, the sensor and the disturbance.
         frames: how many.
         width: of the images in pixels; they are 4 : 3.
+        rate_hz: frames a second.
 
     Raises:
         ValueError: unknown kind, or the scene leaves no free path.
@@ -67,7 +70,7 @@ def fly_pass(scene: Scene, kind: str, *, seed: int, frames: int = 24, width: int
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     height = width * 3 // 4
     focal = 0.5 * width / np.tan(np.deg2rad(rng.uniform(55.0, 80.0)) / 2)
-    time = np.arange(frames) / _RATE_HZ
+    time = np.arange(frames) / rate_hz
     if kind == "gap":
         time[frames // 2 :] += _GAP_S
     share = np.linspace(0.0, 1.0, frames)

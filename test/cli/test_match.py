@@ -122,7 +122,7 @@ def test_intrinsics_or_a_field_of_view_give_the_pose(
     ("options", "words"),
     [
         (("--K", "260,260"), "--K 260,260: write four numbers fx,fy,cx,cy"),
-        (("--K", "0,260,1,1"), "focal lengths fx and fy must be positive"),
+        (("--K", "0,260,1,1"), "--K 0,260,1,1: fx and fy must be positive"),
         (("--fov", "200"), "--fov 200 must lie between 1 and 170 degrees"),
         (("--fov", "60", "--K", "1,1,1,1"), "give one of them"),
     ],

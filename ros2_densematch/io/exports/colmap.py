@@ -5,7 +5,9 @@ COLMAP's origin is the outer corner of the top-left pixel, so half a pixel is ad
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.files.atomic import replacing
+from ros2_densematch.files.results_folder import refuse_foreign
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.io.exports.keypoints import IndexedPair, Keypoints
 
+_APPLICATION_ID = int.from_bytes(b"dmtc", "big")  # by which a later export knows its own database
 _UNKNOWN_FOCAL = 1.2  # of the longer side: COLMAP's own first guess, refined by its bundle adjustment
 _CONFIGURATIONS = ("CALIBRATED", "PLANAR", "PANORAMIC", "PLANAR_OR_PANORAMIC", "DEGENERATE", "WATERMARK")
 
@@ -35,8 +39,10 @@ def write_colmap(
     Raises:
         ModuleNotFoundError: pycolmap is not installed.
         ValueError: the camera does not fit an image.
+        ForeignFileError: the file exists and is no earlier export.
     """
     pycolmap = import_module("pycolmap")
+    refuse_foreign(path, ours=_is_export(path))
     known = {} if camera is not None else _known_intrinsics(pairs)
     with replacing(path) as file:
         database = pycolmap.Database.open(file)
@@ -56,6 +62,17 @@ def write_colmap(
             database.write_matches(a, b, pair.index.astype(np.uint32))
             database.write_two_view_geometry(a, b, _geometry(pycolmap, pair))
         database.close()
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.commit()
+
+
+def _is_export(path: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            return bool(connection.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID)
+    except sqlite3.Error:
+        return False
 
 
 def _known_intrinsics(pairs: Sequence[IndexedPair]) -> dict[str, NDArray[np.float64]]:

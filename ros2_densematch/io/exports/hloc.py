@@ -10,11 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ros2_densematch.files.atomic import replacing
+from ros2_densematch.files.results_folder import refuse_foreign
 from ros2_densematch.io.exports.keypoints import IndexedPair, Keypoints
+
+_FILES = ("features.h5", "matches.h5", "pairs.txt")
+_CREATOR = "densematch"  # an attribute by which a later export knows its own files
 
 
 def write_hloc(folder: Path, keypoints: dict[str, Keypoints], pairs: Sequence[IndexedPair]) -> list[str]:
@@ -22,15 +27,20 @@ def write_hloc(folder: Path, keypoints: dict[str, Keypoints], pairs: Sequence[In
 
     Raises:
         ModuleNotFoundError: h5py is not installed.
+        ForeignFileError: one of these files exists and is no earlier export; nothing was written.
     """
     h5py = import_module("h5py")
-    with replacing(folder / "features.h5") as path, h5py.File(path, "w") as file:
+    ours = _is_export(folder / _FILES[0], h5py)
+    for name in _FILES:
+        refuse_foreign(folder / name, ours=ours)
+    with replacing(folder / _FILES[0]) as path, h5py.File(path, "w") as file:
+        file.attrs["creator"] = _CREATOR
         for name, points in keypoints.items():
             group = file.create_group(name)
             group.create_dataset("keypoints", data=points.xy)
             group.create_dataset("scores", data=points.score)
             group.create_dataset("image_size", data=np.array(points.size, np.int64))
-    with replacing(folder / "matches.h5") as path, h5py.File(path, "w") as file:
+    with replacing(folder / _FILES[1]) as path, h5py.File(path, "w") as file:
         for pair in pairs:
             count = len(keypoints[pair.pair.reference].xy)
             matches, scores = np.full(count, -1, np.int32), np.zeros(count, np.float16)
@@ -38,6 +48,14 @@ def write_hloc(folder: Path, keypoints: dict[str, Keypoints], pairs: Sequence[In
             group = file.create_group("/".join(n.replace("/", "-") for n in (pair.pair.reference, pair.pair.query)))
             group.create_dataset("matches0", data=matches)
             group.create_dataset("matching_scores0", data=scores)
-    with replacing(folder / "pairs.txt") as path:
+    with replacing(folder / _FILES[2]) as path:
         path.write_text("".join(f"{p.pair.reference} {p.pair.query}\n" for p in pairs), "utf-8")
-    return ["features.h5", "matches.h5", "pairs.txt"]
+    return list(_FILES)
+
+
+def _is_export(features: Path, h5py: Any) -> bool:
+    try:
+        with h5py.File(features) as file:
+            return bool(file.attrs.get("creator") == _CREATOR)
+    except OSError:
+        return False

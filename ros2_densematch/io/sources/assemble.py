@@ -22,6 +22,7 @@ class FrameAssembler:
         self._log = log
         self._camera = camera
         self._right_camera = right_camera
+        self._mask_file = options.mask
         self._mask = load_mask(options.mask) if options.mask is not None else None
         self._start_ns = None if options.start_s is None else round(options.start_s * 1e9)
         self._stop_ns = None if options.stop_s is None else round(options.stop_s * 1e9)
@@ -50,6 +51,10 @@ class FrameAssembler:
     def begin_at(self, stamp_ns: int) -> None:
         """Sets the origin of time for `wanted`: the stamp of the first image of the source."""
         self._first_ns = stamp_ns
+
+    def since_first_s(self, stamp_ns: int) -> float:
+        """Seconds since the first image of the source."""
+        return (stamp_ns - (self._first_ns or 0)) * 1e-9
 
     def past_end(self, stamp_ns: int, margin_ns: int = 0) -> bool:
         """Whether this time lies behind the part to be read, by more than the margin."""
@@ -149,7 +154,7 @@ class FrameAssembler:
             return None
         if (self._mask.shape[1], self._mask.shape[0]) != size:
             raise ValueError(
-                f"the mask is {self._mask.shape[1]} x {self._mask.shape[0]}, the images are {size[0]} x {size[1]}: "
-                "make a mask of the images' size"
+                f"the mask {self._mask_file} is {self._mask.shape[1]} x {self._mask.shape[0]}, the images are "
+                f"{size[0]} x {size[1]}: make a mask of the images' size"
             )
         return self._mask

@@ -102,7 +102,7 @@ class BagSource(Source):
         self._depth_view = self._view_of_depth(camera, header_frame, static)
         self._camera, self._right_camera = camera, self._load_right_camera(header_frame, static)
         self._stereo: StereoFinding | None = None
-        self._calibrate(camera, self._right_camera)
+        self._calibrate(camera, self._right_camera, origin=options.camera_yaml or "")
         self.frame_id = header_frame or self.frame_id
         self._count = self._records.topics[self._image].count
         self._odometry = self._load_odometry(header_frame, static)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.geometry.camera import Camera
+from ros2_densematch.geometry.plausibility import calibration_doubts
 from ros2_densematch.geometry.trajectory import Trajectory
 from ros2_densematch.io.sources.account import Account
 from ros2_densematch.io.sources.assemble import FrameAssembler
@@ -121,8 +122,15 @@ class Source(ABC):
         self._accounts: list[Account] = []
         self._origin_ns: int | None = None
 
-    def _calibrate(self, camera: Camera | None, right_camera: Camera | None = None) -> None:
-        """The cameras of all frames, where they are known."""
+    def _calibrate(self, camera: Camera | None, right_camera: Camera | None = None, *, origin: object = "") -> None:
+        """The cameras of all frames, where they are known.
+
+        Args:
+            camera, right_camera: of the images, and of the right ones.
+            origin: the file that `camera` comes from, to name it where the calibration is implausible.
+        """
+        for doubt in calibration_doubts(camera) if camera is not None and origin else ():
+            self._log.warn(f"the calibration in {origin} is doubtful: {doubt}")
         if camera is not None and camera.frame_id:
             self.frame_id = camera.frame_id
         self._assembler = FrameAssembler(self._options, self._log, camera, right_camera)
@@ -173,8 +181,11 @@ class Source(ABC):
 
     def _frames(self) -> Iterator[Frame]:
         segment = 0
+        last_ns = None
         for judged in self._judged():
             picture = judged.item
+            if judged.verdict is Verdict.USED:
+                last_ns = judged.stamp_ns
             if judged.verdict is Verdict.USED and self._assembler.past_end(judged.stamp_ns, _END_MARGIN_NS):
                 return
             if not self._wanted(judged):
@@ -211,6 +222,11 @@ class Source(ABC):
             if frame is not None:
                 self._images.used += 1
                 yield frame
+        if last_ns is not None and not self._images.messages and self._options.start_s is not None:
+            self._log.warn(
+                f"--from {self._options.start_s:g} lies behind the last image, which comes "
+                f"{self._assembler.since_first_s(last_ns):.3f} s after the first"
+            )
 
     def _checked_pair(self, image: NDArray[np.uint8], extra: Companions) -> Companions:
         """What goes with an image, after a look at the two images where it is a stereo pair."""

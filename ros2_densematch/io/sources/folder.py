@@ -42,7 +42,8 @@ class FolderSource(Source):
             self._log.warn(f"{path.name}: {_not_read(others)}")
         self._stamps = self._times(options.rate_hz)
         self._count = len(self._files)
-        self._calibrate(self._load_camera(path, options))
+        camera, origin = self._load_camera(path, options)
+        self._calibrate(camera, origin=origin)
 
     def _times(self, rate_hz: float) -> list[int]:
         """The times of the files; files without one are left out of `_files`."""
@@ -74,18 +75,19 @@ class FolderSource(Source):
         for file, stamp_ns in zip(self._files, self._stamps, strict=True):
             yield Picture(stamp_ns, file.name, partial(read_image, file))
 
-    def _load_camera(self, path: Path, options: SourceOptions) -> Camera | None:
+    def _load_camera(self, path: Path, options: SourceOptions) -> tuple[Camera | None, object]:
+        """The camera and the file that it comes from."""
         given = load_camera(options.camera_yaml, options)
         if given is not None:
-            return given
+            return given, options.camera_yaml
         for name in _CAMERA_FILES:
             if (path / name).is_file():
                 self._log.note(f"the calibration is read from {name}")
-                return Camera.from_yaml(path / name, rectified=options.rectified)
+                return Camera.from_yaml(path / name, rectified=options.rectified), path / name
         self._log.warn(
             f"{path.name} has no calibration ({_CAMERA_FILES[0]}): correspondences only, no poses; give a file"
         )
-        return None
+        return None, ""
 
 
 def _what_else(here: list[Path]) -> str:

@@ -62,8 +62,12 @@ class SourceOptions:
             raise ValueError("--to 0 leaves no image: give a time after the first image")
         for field in ("depth", "right_image", "odometry", "ground_truth"):
             offset = getattr(self, f"{field}_time_offset_s")
+            option = f"--{field.replace('_', '-')}"
             if offset is not None and not math.isfinite(offset):
-                raise ValueError(f"--{field.replace('_', '-')}-time-offset must be a number of seconds, got {offset}")
+                raise ValueError(f"{option}-time-offset must be a number of seconds, got {offset}")
+            # true poses are found by the topic's name too
+            if offset is not None and field != "ground_truth" and getattr(self, f"{field}_topic") is None:
+                raise ValueError(f"{option}-time-offset {offset:g} needs {option}-topic: name the topic")
         if not 0 < self.rate_hz <= 10_000:
             raise ValueError(f"rate_hz must lie in (0, 10000], got {self.rate_hz}")
 
@@ -74,6 +78,8 @@ def refuse_topics(options: SourceOptions, path: Path) -> None:
     Raises:
         ValueError: the options name a topic.
     """
+    if options.ground_truth_time_offset_s is not None:
+        raise ValueError(f"{path} is no bag: leave --ground-truth-time-offset out")
     for field in ("image", "camera_info", "depth", "right_image", "odometry", "ground_truth"):
         name = getattr(options, f"{field}_topic")
         if name is not None:

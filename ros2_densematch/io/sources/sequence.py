@@ -51,7 +51,7 @@ class SequenceSource(Source):
             raise ValueError(f"{path / 'frames.csv'} lists no frame that can be read: {'; '.join(self._log.warnings)}")
         self._count = len(self._rows)
         camera, self._depth_scale = self._read_camera(options)
-        self._calibrate(camera)
+        self._calibrate(camera, origin=options.camera_yaml or path / "camera.json")
         self.ground_truth = _trajectory(self._rows)
 
     def _pictures(self) -> Iterator[Picture]:

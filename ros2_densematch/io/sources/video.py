@@ -55,7 +55,7 @@ class VideoSource(Source):
         camera = load_camera(options.camera_yaml, options)
         if camera is None:
             self._log.warn(f"{path.name} has no calibration: correspondences only, no poses; give a calibration file")
-        self._calibrate(camera)
+        self._calibrate(camera, origin=options.camera_yaml or "")
 
     def _pictures(self) -> Iterator[Picture]:
         capture = self._open()
