@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.geometry.intrinsics import IntrinsicUncertainty
 from ros2_densematch.geometry.two_view import RelativePose, Scale
 
 
@@ -77,6 +78,7 @@ class TrackedFrame:
         pose_noise: (6, 6) covariance of T_frame_from_keyframe by the noise of the matches and of the keyframe's points
             alone, conventions as in `RelativePose.covariance`; without the error of the unit of length, which all
             frames share. None where the keyframe's points gave no length.
+        calibration: how well the camera's calibration is known, as it says itself or as the settings say.
         is_keyframe: the frame is a keyframe from now on.
         new_keyframes: keyframes made with this frame: itself, or the frame before, a frame late.
         segment: number of the stretch of trajectory, from 0; poses of different segments have no common scale and no
@@ -100,6 +102,7 @@ class TrackedFrame:
     scale: Scale = Scale.NONE
     scale_std: float = float("nan")
     pose_noise: NDArray[np.float64] | None = None
+    calibration: IntrinsicUncertainty = field(default_factory=IntrinsicUncertainty)
     is_keyframe: bool = False
     new_keyframes: tuple[NewKeyframe, ...] = ()
     segment: int = 0

@@ -109,8 +109,12 @@ class Tracker:
         self._usual_ms += _USUAL_GAIN * (sum(timings.values()) - self._usual_ms)
         tracked = outcome.tracked_frame(timings)
         made = [k for k in self._state.keyframes if k.id >= state.next_id]
-        scale = self._state.segments.scale
-        return replace(tracked, new_keyframes=tuple(_new_keyframe(k, tracked, scale) for k in made))
+        scale, stated = self._state.segments.scale, frame.camera.uncertainty if frame.camera is not None else None
+        return replace(
+            tracked,
+            calibration=stated or self.config.pose.uncertainty,
+            new_keyframes=tuple(_new_keyframe(k, tracked, scale) for k in made),
+        )
 
 
 def _new_keyframe(keyframe: Keyframe, tracked: TrackedFrame, scale: Scale) -> NewKeyframe:

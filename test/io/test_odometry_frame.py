@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from ros2_densematch.geometry import poses
+from ros2_densematch.geometry.intrinsics import EXACT, IntrinsicUncertainty
 from ros2_densematch.geometry.relative_pose import Geometry, RelativePose, Scale
 from ros2_densematch.io.results.odometry import (
+    NOISE_FACTOR,
     T_BODY_FROM_OPTICAL,
     UNKNOWN_VARIANCE,
     MetricState,
@@ -38,6 +40,7 @@ def frame(
     keyframe_id: int | None = None,
     stamp_ns: int | None = None,
     scale_std: float = float("nan"),
+    calibration: IntrinsicUncertainty = EXACT,
     segment: int = 0,
 ) -> TrackedFrame:
     """A frame at T that hangs on that of number `keyframe` at T_keyframe, or on itself; lost where T is None."""
@@ -70,7 +73,8 @@ def frame(
         T_world_from_camera=T,
         scale=Scale.METRIC if T is not None else Scale.NONE,
         scale_std=scale_std,
-        pose_noise=NOISE if pose is not None else None,
+        pose_noise=NOISE / NOISE_FACTOR if pose is not None else None,
+        calibration=calibration,
         segment=segment,
     )
 
@@ -186,6 +190,21 @@ def test_an_error_of_the_metre_grows_with_the_distance_and_not_with_its_root() -
         last = state_of(chain, frame(i, at(0.3 * i), keyframe=i - 1, T_keyframe=at(0.3 * (i - 1)), scale_std=0.02))
     assert std_x(last.covariance) == pytest.approx(0.02 * 30.0, rel=0.01)
     assert np.sqrt(last.covariance[1, 1]) < 0.05 * std_x(last.covariance) + 0.6  # along the way only
+
+
+def test_an_error_of_the_calibration_grows_with_the_turning_and_cancels_on_the_way_back() -> None:
+    """A focal length that is wrong by 1 % makes every turn wrong by 1 %, in one direction as in the other."""
+    known, chain = IntrinsicUncertainty(focal=0.01, principal_point=0.0), OdometryChain()
+    chain.add(frame(0, at(0.0), calibration=known))
+    there = [*range(5, 65, 5), *range(55, -5, -5)]
+    states = [
+        state_of(chain, frame(i, at(0.0, float(yaw)), T_keyframe=at(0.0), calibration=known))
+        for i, yaw in enumerate(there, 1)
+    ]
+    yaw_std = np.sqrt([state.covariance[4, 4] for state in states])
+    assert yaw_std[11] == pytest.approx(2 * yaw_std[5], rel=0.05)  # after 60 degrees and after 30
+    assert yaw_std[11] >= 0.01 * np.radians(60)
+    assert yaw_std[-1] == pytest.approx(1e-3, rel=0.05)  # the noise of one link is left
 
 
 def test_the_error_of_a_turn_grows_with_the_lever() -> None:

@@ -13,6 +13,32 @@ from ros2_densematch.geometry import poses
 Float64 = NDArray[np.float64]
 
 _MOST_KEYFRAMES = 4096  # remembered at once: more than a tracker keeps
+_PARAMETERS = 4 + 9
+# How much of a turn a wrong calibration turns into any other turn, over the error of the calibration: which one depends
+# on where the points lie. Chosen on rendered flights (benchmarks/odometry_covariance.py).
+_REST = 1.2
+
+
+@dataclass(frozen=True)
+class SharedErrors:
+    """Standard deviations of errors that are the same in every link.
+
+    Attributes:
+        metre: relative, of the unit of length; NaN counts as none.
+        principal_point: of each coordinate, over the focal length (radians).
+        focal: relative, of the focal length.
+    """
+
+    metre: float = 0.0
+    principal_point: float = 0.0
+    focal: float = 0.0
+
+    @property
+    def std(self) -> Float64:
+        """(13,) in the order of the derivatives: metre, principal point x and y, focal length, the rest."""
+        metre = 0.0 if np.isnan(self.metre) else self.metre
+        rest = _REST * float(np.hypot(self.principal_point, self.focal))
+        return np.array([metre, self.principal_point, self.principal_point, self.focal, *[rest] * 9])
 
 
 @dataclass(frozen=True)
@@ -46,17 +72,24 @@ class CovarianceChain:
     had as a frame, whether it was made with that frame or a frame later. So the noise grows with the root of the number
     of keyframes.
 
-    An error of the metre is the same in every link: it grows with the distance from the start, not with its root.
+    Errors that all links share (`SharedErrors`) are no noise: that of the metre grows with the distance, not with its
+    root, and those of the calibration with the distance and the turning. Each is one unknown number, and the chain
+    carries what it does to the pose.
     """
 
     def __init__(self) -> None:
         self._keyframes: OrderedDict[int, tuple[Float64, Float64]] = OrderedDict()  # frame index -> pose, noise
         self._last: tuple[int, Float64, Float64] | None = None
         self._begun: tuple[Float64, Float64] | None = None  # where it began or begins anew: pose, noise
-        self._origin: Float64 | None = None  # where lengths have no error yet
+        self._place: Float64 | None = None  # the last pose, up to which the shared errors are carried
+        self._shared = np.zeros((6, _PARAMETERS))  # derivative of the last pose by the shared errors
 
     def go_on_from(self, T: Float64, noise: Float64) -> None:
-        """Begins a new chain at a pose (4, 4) with this noise (6, 6); errors of the metre go on from the old start."""
+        """Begins a new chain at a pose (4, 4) with this noise (6, 6); shared errors go on from the old one, but nothing
+        is added to them on the way there: it was not seen."""
+        if self._place is not None:
+            self._shared = _levered_derivative(self._shared, T[:3, 3] - self._place[:3, 3])
+        self._place = T
         self._keyframes.clear()
         self._last = None
         self._begun = (T, noise)
@@ -67,18 +100,16 @@ class CovarianceChain:
             return np.zeros((6, 6))
         return _levered(self._last[2], T[:3, 3] - self._last[1][:3, 3])
 
-    def add(self, frame: int, T: Float64, link: Link | None, *, is_keyframe: bool, scale_std: float) -> Float64:
+    def add(self, frame: int, T: Float64, link: Link | None, shared: SharedErrors, *, is_keyframe: bool) -> Float64:
         """Covariance (6, 6) of a frame's pose: perturbation on the left, fixed axes of the world.
 
         Args:
             frame: index of the frame.
             T: (4, 4) T_world_from_frame.
             link: to its keyframe; None where nothing connects it to one.
+            shared: how large the errors are that all links share.
             is_keyframe: later frames may hang on it. A keyframe that is made a frame late needs no word.
-            scale_std: relative standard deviation of the metre.
         """
-        if self._origin is None:
-            self._origin = T[:3, 3].copy()
         if link is None:
             noise = self._of_start(T)
         else:
@@ -88,9 +119,16 @@ class CovarianceChain:
         self._last = (frame, T, noise)
         if is_keyframe:
             self._keyframes[frame] = (T, noise)
-        shared = np.zeros(6)
-        shared[:3] = (0.0 if np.isnan(scale_std) else scale_std) * (T[:3, 3] - self._origin)
-        return np.asarray(noise + np.outer(shared, shared))
+        self._carry_shared(T)
+        spread = self._shared * shared.std
+        return np.asarray(noise + spread @ spread.T)
+
+    def _carry_shared(self, T: Float64) -> None:
+        """The derivatives at the next pose: those at the last one, levered, and what its step adds."""
+        if self._place is not None:
+            last, step = self._place, poses.compose(poses.inverse(self._place), T)
+            self._shared = _levered_derivative(self._shared, T[:3, 3] - last[:3, 3]) + _of_step(last[:3, :3], step)
+        self._place = T
 
     def _of_keyframe(self, index: int, T: Float64) -> tuple[Float64, Float64]:
         if self._last is not None and self._last[0] == index:  # it became a keyframe with the frame before, or now
@@ -114,3 +152,33 @@ def _levered(noise: Float64, lever: Float64) -> Float64:
     J = np.eye(6)
     J[:3, 3:] = -poses.skew(lever)
     return np.asarray(J @ noise @ J.T)
+
+
+def _levered_derivative(derivative: Float64, lever: Float64) -> Float64:
+    """A derivative (6, P) of a pose, carried to one that is fixed to it at a distance `lever` (3,)."""
+    J = np.eye(6)
+    J[:3, 3:] = -poses.skew(lever)
+    return np.asarray(J @ derivative)
+
+
+def _of_step(R: Float64, step: Float64) -> Float64:
+    """Derivative (6, 13) of a pose by the shared errors of one step.
+
+    A wrong metre stretches the step. A wrong principal point turns all rays alike, as if the camera were mounted with a
+    small turn d: the step T becomes Exp(d) T Exp(-d). A wrong focal length stretches what is seen of turns about x and
+    y and of motion along them. What else a wrong calibration does is a linear map of the turn, of which nothing is known.
+
+    Args:
+        R: (3, 3) R_world_from_camera before the step.
+        step: (4, 4) T_before_from_after.
+    """
+    t, w = step[:3, 3], poses.log_rotation(step)
+    derivative = np.zeros((6, _PARAMETERS))
+    derivative[:3, 0] = t
+    derivative[:3, 1:3] = -poses.skew(t)[:, :2]
+    derivative[3:, 1:3] = -poses.skew(w)[:, :2]
+    derivative[:2, 3], derivative[3:5, 3] = t[:2], w[:2]
+    derivative[3:, 4:] = np.kron(np.eye(3), w)
+    turned = np.zeros((6, _PARAMETERS))
+    turned[:3], turned[3:] = R @ derivative[:3], R @ derivative[3:]
+    return turned

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.relative_pose import UNKNOWN_ROTATION_VARIANCE, Scale
-from ros2_densematch.io.results.covariance_chain import CovarianceChain, Link
+from ros2_densematch.io.results.covariance_chain import CovarianceChain, Link, SharedErrors
 from ros2_densematch.io.results.odometry_frame import OdometryFrame, Placement
 from ros2_densematch.tracking.tracked_frame import TrackedFrame
 
@@ -22,6 +22,10 @@ UNKNOWN_VARIANCE = 9999.0
 
 # Axes of a body (x forward, y left, z up) and of an optical frame (x right, y down, z forward): REP 103.
 T_BODY_FROM_OPTICAL = poses.make_pose([[0, 0, 1], [-1, 0, 0], [0, -1, 0]], [0, 0, 0])
+
+# The noise of a link is larger than its residuals say: matches of one surface are off together. Chosen on rendered
+# flights (benchmarks/odometry_covariance.py).
+NOISE_FACTOR = 3.0
 
 # What a camera on a robot or in a hand may do while it is not seen: standard deviations of its accelerations.
 _ACCELERATION, _ANGULAR_ACCELERATION = 1.0, 1.0  # m/s^2, rad/s^2
@@ -103,8 +107,10 @@ class OdometryChain:
         if placed.resumed and self._last is not None:
             apart = self._resume(tracked, placed)
         link = _link(tracked)
+        known = tracked.calibration
+        shared = SharedErrors(tracked.scale_std, known.principal_point, known.focal)
         covariance, map_covariance = (
-            chain.add(tracked.index, pose, link, is_keyframe=tracked.is_keyframe, scale_std=tracked.scale_std)
+            chain.add(tracked.index, pose, link, shared, is_keyframe=tracked.is_keyframe)
             for chain, pose in ((self._in_odom, T), (self._in_map, placed.T_map_from_camera))
         )
         step = np.zeros((6, 6)) if link is None else link.noise_in(poses.compose(T, link.T_frame_from_keyframe))
@@ -163,7 +169,7 @@ def _link(tracked: TrackedFrame) -> Link | None:
     pose = tracked.relative_pose
     if pose is None or not pose.ok or tracked.keyframe_index == tracked.index:
         return None
-    noise = tracked.pose_noise if tracked.pose_noise is not None else pose.covariance
+    noise = NOISE_FACTOR * tracked.pose_noise if tracked.pose_noise is not None else pose.covariance
     return Link(tracked.keyframe_index, pose.T_query_from_reference, noise)
 
 
