@@ -166,7 +166,8 @@ def _of_step(R: Float64, step: Float64) -> Float64:
 
     A wrong metre stretches the step. A wrong principal point turns all rays alike, as if the camera were mounted with a
     small turn d: the step T becomes Exp(d) T Exp(-d). A wrong focal length stretches what is seen of turns about x and
-    y and of motion along them. What else a wrong calibration does is a linear map of the turn, of which nothing is known.
+    y and of motion along them. What else a wrong calibration does is a linear map of the turn, of which nothing is
+    known.
 
     Args:
         R: (3, 3) R_world_from_camera before the step.
