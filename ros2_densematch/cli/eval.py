@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from ros2_densematch.cli.errors import DONE, InputError
-from ros2_densematch.cli.options import DeviceOption, MatcherOption, OutOption, PresetOption, WeightsOption
+from ros2_densematch.cli.options import (
+    ConfigOption,
+    DeviceOption,
+    MatcherOption,
+    OutOption,
+    PresetOption,
+    SetOption,
+    WeightsOption,
+)
 
 app = typer.Typer(
     help="Measure matchers: pose, homography, dense, trajectory; compare, score again; recordings without truth.",
@@ -117,6 +125,58 @@ def dense(
 
 
 @app.command()
+def trajectory(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATA", help="tum, euroc or kitti-odometry (with --data), a sequence, or a folder of them."
+        ),
+    ] = None,
+    *,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the results; created if missing.")] = None,
+    folder: FolderOption = None,
+    config: ConfigOption = None,
+    matcher: MatcherOption = None,
+    preset: PresetOption = None,
+    device: DeviceOption = None,
+    weights: WeightsOption = None,
+    assignments: SetOption = None,
+    mono: Annotated[bool, typer.Option("--mono", help="One camera alone: no depth, stereo or odometry.")] = False,
+    interruptions: Annotated[
+        int, typer.Option("--interruptions", min=0, help="Cover the camera so often in a second pass: relocalisation.")
+    ] = 0,
+    max_frames: Annotated[int | None, typer.Option("--max-frames", min=3, help="Of each sequence.")] = None,
+    camera: Annotated[Path | None, typer.Option("--camera", help="Calibration, where the data has none.")] = None,
+    image_topic: Annotated[str | None, typer.Option("--image-topic", help="Topic of the images (bags).")] = None,
+    ground_truth_topic: Annotated[
+        str | None, typer.Option("--ground-truth-topic", help="True poses (bags; default: a topic whose name says so).")
+    ] = None,
+    download_help: HelpOption = False,
+) -> int:
+    """Trajectories: ATE, RPE, losses, relocalisation and time per stage on TUM, EuRoC, KITTI, frames.csv and bags."""
+    if download_help:
+        return say_download_help(data)
+    if data is None or out is None:
+        raise InputError("eval trajectory needs DATA and --out DIR; --download-help lists the data sets")
+    from ros2_densematch.cli.eval_run import spec_of
+    from ros2_densematch.cli.eval_trajectory import WantedTracks, evaluate_trajectories
+    from ros2_densematch.cli.options import configured
+
+    settings = configured(config, matcher, preset, device, weights, assignments)
+    if settings.options.get(settings.matcher):
+        raise InputError(
+            f"options of the matcher ({', '.join(settings.options[settings.matcher])}) cannot be set here, because the "
+            "results would carry its name alone: choose --preset, or --weights"
+        )
+    entry = spec_of(settings.matcher, None if settings.preset == "base" else settings.preset, None)
+    file = Path(settings.weights) if settings.weights else None
+    rest = (mono, interruptions, max_frames, camera, image_topic, ground_truth_topic)
+    return evaluate_trajectories(
+        WantedTracks(data, folder, out, (entry,), settings.tracker, settings.device, file, *rest)
+    )
+
+
+@app.command()
 def compare(
     entries: Annotated[
         list[str],
@@ -127,7 +187,8 @@ def compare(
     on: Annotated[str, typer.Option("--on", help="Short name of a data set, or its folder.")],
     folder: FolderOption = None,
     task: Annotated[
-        str | None, typer.Option("--task", help="pose, homography or dense (default: by the layout of the data).")
+        str | None,
+        typer.Option("--task", help="pose, homography, dense or trajectory (default: by the layout of the data)."),
     ] = None,
     peers: Annotated[
         str,
@@ -141,10 +202,17 @@ def compare(
     threshold: ThresholdOption = None,
 ) -> int:
     """Compare matchers, presets, checkpoints and peers on one data set: one page with tables and the worst pairs."""
-    from ros2_densematch.cli.eval_run import Wanted, evaluate, task_of, with_peers
+    from ros2_densematch.cli.eval_run import TRAJECTORY, Wanted, evaluate, task_of, with_peers
 
     chosen = task or task_of(on, folder)
     names = with_peers(entries, peers)
+    if chosen == TRAJECTORY:
+        from ros2_densematch.cli.eval_trajectory import WantedTracks, evaluate_trajectories
+        from ros2_densematch.tracking.config import TrackerConfig
+
+        if protocol != "default" or estimator is not None or threshold is not None:
+            raise InputError("trajectories come from the tracker: leave out --protocol, --estimator and --threshold")
+        return evaluate_trajectories(WantedTracks(on, folder, out, names, TrackerConfig(), device))
     return evaluate(Wanted(chosen, on, folder, out, names, device, None, protocol, estimator, threshold))
 
 

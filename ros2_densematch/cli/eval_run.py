@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ros2_densematch.cli.errors import BAD_INPUT, DONE, INTERRUPTED, InputError
 from ros2_densematch.cli.interrupt import stop_request
@@ -17,9 +17,9 @@ from ros2_densematch.evaluation.comparison.markdown import write_markdown
 from ros2_densematch.evaluation.comparison.page import REPORT, write_page
 from ros2_densematch.evaluation.comparison.run import Evaluation, claimed, export_all, open_folder, score_all
 from ros2_densematch.evaluation.comparison.tables import Table, sweep_tables, tables
-from ros2_densematch.evaluation.comparison.worst_pairs import worst_pairs
+from ros2_densematch.evaluation.comparison.worst_pairs import ShownPair, worst_pairs
 from ros2_densematch.evaluation.datasets.base import Dataset, Task
-from ros2_densematch.evaluation.datasets.catalogue import KNOWN, layouts, open_dataset
+from ros2_densematch.evaluation.datasets.catalogue import KNOWN, TRAJECTORIES, layouts, open_dataset
 from ros2_densematch.evaluation.peers.registry import CLASSICAL, PEERS, available
 from ros2_densematch.evaluation.predictions.entries import Entry, entry_of
 from ros2_densematch.evaluation.predictions.export import Exported
@@ -28,6 +28,7 @@ from ros2_densematch.evaluation.protocols import protocol as protocol_of
 from ros2_densematch.matchers.base import Matcher
 
 TASKS = ("pose", "homography", "dense")
+TRAJECTORY = "trajectory"
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,13 @@ def task_of(data: str, folder: Path | None) -> str:
     """
     if data in KNOWN:
         return KNOWN[data].task
+    if data in TRAJECTORIES:
+        return TRAJECTORY
     path = folder or Path(data)
     fitting = [task for task in TASKS if any(layout.recognises(path) for layout in layouts(cast(Task, task)))]
     if len(fitting) != 1:
         found = "no known layout" if not fitting else f"layouts of {' and '.join(fitting)}"
-        raise InputError(f"{path} has {found}: add --task pose, homography or dense")
+        raise InputError(f"{path} has {found}: add --task pose, homography, dense or trajectory")
     return fitting[0]
 
 
@@ -89,7 +92,7 @@ def evaluate(wanted: Wanted) -> int:
     dataset = open_dataset(cast(Task, wanted.task), wanted.data, wanted.folder)
     protocol = protocol_of(wanted.protocol, dataset.name, dataset.longer_side)
     protocol = with_estimators(protocol, wanted.estimator, wanted.threshold)
-    entries = [_entry(word, wanted.device, wanted.weights) for word in wanted.entries]
+    entries = [entry_named(word, wanted.device, wanted.weights) for word in wanted.entries]
     out = output_folder(wanted.out)
     source = {
         "name": wanted.data,
@@ -102,13 +105,10 @@ def evaluate(wanted: Wanted) -> int:
         counter = stack.enter_context(progress_counter("match", len(dataset.pairs) * len(entries), "pair"))
         done = export_all(out, dataset, protocol, entries, advance=counter.advance, stop=lambda: bool(stop))
         if stop:
-            say(
-                f"stopped: {sum(d.stored + d.matched for d in done.values())} predictions are kept in {out}; "
-                "the same command goes on from there"
-            )
+            say_stopped(done, out)
             return INTERRUPTED
     for name, exported in done.items():
-        _say_exported(name, exported)
+        say_exported(name, exported, "pair")
     return _score(out, dataset, protocol, entries)
 
 
@@ -116,6 +116,10 @@ def score_again(out: Path, name: str, estimator: str | None, threshold: str | No
     """Stage 2 alone, on what a folder holds; the exit code."""
     content = claimed(out)
     data = content["data"]
+    if data["task"] == TRAJECTORY:
+        from ros2_densematch.cli.eval_trajectory import score_tracks_again
+
+        return score_tracks_again(out, content, name, estimator, threshold)
     known = data.get("name") in KNOWN
     folder = Path(data["path"])
     dataset = open_dataset(data["task"], data["name"] if known else str(folder), folder if known else None)
@@ -135,15 +139,20 @@ def score_again(out: Path, name: str, estimator: str | None, threshold: str | No
         rule = ImageRule(**{**images, "exact_size": None if exact is None else tuple(exact)})
         protocol = replace(protocol, images=rule, max_matches=content["export"]["max_matches"])
     protocol = with_estimators(protocol, estimator, threshold)
-    entries = [Entry(key, facts, _no_matcher, facts["matcher"] in PEERS) for key, facts in content["entries"].items()]
-    return _score(out, dataset, protocol, entries)
+    return _score(out, dataset, protocol, stored_entries(content))
+
+
+def stored_entries(content: dict[str, Any]) -> list[Entry]:
+    """The entries whose predictions a folder holds; none of them can match."""
+    found = content["entries"].items()
+    return [Entry(key, facts, _no_matcher, facts["matcher"] in PEERS) for key, facts in found]
 
 
 def _no_matcher() -> Matcher:
     raise RuntimeError("scoring again must not run a matcher")
 
 
-def _entry(word: str, device: str | None, weights: Path | None) -> Entry:
+def entry_named(word: str, device: str | None, weights: Path | None) -> Entry:
     """The entry of a word: MATCHER[:PRESET], a peer, or a weights file."""
     if word.endswith(".safetensors"):
         file = Path(word)
@@ -154,27 +163,39 @@ def _entry(word: str, device: str | None, weights: Path | None) -> Entry:
 def _score(out: Path, dataset: Dataset, protocol: Protocol, entries: Sequence[Entry]) -> int:
     with progress_counter("score", len(entries), "matcher") as counter:
         evaluation = score_all(out, dataset, protocol, entries, advance=counter.advance)
+    return write_reports(out, evaluation, worst_pairs(out, dataset, protocol, evaluation, entries))
+
+
+def write_reports(out: Path, evaluation: Evaluation, shown: Sequence[ShownPair]) -> int:
+    """Writes scores and pages and says what came out; the exit code."""
     write_scores(out, evaluation)
     write_markdown(out, evaluation)
-    write_page(out, evaluation, worst_pairs(out, evaluation, entries))
+    write_page(out, evaluation, shown)
     for line in _conclusion(evaluation):
         print(line)
     print(f"{out / REPORT}, {out / SCORES}")
     return BAD_INPUT if evaluation.incomplete else DONE
 
 
-def _say_exported(name: str, exported: Exported) -> None:
+def say_stopped(done: dict[str, Exported], out: Path) -> None:
+    """Says what a run that was stopped leaves."""
+    kept = sum(d.stored + d.matched for d in done.values())
+    say(f"stopped: {kept} predictions are kept in {out}; the same command goes on from there")
+
+
+def say_exported(name: str, exported: Exported, unit: str) -> None:
+    """Says which predictions of an entry were there already."""
     if exported.replaced:
         say(f"{name}: {exported.replaced} damaged predictions were made again")
     if exported.stored:
-        say(f"{name}: {exported.stored} stored predictions used, {exported.matched} pairs matched now")
+        say(f"{name}: {exported.stored} stored predictions used, {exported.matched} {unit}s matched now")
 
 
 def _conclusion(evaluation: Evaluation) -> Iterator[str]:
     dataset = evaluation.dataset
     licence = f" ({dataset.licence}; research only)" if dataset.research_only else ""
-    count = len(dataset.pairs) + len(dataset.unusable)
-    yield f"{dataset.name}: {count} pairs{licence}, protocol {evaluation.protocol.name}"
+    unit = dataset.unit
+    yield f"{dataset.name}: {dataset.counted}{licence}, protocol {evaluation.protocol.name}"
     for table in [*tables(evaluation), *sweep_tables(evaluation)]:
         yield ""
         yield f"{table.title} [{table.setting}]"
@@ -182,9 +203,9 @@ def _conclusion(evaluation: Evaluation) -> Iterator[str]:
     for entry in evaluation.entries:
         failed, missing = entry.count("failed"), entry.count("missing")
         if failed or missing:
-            yield f"{entry.name}: {failed} pairs failed and count as wrong, {missing} are missing and left out"
+            yield f"{entry.name}: {failed} {unit}s failed and count as wrong, {missing} are missing and left out"
         if entry.incomplete:
-            yield f"{entry.name}: INCOMPLETE, more than 1 % of the pairs are missing"
+            yield f"{entry.name}: INCOMPLETE, more than 1 % of the {unit}s are missing"
 
 
 def _text(table: Table) -> Iterator[str]:

@@ -20,11 +20,11 @@ def markdown(evaluation: Evaluation) -> str:
     """All tables with their settings and notes."""
     dataset, protocol = evaluation.dataset, evaluation.protocol
     lines = [f"# {dataset.task}: {dataset.name}", ""]
-    lines += [f"{len(dataset.pairs) + len(dataset.unusable)} pairs, protocol {protocol.name}, {protocol.judged_label}."]
+    lines += [f"{dataset.counted}, protocol {protocol.name}, {protocol.judged_label}."]
     if dataset.research_only:
         lines += ["", f"Licence of the data: {dataset.licence} (research only)."]
     if evaluation.incomplete:
-        lines += ["", "**Incomplete**: more than 1 % of the pairs of an entry are missing."]
+        lines += ["", f"**Incomplete**: more than 1 % of the {dataset.unit}s of an entry are missing."]
     subsets = subset_table(evaluation)
     found = [*tables(evaluation), *([subsets] if subsets else []), *sweep_tables(evaluation), count_table(evaluation)]
     for table in found:

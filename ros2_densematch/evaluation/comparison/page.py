@@ -18,6 +18,7 @@ from ros2_densematch.evaluation.comparison.tables import (
 )
 from ros2_densematch.evaluation.comparison.worst_pairs import ShownPair
 from ros2_densematch.evaluation.page import PAGE, STYLE
+from ros2_densematch.evaluation.protocols import Protocol
 from ros2_densematch.evaluation.scores.figures import Curve, EntryScores
 from ros2_densematch.evaluation.summary import versions
 from ros2_densematch.files.atomic import write_text
@@ -29,10 +30,17 @@ td small { display: block; font-size: 11.5px; } td.best { font-weight: 700; colo
 .legend { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: 13px; } .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 5px; }
 .setting { color: #2563eb; font-size: 13px; } .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 10px; margin-bottom: 18px; }
 .pairs figure { margin: 0; } .pairs h3 { grid-column: 1 / -1; margin: 0; font-size: 14px; overflow-wrap: anywhere; }
+.plots { margin-bottom: 18px; }
 details > summary { cursor: pointer; font-weight: 600; } svg { width: 100%; height: auto; } th { vertical-align: bottom; }
 table { font-size: 14px; } dl.terms dt { font-weight: 600; } dl.terms dd { margin: 0 0 6px; color: #4b5563; }
 """  # noqa: E501  (a style rule a line)
 
+_TITLES = {
+    "pose": "Relative poses",
+    "homography": "Homographies",
+    "dense": "Dense correspondence",
+    "trajectory": "Trajectories",
+}
 _TERMS = {
     "pose": (
         (
@@ -54,6 +62,15 @@ _TERMS = {
             "Share of pairs whose image corners are carried to within 3 pixels by the estimated homography.",
         ),
         ("AUC@3 px", "Area under the curve of that share over the corner error, up to 3 pixels; 100 is perfect."),
+    ),
+    "trajectory": (
+        ("ATE", "Absolute trajectory error: how far the positions lie from the true ones after the best alignment."),
+        ("RPE", "Relative pose error: how wrong the motion over one frame, or over one second, is."),
+        (
+            "Segments",
+            "After a loss without relocalisation a new segment begins, without a common scale; only the longest is "
+            "judged, and frames outside of it count as wrong in the share of frames.",
+        ),
     ),
     "dense": (
         (
@@ -97,7 +114,13 @@ def page(evaluation: Evaluation, shown: Sequence[ShownPair]) -> str:
     subsets = subset_table(evaluation)
     body += [_table(subsets)] if subsets is not None else []
     body += [_table(table) for table in sweep_tables(evaluation)]
-    body += [_table(count_table(evaluation)), _missing(evaluation), _worst(shown), _terms(evaluation), _footer()]
+    body += [
+        _table(count_table(evaluation)),
+        _missing(evaluation),
+        _worst(evaluation, shown),
+        _terms(evaluation),
+        _footer(),
+    ]
     return PAGE.format(title=html.escape(title), style=STYLE + _MORE_STYLE, body="\n".join(body))
 
 
@@ -106,19 +129,18 @@ def _header(evaluation: Evaluation) -> str:
     licence = dataset.licence or "not known to densematch"
     if dataset.research_only:
         licence += " – research only: figures may be published, the data may not be used commercially"
-    sign = "counted" if protocol.signed_translation else "not counted (smaller of e and 180 - e)"
     facts = [
-        ("data set", f"{dataset.name} ({dataset.layout}), {len(dataset.pairs) + len(dataset.unusable)} pairs"),
+        ("data set", f"{dataset.name} ({dataset.layout}), {dataset.counted}"),
         ("licence of the data", licence),
         ("protocol", f"{protocol.name}: {protocol.judged_label}"),
         ("entries", ", ".join(entry.name for entry in evaluation.entries)),
     ]
-    if dataset.task == "pose":
+    if isinstance(protocol, Protocol) and dataset.task == "pose":
+        sign = "counted" if protocol.signed_translation else "not counted (smaller of e and 180 - e)"
         facts.insert(3, ("sign of the translation", sign))
     rows = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts)
-    task = {"pose": "Relative poses", "homography": "Homographies", "dense": "Dense correspondence"}[dataset.task]
     return (
-        f'<header><p class="kicker">densematch eval</p><h1>{task}: {html.escape(dataset.name)}</h1>'
+        f'<header><p class="kicker">densematch eval</p><h1>{_TITLES[dataset.task]}: {html.escape(dataset.name)}</h1>'
         f'<dl class="facts">{rows}</dl></header>'
     )
 
@@ -127,7 +149,7 @@ def _notices(evaluation: Evaluation) -> str:
     found = []
     for entry in evaluation.entries:
         if entry.incomplete:
-            count = f"{entry.count('missing')} of {len(entry.pairs)} pairs"
+            count = f"{entry.count('missing')} of {len(entry.pairs)} {evaluation.dataset.unit}s"
             found.append(("error", f"{entry.name} is incomplete: {count} are missing, so its figures do not compare."))
     if any(group.sweep for entry in evaluation.entries for group in entry.groups):
         found.append(
@@ -155,20 +177,28 @@ def _cell(cell: Cell) -> str:
     return f'<td class="n{" best" if cell.best else ""}">{html.escape(cell.text)}{small}</td>'
 
 
+_CUMULATIVE = {
+    "pose": ("pose error (degrees)", "pairs"),
+    "homography": ("corner error (px)", "pairs"),
+    "dense": ("error of a match (px)", "matches"),
+    "trajectory": ("position error (% of the path)", "frames"),
+}
+
+
 def _charts(evaluation: Evaluation) -> str:
     parts = []
     curves = [_first_curve(entry, "cumulative") for entry in evaluation.entries]
     lines = [Line(e.name, c.x, c.y) for e, c in zip(evaluation.entries, curves, strict=True) if c is not None]
     if lines:
         label = next(c.label for c in curves if c is not None)
-        unit = {"pose": "pose error (degrees)", "homography": "corner error (px)", "dense": "error of a match (px)"}
-        share = "share of matches" if evaluation.dataset.task == "dense" else "share of pairs"
-        chart = line_chart(lines, unit[evaluation.dataset.task], f"{share} below")
+        error, counted = _CUMULATIVE[evaluation.dataset.task]
+        chart = line_chart(lines, error, f"share of {counted} below")
         parts.append(f"<div><h3>Cumulative error: {html.escape(label)}</h3>{chart}</div>")
     points = [point for entry in evaluation.entries if (point := _cost_point(entry)) is not None]
     if points:
         setting = evaluation.entries[0].groups[0].setting
-        chart = scatter_chart([p for p, _ in points], "milliseconds a pair, this machine, this run", points[0][1])
+        per = "a frame" if evaluation.dataset.task == "trajectory" else "a pair"
+        chart = scatter_chart([p for p, _ in points], f"milliseconds {per}, this machine, this run", points[0][1])
         parts.append(f"<div><h3>Accuracy against time: {html.escape(setting)}</h3>{chart}</div>")
     reliable = [_first_curve(entry, "reliability") for entry in evaluation.entries]
     lines = [Line(e.name, c.x, c.y) for e, c in zip(evaluation.entries, reliable, strict=True) if c is not None]
@@ -182,14 +212,14 @@ def _first_curve(entry: EntryScores, key: str) -> Curve | None:
     return next((curve for curve in entry.curves if curve.key == key), None)
 
 
-HEADLINES = ("auc_5", "accuracy_3", "coverage", "pck_0.1", "pck_0.05", "maa_10", "lt_acc")
+HEADLINES = ("auc_5", "accuracy_3", "coverage", "pck_0.1", "pck_0.05", "maa_10", "lt_acc", "recall_1")
 
 
 def _cost_point(entry: EntryScores) -> tuple[Line, str] | None:
     figures = {f.key: f for group in entry.groups for f in reversed(group.figures)}
     first = {f.key: f for f in entry.groups[0].figures} if entry.groups else {}
     headline = next((first[key] for key in HEADLINES if key in first), None)
-    cost = figures.get("pair_ms")
+    cost = figures.get("pair_ms") or figures.get("frame_ms")
     if headline is None or headline.value is None or cost is None or not cost.value:
         return None
     percent = headline.value if headline.unit == "%" else 100 * headline.value
@@ -207,23 +237,28 @@ def _missing(evaluation: Evaluation) -> str:
     if not rows:
         return ""
     more = f"<p>The first 300 of {len(rows)}.</p>" if len(rows) > 300 else ""
-    head = "<tr><th>entry</th><th>pair</th><th></th><th>reason</th></tr>"
+    head = f"<tr><th>entry</th><th>{evaluation.dataset.unit}</th><th></th><th>reason</th></tr>"
     table = f"<table><thead>{head}</thead><tbody>{''.join(rows[:300])}</tbody></table>"
-    summary = f"<summary>Pairs that failed or are missing: {len(rows)}</summary>"
+    unit = evaluation.dataset.unit.title()
+    summary = f"<summary>{unit}s that failed or are missing: {len(rows)}</summary>"
     return f'<section><details>{summary}{more}<div class="wide">{table}</div></details></section>'
 
 
-def _worst(shown: Sequence[ShownPair]) -> str:
+def _worst(evaluation: Evaluation, shown: Sequence[ShownPair]) -> str:
     if not shown:
         return ""
+    kind = "trajectory" if evaluation.dataset.task == "trajectory" else "matches"
     parts = []
     for pair in shown:
         figures = "".join(
-            f'<figure><img alt="matches of {html.escape(name)}" src="{url}"><figcaption><b>{html.escape(name)}</b> '
+            f'<figure><img alt="{kind} of {html.escape(name)}" src="{url}"><figcaption><b>{html.escape(name)}</b> '
             f"{html.escape(caption)}</figcaption></figure>"
             for name, url, caption in pair.pictures
         )
         parts.append(f'<div class="pairs"><h3>{html.escape(pair.name)}</h3>{figures}</div>')
+    if kind == "trajectory":
+        wide = "".join(parts).replace('class="pairs"', 'class="plots"')
+        return f"<section><h2>Trajectories</h2><p>Aligned with the truth, where there is one.</p>{wide}</section>"
     note = (
         "Worst for the first entry. Matches within 3 px of the truth (or of its epipolar line) by score "
         '<span class="ramp"></span> 0 to 1, the others in <span class="red">red</span>; at most 80 lines a picture.'
@@ -232,7 +267,8 @@ def _worst(shown: Sequence[ShownPair]) -> str:
 
 
 def _terms(evaluation: Evaluation) -> str:
-    terms = (*_TERMS[evaluation.dataset.task], *_COMMON_TERMS)
+    task = evaluation.dataset.task
+    terms = (*_TERMS[task], *(() if task == "trajectory" else _COMMON_TERMS))
     rows = "".join(f"<dt>{html.escape(term)}</dt><dd>{html.escape(text)}</dd>" for term, text in terms)
     return f'<section><h2>How to read this page</h2><dl class="terms">{rows}</dl></section>'
 

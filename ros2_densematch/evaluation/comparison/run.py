@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from typing import Protocol as Protocol_
 
 from ros2_densematch import __version__
 from ros2_densematch.evaluation.datasets.base import Dataset
@@ -29,6 +30,38 @@ from ros2_densematch.files.atomic import write_text
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions"
 
 
+class Described(Protocol_):
+    """What reports and folders must know of the data, whatever it consists of."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def layout(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def counted(self) -> str: ...
+    @property
+    def licence(self) -> str: ...
+    @property
+    def research_only(self) -> bool: ...
+    def facts(self) -> dict[str, Any]: ...
+    def fingerprint(self) -> str: ...
+
+
+class Rule(Protocol_):
+    """What reports and folders must know of the way in which was measured."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def judged_label(self) -> str: ...
+    def facts(self) -> dict[str, Any]: ...
+    def export_settings(self) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """What the reports are made of.
@@ -40,8 +73,8 @@ class Evaluation:
         notes: what a reader must know besides, one sentence each.
     """
 
-    dataset: Dataset
-    protocol: Protocol
+    dataset: Described
+    protocol: Rule
     entries: tuple[EntryScores, ...]
     notes: tuple[str, ...] = ()
 
@@ -52,7 +85,7 @@ class Evaluation:
 
 
 def open_folder(
-    out: Path, dataset: Dataset, protocol: Protocol, entries: Sequence[Entry], source: dict[str, Any]
+    out: Path, dataset: Described, protocol: Rule, entries: Sequence[Entry], source: dict[str, Any]
 ) -> None:
     """Claims a folder for an evaluation, or recognises it as its own.
 
@@ -166,7 +199,7 @@ def claimed(out: Path) -> dict[str, Any]:
     file = out / EVALUATION
     if not file.is_file():
         raise StoreError(
-            f"{out} holds no evaluation ({EVALUATION} is missing): run eval pose, homography or dense first"
+            f"{out} holds no evaluation ({EVALUATION} is missing): run eval pose, homography, dense or trajectory first"
         )
     content = read_manifest(file)
     if not isinstance(content.get("entries"), dict) or not isinstance(content.get("data"), dict):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from ros2_densematch.evaluation.comparison.run import Evaluation
 from ros2_densematch.evaluation.scores.figures import EntryScores, Figure, FigureGroup
 
+_BY_SUBSET = ("auc_5", "auc_10", "auc_20", "accuracy_3", "recall_1", "ate_m", "coverage")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -60,7 +62,7 @@ def subset_table(evaluation: Evaluation) -> Table | None:
     if not names:
         return None
     group = next(groups[0] for entry in evaluation.entries for _, groups in entry.subsets)
-    shown = [f.key for f in group.figures if f.key in ("auc_5", "auc_10", "auc_20", "accuracy_3")]
+    shown = [f.key for f in group.figures if f.key in _BY_SUBSET]
     labels = " / ".join(f.label for f in group.figures if f.key in shown)
     rows = []
     for entry in evaluation.entries:
@@ -70,9 +72,10 @@ def subset_table(evaluation: Evaluation) -> Table | None:
             figures = {f.key: f for f in by_name[name][0].figures} if name in by_name else {}
             cells.append(Cell(" / ".join(shown_value(figures[k]) for k in shown) if figures else "–"))
         rows.append((entry.name, tuple(cells)))
-    counts = {name: sum(p.subset == name for p in evaluation.entries[0].pairs) for name in names}
+    counts = {name: sum(name in (p.subset, p.name) for p in evaluation.entries[0].pairs) for name in names}
     columns = tuple(f"{name} ({counts[name]})" for name in names)
-    return Table("By subset", f"{labels}; {group.setting}", "In brackets: pairs.", columns, tuple(rows))
+    note = f"In brackets: {evaluation.dataset.unit}s."
+    return Table("By subset", f"{labels}; {group.setting}", note, columns, tuple(rows))
 
 
 def sweep_tables(evaluation: Evaluation) -> list[Table]:
@@ -96,12 +99,12 @@ def count_table(evaluation: Evaluation) -> Table:
         facts = f"{entry.facts.get('preset') or '–'}, weights {entry.facts.get('weights', '–')}"
         rows.append((entry.name, (*states, Cell("incomplete" if entry.incomplete else "complete"), Cell(facts))))
     note = (
-        "Failed: no pose, homography or match; it counts as wrong. Missing: an image or its truth cannot be read, "
-        "or the "
-        "run was stopped; such a pair is left out, and more than 1 % of them make a result incomplete."
+        "Failed: no pose, homography, match or trajectory; it counts as wrong. Missing: an image or its truth cannot "
+        "be read, or the run was stopped; it is left out, and more than 1 % of them make a result incomplete."
     )
     columns = ("scored", "failed", "missing", "result", "preset and weights")
-    return Table("Pairs", f"{len(evaluation.entries[0].pairs)} pairs", note, columns, tuple(rows))
+    unit = evaluation.dataset.unit
+    return Table(f"{unit.title()}s", evaluation.dataset.counted, note, columns, tuple(rows))
 
 
 def shown_value(figure: Figure) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.evaluation.comparison.run import Evaluation, store_of
-from ros2_densematch.evaluation.datasets.base import DatasetError, FlowTruth, HomographyTruth, Pair, PoseTruth
+from ros2_densematch.evaluation.datasets.base import Dataset, DatasetError, FlowTruth, HomographyTruth, Pair, PoseTruth
 from ros2_densematch.evaluation.pictures import Picture, match_picture
 from ros2_densematch.evaluation.predictions.entries import Entry
 from ros2_densematch.evaluation.predictions.images import MissingImageError, read_seen
@@ -39,21 +39,23 @@ class ShownPair:
     pictures: tuple[tuple[str, str, str], ...]
 
 
-def worst_pairs(out: Path, evaluation: Evaluation, entries: Sequence[Entry]) -> list[ShownPair]:
+def worst_pairs(
+    out: Path, dataset: Dataset, protocol: Protocol, evaluation: Evaluation, entries: Sequence[Entry]
+) -> list[ShownPair]:
     """The pairs with the largest error of the first entry, drawn for all entries; as large as the page allows."""
-    ranked = _ranked(evaluation)[:SHOWN]
+    ranked = _ranked(dataset, evaluation)[:SHOWN]
     for width in _WIDTHS:
-        shown = [_shown(out, evaluation, entries, index, width) for index in ranked]
+        shown = [_shown(out, dataset, protocol, evaluation, entries, index, width) for index in ranked]
         if sum(len(url) for pair in shown for _, url, _ in pair.pictures) <= _MOST_BYTES or width == _WIDTHS[-1]:
             return [pair for pair in shown if pair.pictures]
     return []
 
 
-def _ranked(evaluation: Evaluation) -> list[int]:
+def _ranked(dataset: Dataset, evaluation: Evaluation) -> list[int]:
     """Indices of pairs in the data set, worst first: by the error of the first entry, then by that of all."""
     rows = [{p.name: p for p in entry.pairs} for entry in evaluation.entries]
     keys = []
-    for index, pair in enumerate(evaluation.dataset.pairs):
+    for index, pair in enumerate(dataset.pairs):
         errors = [by_name[pair.name].error for by_name in rows]
         if errors[0] is not None:
             others = [min(e, 1e9) for e in errors if e is not None]
@@ -61,16 +63,24 @@ def _ranked(evaluation: Evaluation) -> list[int]:
     return [index for *_, index in sorted(keys)]
 
 
-def _shown(out: Path, evaluation: Evaluation, entries: Sequence[Entry], index: int, width: int) -> ShownPair:
-    pair = evaluation.dataset.pairs[index]
+def _shown(
+    out: Path,
+    dataset: Dataset,
+    protocol: Protocol,
+    evaluation: Evaluation,
+    entries: Sequence[Entry],
+    index: int,
+    width: int,
+) -> ShownPair:
+    pair = dataset.pairs[index]
     pictures = []
     for entry, scores in zip(entries, evaluation.entries, strict=True):
-        prediction = store_of(out, evaluation.dataset, evaluation.protocol, entry).read(index, pair.name)
+        prediction = store_of(out, dataset, protocol, entry).read(index, pair.name)
         row = next(p for p in scores.pairs if p.name == pair.name)
         if prediction is None or row.error is None:
             continue
         try:
-            picture = _picture(pair, prediction, evaluation.protocol, width)
+            picture = _picture(pair, prediction, protocol, width)
         except MissingImageError:
             continue
         error = "no result" if row.status == "failed" else f"error {row.error:.3g} {scores.error_unit}"

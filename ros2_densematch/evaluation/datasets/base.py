@@ -130,6 +130,7 @@ class Dataset:
         research_only: whether the licence forbids commercial use.
         longer_side: of the images where the data set asks for another size than the protocol, or None.
         notes: what a reader of the figures should know, one sentence each.
+        unit: what is counted.
     """
 
     name: str
@@ -142,6 +143,17 @@ class Dataset:
     research_only: bool = False
     longer_side: int | None = None
     notes: tuple[str, ...] = field(default_factory=tuple)
+    unit: Literal["pair"] = "pair"
+
+    @property
+    def count(self) -> int:
+        """Pairs, with those whose truth cannot be read."""
+        return len(self.pairs) + len(self.unusable)
+
+    @property
+    def counted(self) -> str:
+        """Their number in words."""
+        return f"{self.count} {self.unit}{'' if self.count == 1 else 's'}"
 
     def fingerprint(self) -> str:
         """SHA-256 over the names and the truth of all pairs (of dense truth: the names), 16 hex digits: whether stored
@@ -162,7 +174,7 @@ class Dataset:
             "name": self.name,
             "task": self.task,
             "layout": self.layout,
-            "pairs": len(self.pairs) + len(self.unusable),
+            "pairs": self.count,
             "licence": self.licence,
             "research_only": self.research_only,
             "fingerprint": self.fingerprint(),

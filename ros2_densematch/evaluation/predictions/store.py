@@ -58,15 +58,15 @@ class Prediction:
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 
-class PredictionStore:
-    """The predictions of one entry on one data set.
+class EntryStore:
+    """Files of one entry, numbered, under settings that a manifest notes.
 
     Args:
         folder: of this entry; made when it is not there.
-        settings: what the predictions depend on: data, images, matcher.
+        settings: what the files depend on: data, images, matcher.
 
     Raises:
-        StoreError: the folder holds predictions under other settings, or its manifest is damaged.
+        StoreError: the folder holds files made under other settings, or its manifest is damaged.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]):
@@ -85,22 +85,9 @@ class PredictionStore:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(self._settings, indent=1) + "\n")
 
-    def read(self, index: int, pair: str) -> Prediction | None:
-        """The stored prediction of a pair; None where there is none, or where its file is damaged or of another
-        pair."""
-        try:
-            return read_prediction(self._file(index), pair)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
-            return None
-
     def has_file(self, index: int) -> bool:
-        """Whether there is a file for a pair, whatever it holds."""
+        """Whether there is a file of that number, whatever it holds."""
         return self._file(index).is_file()
-
-    def write(self, index: int, prediction: Prediction) -> None:
-        """Stores a prediction in one step."""
-        self._missing_file(index).unlink(missing_ok=True)
-        write_bytes(self._file(index), _packed(prediction))
 
     def write_missing(self, index: int, pair: str, reason: str) -> None:
         """Notes why a pair has no prediction; it is tried again in the next run."""
@@ -127,11 +114,32 @@ class PredictionStore:
             return {}
         return content if isinstance(content, dict) else {}
 
+    def _store(self, index: int, content: bytes) -> None:
+        """Stores the file of that number in one step."""
+        self._missing_file(index).unlink(missing_ok=True)
+        write_bytes(self._file(index), content)
+
     def _file(self, index: int) -> Path:
         return self.folder / f"{index:06d}.npz"
 
     def _missing_file(self, index: int) -> Path:
         return self.folder / f"{index:06d}.missing.json"
+
+
+class PredictionStore(EntryStore):
+    """The predictions of one entry on one data set; see `EntryStore`."""
+
+    def read(self, index: int, pair: str) -> Prediction | None:
+        """The stored prediction of a pair; None where there is none, or where its file is damaged or of another
+        pair."""
+        try:
+            return read_prediction(self._file(index), pair)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+            return None
+
+    def write(self, index: int, prediction: Prediction) -> None:
+        """Stores a prediction in one step."""
+        self._store(index, _packed(prediction))
 
 
 def read_manifest(file: Path) -> dict[str, Any]:

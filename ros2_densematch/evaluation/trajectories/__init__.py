@@ -1,0 +1,1 @@
+"""Trajectories of sequences with true poses: tracked once, stored, scored as often as wanted."""
