@@ -225,9 +225,13 @@ def score(
     threshold: ThresholdOption = None,
 ) -> int:
     """Score stored predictions again, with another estimator or threshold: no matcher runs."""
-    from ros2_densematch.cli.eval_run import score_again
+    from ros2_densematch.cli.eval_run import TRAJECTORY, score_again
+    from ros2_densematch.cli.eval_trajectory import score_tracks_again
+    from ros2_densematch.evaluation.comparison.run import claimed
 
-    return score_again(out, protocol, estimator, threshold)
+    content = claimed(out)
+    again = score_tracks_again if content["data"]["task"] == TRAJECTORY else score_again
+    return again(out, content, protocol, estimator, threshold)
 
 
 def say_download_help(name: str | None) -> int:

@@ -15,7 +15,7 @@ from ros2_densematch.cli.progress import progress_counter
 from ros2_densematch.evaluation.comparison.json_form import SCORES, write_scores
 from ros2_densematch.evaluation.comparison.markdown import write_markdown
 from ros2_densematch.evaluation.comparison.page import REPORT, write_page
-from ros2_densematch.evaluation.comparison.run import Evaluation, claimed, export_all, open_folder, score_all
+from ros2_densematch.evaluation.comparison.run import Evaluation, export_all, open_folder, score_all
 from ros2_densematch.evaluation.comparison.tables import Table, sweep_tables, tables
 from ros2_densematch.evaluation.comparison.worst_pairs import ShownPair, worst_pairs
 from ros2_densematch.evaluation.datasets.base import Dataset, Task
@@ -112,14 +112,15 @@ def evaluate(wanted: Wanted) -> int:
     return _score(out, dataset, protocol, entries)
 
 
-def score_again(out: Path, name: str, estimator: str | None, threshold: str | None) -> int:
-    """Stage 2 alone, on what a folder holds; the exit code."""
-    content = claimed(out)
-    data = content["data"]
-    if data["task"] == TRAJECTORY:
-        from ros2_densematch.cli.eval_trajectory import score_tracks_again
+def score_again(out: Path, content: dict[str, Any], name: str, estimator: str | None, threshold: str | None) -> int:
+    """Stage 2 alone, on what a folder of pairs holds; the exit code.
 
-        return score_tracks_again(out, content, name, estimator, threshold)
+    Args:
+        out: the folder.
+        content: its `claimed` settings.
+        name, estimator, threshold: as on the command line.
+    """
+    data = content["data"]
     known = data.get("name") in KNOWN
     folder = Path(data["path"])
     dataset = open_dataset(data["task"], data["name"] if known else str(folder), folder if known else None)
