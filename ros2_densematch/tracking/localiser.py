@@ -92,6 +92,7 @@ class Localiser:
                 predictions=predictions,
                 config=config.pose,
                 seed=config.seed,
-                thorough=not guided,
+                # a wrong first baseline would stay in all that follows
+                thorough=not guided or not structure.known.any(),
             )
         return Attempt(pair.view, replace(pair.keyframe, structure=found.structure), matches, found, guided)

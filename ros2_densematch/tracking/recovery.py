@@ -205,14 +205,16 @@ class Recovery:
         if candidate is None or candidate.structure is None or candidate.size != view.frame.size:
             return None
         guess = poses.compose(poses.inverse(T_world), candidate.T_world_from_camera)
+        enough = self._config.relocalisation_inliers
+        enough = max(enough, min(inliers, 4 * enough))
+        better_connected = candidate.support >= 2 * min(keyframe.support, known)
         again = self._at_guess(state, _at_rest(view), candidate, guess)
-        T, enough = again.found.T_frame_from_keyframe, self._config.relocalisation_inliers
-        if not again.found.has_length or again.inliers < max(enough, min(inliers, 4 * enough)):
+        if better_connected and not (_sees(again, enough) and _agree(again, guess, state)):
+            # after a stretch of few points the guess is far off, and little is found near it
+            again = self._localiser.attempt(state, _at_rest(view), candidate, [guess])
+        if not _sees(again, enough) or not (better_connected or _agree(again, guess, state)):
             return None
-        turned, moved = poses.rotation_angle_deg(T, guess), float(np.linalg.norm(T[:3, 3] - guess[:3, 3]))
-        agree = turned < _AGREE_DEG and moved < _AGREE_SHARE * state.typical_depth
-        if not agree and candidate.support < 2 * min(keyframe.support, known):
-            return None
+        T = again.found.T_frame_from_keyframe
         sharing = Sharing.of(again, T)
         candidate = with_best(again.keyframe, sharing)
         if outworn(candidate, sharing, self._config):
@@ -233,6 +235,18 @@ class Recovery:
             candidate.reference, view.encoding, prior_from_pose(candidate.structure, camera, guess)
         )
         return self._localiser.attempt(state, view, candidate, [guess], matches, guided=True)
+
+
+def _sees(attempt: Attempt, enough: int) -> bool:
+    """Whether a frame is localised, with its distance, by that many matches."""
+    return attempt.found.has_length and attempt.inliers >= enough
+
+
+def _agree(attempt: Attempt, guess: Float, state: State) -> bool:
+    """Whether the pose found is the one that was expected, (4, 4) T_frame_from_keyframe."""
+    T = attempt.found.T_frame_from_keyframe
+    moved = float(np.linalg.norm(T[:3, 3] - guess[:3, 3]))
+    return poses.rotation_angle_deg(T, guess) < _AGREE_DEG and moved < _AGREE_SHARE * state.typical_depth
 
 
 def found_again(state: State, keyframe: Keyframe) -> str:
