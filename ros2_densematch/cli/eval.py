@@ -177,6 +177,39 @@ def trajectory(
 
 
 @app.command()
+def bag(
+    path: Annotated[Path, typer.Argument(metavar="BAG", help="Whatever replay reads: bag, video, image folder.")],
+    entries: Annotated[
+        list[str] | None, typer.Argument(metavar="A B ...", help="As for compare (default: gcm and sift).")
+    ] = None,
+    *,
+    out: OutOption,
+    device: DeviceOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    triples: Annotated[int, typer.Option("--triples", min=1, help="Sets of three frames that are compared.")] = 12,
+    max_frames: Annotated[int | None, typer.Option("--max-frames", min=3, help="Use only so many frames.")] = None,
+    image_topic: Annotated[str | None, typer.Option("--image-topic", help="Topic of the images.")] = None,
+    camera: Annotated[Path | None, typer.Option("--camera", help="Calibration; goes before the bag's.")] = None,
+    odometry_topic: Annotated[
+        str | None, typer.Option("--odometry-topic", help="Odometry to compare with; the tracker does not use it.")
+    ] = None,
+    gps_topic: Annotated[
+        str | None, typer.Option("--gps-topic", help="Satellite fixes to compare with (default: the only ones).")
+    ] = None,
+) -> int:
+    """Compare matchers on a recording without true poses: consistency, losses, agreement. These are not accuracies."""
+    from ros2_densematch.cli.eval_trajectory import WantedBag, evaluate_bag
+    from ros2_densematch.cli.options import configured
+    from ros2_densematch.io.sources.options import SourceOptions
+
+    tracker = configured(config, None, None, None, None, assignments).tracker
+    source = SourceOptions(image_topic=image_topic, camera_yaml=camera, odometry_topic=odometry_topic)
+    names = tuple(entries or ("gcm", "sift"))
+    return evaluate_bag(WantedBag(path, out, names, tracker, device, triples, max_frames, gps_topic, source))
+
+
+@app.command()
 def compare(
     entries: Annotated[
         list[str],
@@ -230,7 +263,7 @@ def score(
     from ros2_densematch.evaluation.comparison.run import claimed
 
     content = claimed(out)
-    again = score_tracks_again if content["data"]["task"] == TRAJECTORY else score_again
+    again = score_tracks_again if content["data"]["task"] in (TRAJECTORY, "bag") else score_again
     return again(out, content, protocol, estimator, threshold)
 
 

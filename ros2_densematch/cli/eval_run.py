@@ -196,6 +196,8 @@ def _conclusion(evaluation: Evaluation) -> Iterator[str]:
     dataset = evaluation.dataset
     licence = f" ({dataset.licence}; research only)" if dataset.research_only else ""
     unit = dataset.unit
+    if dataset.task == "bag":
+        yield from evaluation.notes
     yield f"{dataset.name}: {dataset.counted}{licence}, protocol {evaluation.protocol.name}"
     for table in [*tables(evaluation), *sweep_tables(evaluation)]:
         yield ""

@@ -18,9 +18,10 @@ from ros2_densematch.cli.eval_run import (
 from ros2_densematch.cli.interrupt import stop_request
 from ros2_densematch.cli.options import output_folder, say
 from ros2_densematch.cli.progress import progress_counter
-from ros2_densematch.evaluation.comparison.run import open_folder
+from ros2_densematch.evaluation.comparison.run import Evaluation, open_folder
 from ros2_densematch.evaluation.trajectories.dataset import open_sequences
-from ros2_densematch.evaluation.trajectories.run import job_count, score_all_tracks, track_all
+from ros2_densematch.evaluation.trajectories.own_bag import open_bag, score_bag
+from ros2_densematch.evaluation.trajectories.run import job_count, score_all_tracks, track_all, track_store
 from ros2_densematch.evaluation.trajectories.tracking import TrackingRule
 from ros2_densematch.io.sources.options import SourceOptions
 from ros2_densematch.tracking.config import TrackerConfig
@@ -77,6 +78,46 @@ def evaluate_trajectories(wanted: WantedTracks) -> int:
     return write_reports(out, *score_all_tracks(out, dataset, rule, entries))
 
 
+@dataclass(frozen=True)
+class WantedBag:
+    """What the command line asks for; the fields are its options."""
+
+    path: Path
+    out: Path
+    entries: tuple[str, ...]
+    tracker: TrackerConfig
+    device: str | None
+    triples: int
+    max_frames: int | None
+    gps_topic: str | None
+    source: SourceOptions
+
+
+def evaluate_bag(wanted: WantedBag) -> int:
+    """Compares entries on a recording without true poses; the exit code."""
+    bag = open_bag(wanted.path, wanted.source, wanted.triples, wanted.max_frames, wanted.gps_topic)
+    rule = TrackingRule(wanted.tracker, use_depth=False, max_frames=wanted.max_frames)
+    entries = [entry_named(word, wanted.device, None) for word in wanted.entries]
+    out = output_folder(wanted.out)
+    named = {"name": str(wanted.path), "folder": None, "path": str(wanted.path.resolve())}
+    open_folder(out, bag.dataset, rule, entries, named)
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_request())
+        counter = stack.enter_context(progress_counter("track", len(entries), "matcher"))
+        done = track_all(out, bag.dataset, rule, entries, advance=counter.advance, stop=lambda: bool(stop))
+        if stop:
+            say_stopped(done, out)
+            return INTERRUPTED
+    for name, exported in done.items():
+        say_exported(name, exported, "recording")
+    with progress_counter("compare", len(entries) * len(bag.triples), "triple") as counter:
+        scored = tuple(
+            score_bag(bag, track_store(out, bag.dataset, rule, entry), entry, rule, counter.advance)
+            for entry in entries
+        )
+    return write_reports(out, Evaluation(bag.dataset, rule, scored, bag.dataset.notes), [])
+
+
 def score_tracks_again(
     out: Path, content: dict[str, Any], protocol: str, estimator: str | None, threshold: str | None
 ) -> int:
@@ -87,6 +128,10 @@ def score_tracks_again(
             "--estimator and --threshold; another tracker needs a run of its own (--config, another --out)"
         )
     data, export = content["data"], content["export"]
+    if data["task"] == "bag":
+        raise InputError(
+            f"{out} holds a comparison without true poses: `eval bag` makes its figures again, not eval score"
+        )
     known = data["folder"] is not None
     dataset = open_sequences(
         data["name"] if known else data["path"], Path(data["folder"]) if known else None, _options(data["source"])

@@ -9,6 +9,7 @@ from ros2_densematch.evaluation.comparison.tables import Cell, Table, count_tabl
 from ros2_densematch.files.atomic import write_text
 
 MARKDOWN = "report.md"
+TITLES = {"bag": "Not accuracies, without true poses"}
 
 
 def write_markdown(out: Path, evaluation: Evaluation) -> None:
@@ -19,10 +20,11 @@ def write_markdown(out: Path, evaluation: Evaluation) -> None:
 def markdown(evaluation: Evaluation) -> str:
     """All tables with their settings and notes."""
     dataset, protocol = evaluation.dataset, evaluation.protocol
-    lines = [f"# {dataset.task}: {dataset.name}", ""]
+    lines = [f"# {TITLES.get(dataset.task, dataset.task)}: {dataset.name}", ""]
     lines += [f"{dataset.counted}, protocol {protocol.name}, {protocol.judged_label}."]
     if dataset.research_only:
         lines += ["", f"Licence of the data: {dataset.licence} (research only)."]
+    lines += [line for note in evaluation.notes for line in ("", note)]
     if evaluation.incomplete:
         lines += ["", f"**Incomplete**: more than 1 % of the {dataset.unit}s of an entry are missing."]
     subsets = subset_table(evaluation)

@@ -40,6 +40,7 @@ _TITLES = {
     "homography": "Homographies",
     "dense": "Dense correspondence",
     "trajectory": "Trajectories",
+    "bag": "Not accuracies: what can be known without true poses",
 }
 _TERMS = {
     "pose": (
@@ -71,6 +72,17 @@ _TERMS = {
             "After a loss without relocalisation a new segment begins, without a common scale; only the longest is "
             "judged, and frames outside of it count as wrong in the share of frames.",
         ),
+    ),
+    "bag": (
+        (
+            "Back within 1 px",
+            "Share of matches that the matches of the opposite direction carry back to where they began.",
+        ),
+        (
+            "Three views",
+            "Share of matches for which the way over a second frame to a third ends where the direct one does.",
+        ),
+        ("Survival", "How many frames a keyframe serves on average; long is good where the matches are right."),
     ),
     "dense": (
         (
@@ -155,7 +167,7 @@ def _notices(evaluation: Evaluation) -> str:
         found.append(
             ("", "The threshold was chosen on the test data: these figures flatter every entry. The sweep is below.")
         )
-    found += [("info", note) for note in evaluation.notes]
+    found += [("error" if evaluation.dataset.task == "bag" else "info", note) for note in evaluation.notes]
     return "".join(f'<p class="notice {kind}">{html.escape(text)}</p>' for kind, text in found)
 
 
@@ -197,7 +209,7 @@ def _charts(evaluation: Evaluation) -> str:
     points = [point for entry in evaluation.entries if (point := _cost_point(entry)) is not None]
     if points:
         setting = evaluation.entries[0].groups[0].setting
-        per = "a frame" if evaluation.dataset.task == "trajectory" else "a pair"
+        per = "a pair" if isinstance(evaluation.protocol, Protocol) else "a frame"
         chart = scatter_chart([p for p, _ in points], f"milliseconds {per}, this machine, this run", points[0][1])
         parts.append(f"<div><h3>Accuracy against time: {html.escape(setting)}</h3>{chart}</div>")
     reliable = [_first_curve(entry, "reliability") for entry in evaluation.entries]
@@ -268,7 +280,7 @@ def _worst(evaluation: Evaluation, shown: Sequence[ShownPair]) -> str:
 
 def _terms(evaluation: Evaluation) -> str:
     task = evaluation.dataset.task
-    terms = (*_TERMS[task], *(() if task == "trajectory" else _COMMON_TERMS))
+    terms = (*_TERMS[task], *(_COMMON_TERMS if isinstance(evaluation.protocol, Protocol) else ()))
     rows = "".join(f"<dt>{html.escape(term)}</dt><dd>{html.escape(text)}</dd>" for term, text in terms)
     return f'<section><h2>How to read this page</h2><dl class="terms">{rows}</dl></section>'
 

@@ -43,7 +43,7 @@ class TrajectoryDataset:
     licence: str = ""
     research_only: bool = False
     layout: str = "sequences"
-    task: Literal["trajectory"] = "trajectory"
+    task: Literal["trajectory", "bag"] = "trajectory"
     unit: Literal["sequence"] = "sequence"
     notes: tuple[str, ...] = field(default_factory=tuple)
 

@@ -159,7 +159,7 @@ def score_tracks(dataset: TrajectoryDataset, store: TrackStore, entry: Entry, ru
     groups = [
         FigureGroup("trajectory", "Trajectory", label, _figures(sums.judged), _NOTE),
         FigureGroup("robustness", "Losses and relocalisation", label, _robustness(sums, rule), _robustness_note(rule)),
-        _cost(sums.judged, store),
+        cost_group([track for track, _ in sums.judged], store),
     ]
     subsets = []
     if len(sums.judged) > 1:
@@ -288,8 +288,9 @@ def _robustness_note(rule: TrackingRule) -> str:
     )
 
 
-def _cost(judged: Sequence[tuple[Track, Judged]], store: TrackStore) -> FigureGroup:
-    records = [r for t, _ in judged for r in t.records if r.timings_ms]
+def cost_group(tracks: Sequence[Track], store: TrackStore) -> FigureGroup:
+    """Time by stage and memory of an entry's tracks."""
+    records = [r for track in tracks for r in track.records if r.timings_ms]
     totals = [sum(r.timings_ms.values()) for r in records]
     stages = []
     for stage in STAGES:
