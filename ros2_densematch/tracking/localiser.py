@@ -72,7 +72,7 @@ class Localiser:
         # measured depth does not drift: there the bound would only cost frames
         bound = float("inf") if scale is Scale.METRIC else config.max_rotation_std_deg
         found = None
-        if config.guided:
+        if self.matching.can_guide:
             found = localise_near(
                 matches,
                 structure,
