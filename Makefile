@@ -12,7 +12,7 @@ MESSAGES := $(VENV)/.messages
 # test files side by side, each with one thread
 PYTEST := OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest --numprocesses $(JOBS) --dist loadfile
 
-.PHONY: help setup demo test test-batch quicktest golden train-smoke lint typecheck format messages clean
+.PHONY: help setup demo test test-batch quicktest golden train-smoke docs lint typecheck format messages clean
 
 help:
 	@echo "make demo       simulate a camera flight, replay it, write a report to $(OUT)"
@@ -21,6 +21,7 @@ help:
 	@echo "make quicktest  the tests without those marked slow"
 	@echo "make golden     every golden array compared (minutes); the folder: DENSEMATCH_GOLDEN, default ../shared/golden"
 	@echo "make train-smoke   every training recipe on generated data (minutes): its loss falls, its weights load"
+	@echo "make docs       the documentation as a site, out/docs/index.html"
 	@echo "make lint | typecheck | format"
 	@echo "make messages   ROS 2 messages in $(VENV) from the rclpy wheels (x86-64 Linux; needs cmake and a C compiler)"
 	@echo "make clean      remove $(VENV) and build folders; variables: PYTHON, VENV, CONSTRAINTS, OUT, JOBS, PYTEST_ARGS"
@@ -53,6 +54,10 @@ golden: $(INSTALLED)
 
 train-smoke: $(INSTALLED)
 	OMP_NUM_THREADS=1 "$(BIN)/python" test/training/smoke.py config/training/*.yaml
+
+docs: $(INSTALLED)
+	"$(BIN)/python" -m pip install --quiet -c "$(CONSTRAINTS)" -e ".[docs]"
+	"$(BIN)/python" -m sphinx -W --keep-going -q docs out/docs
 
 lint: $(INSTALLED)
 	"$(BIN)/ruff" check .

@@ -1,8 +1,8 @@
-"""Copies the folders that ROS wants at the top of a package (messages, configuration, launch files) into the wheel.
-
-Everything else is declared in pyproject.toml.
+"""What pyproject.toml cannot say: the folders that ROS wants at the top of a package (messages, configuration, launch
+files) go into the wheel, and the README's links become absolute for a package index.
 """
 
+import re
 from pathlib import Path
 
 from setuptools import setup
@@ -39,4 +39,34 @@ class BuildWithShare(build_py):
         return [*super().get_source_files(), *self._share().values()]
 
 
-setup(cmdclass={"build_py": BuildWithShare})
+def source_url() -> str:
+    """`Source` of [project.urls] in pyproject.toml; "" while the owner has not filled it in."""
+    found = re.search(r'^Source = "([^"]+)"', Path("pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    return found[1].rstrip("/") if found else ""
+
+
+def readme_for_index(text: str, url: str) -> str:
+    """The README as a package index can show it, which has no other file of the repository.
+
+    Args:
+        text: with links relative to the repository.
+        url: of the repository; "" = not known, then links become plain words and pictures are left out.
+    """
+
+    def link(match: re.Match[str]) -> str:
+        picture, words, target = match.groups()
+        if "://" in target or target.startswith("#"):
+            return match[0]
+        if not url:
+            return "" if picture else words
+        return f"{picture}[{words}]({url}/{'raw' if picture else 'blob'}/main/{target})"
+
+    return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", link, text)
+
+
+if __name__ == "__main__":
+    setup(
+        cmdclass={"build_py": BuildWithShare},
+        long_description=readme_for_index(Path("README.md").read_text("utf-8"), source_url()),
+        long_description_content_type="text/markdown",
+    )

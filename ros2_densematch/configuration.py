@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
+from ros2_densematch.files.shipped import shipped_parameters
 from ros2_densematch.geometry import poses
 from ros2_densematch.matchers.config import problem_of
 from ros2_densematch.tracking.config import TrackerConfig
@@ -246,7 +247,7 @@ def pose_of_text(text: str) -> NDArray[np.float64]:
 
 
 def read_configuration(path: Path) -> Configuration:
-    """Reads a ROS parameter file, or a plain YAML mapping of the same names.
+    """Reads a ROS parameter file, or a plain YAML mapping of the same names; one that ships is found by its name.
 
     Sections for all nodes (``/**``) come first, those for the node `matcher` overrule them; sections of other nodes
     are left alone. Names may be nested or dotted (``tracker.min_inliers``).
@@ -255,6 +256,7 @@ def read_configuration(path: Path) -> Configuration:
         FileNotFoundError: there is no such file.
         ValueError: not YAML, no parameters for this node, an unknown name or a value out of range.
     """
+    path = shipped_parameters(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no configuration file {path}: check --config")
     try:

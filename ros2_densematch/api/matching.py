@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.files.exif import exif_of, read_exif
+from ros2_densematch.files.shipped import sample_file
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.orientation import back, turned_matches, turned_picture
@@ -187,7 +188,7 @@ def image_of(value: Any) -> Image:
     if isinstance(value, (str, os.PathLike)):
         from ros2_densematch.io.sources.files import read_image
 
-        path = Path(value)
+        path = sample_file(Path(value))
         if not path.is_file():
             raise FileNotFoundError(f"there is no image {path}")
         return read_image(path)
@@ -206,7 +207,7 @@ def image_of(value: Any) -> Image:
 
 def _orientation_of(value: Any) -> int:
     if isinstance(value, (str, os.PathLike)):
-        return read_exif(Path(value)).orientation
+        return read_exif(sample_file(Path(value))).orientation
     return exif_of(value).orientation if type(value).__module__.startswith("PIL.") else 1
 
 

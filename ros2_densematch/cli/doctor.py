@@ -218,7 +218,8 @@ def matchers() -> list[Check]:
 
 def definitions() -> list[Check]:
     """The message definitions that bags are written with."""
-    from ros2_densematch.messages.definitions import message_definitions, share_folder
+    from ros2_densematch.files.shipped import share_folder
+    from ros2_densematch.messages.definitions import message_definitions
 
     try:
         count = len(message_definitions())

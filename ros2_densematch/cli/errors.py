@@ -57,7 +57,7 @@ def missing(module: str) -> str:
             "the ROS messages (densematch.msg) are not built: make messages, or colcon build and source its setup.bash"
         )
     if top in _ROS:
-        return f'this needs ROS 2 ({top} is missing): source its setup.bash, or pip install "densematch[ros]" (x86-64)'
+        return f'this needs ROS 2 ({top} is missing): source its setup.bash, or pip install ".[ros]" in a clone'
     if top in _ROS_PACKAGES:
         package = top.replace("_", "-")
         return f"this needs the ROS package {top}: apt install ros-{os.environ.get('ROS_DISTRO', 'jazzy')}-{package}"

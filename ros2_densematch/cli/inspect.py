@@ -22,9 +22,11 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> int:
     """Say what is in a bag: topics, clocks, gaps, calibrations and their plausibility, transforms, damage."""
+    from ros2_densematch.files.shipped import sample_file
     from ros2_densematch.io.sources.inspection import inspect_bag
     from ros2_densematch.io.sources.storage import is_bag
 
+    bag = sample_file(bag)
     if not bag.exists():
         raise FileNotFoundError(f"{bag} does not exist: check the path of the bag")
     if not is_bag(bag):

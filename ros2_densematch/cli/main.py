@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -45,7 +48,6 @@ def build_app(chosen: str | None = None) -> typer.Typer:
         name="densematch",
         help="Dense correspondences and relative poses against keyframes, from bags, videos and images.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -89,7 +91,7 @@ def build_app(chosen: str | None = None) -> typer.Typer:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `densematch` with the given arguments (default: those of the process) and returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    chosen, threads = _first_look(given)
+    chosen, threads = _first_look(_words_to_complete() or given)
     # before the libraries load, which then only read their environment
     processor.wait_quietly()
     if threads is not None:
@@ -106,6 +108,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return result if isinstance(result, int) else None
 
     return exit_code_of(run)
+
+
+def _words_to_complete() -> list[str]:
+    """The words so far, where the shell asks how they may go on."""
+    with suppress(ValueError):  # a quote that is not closed yet
+        return shlex.split(os.environ.get("_TYPER_COMPLETE_ARGS", os.environ.get("COMP_WORDS", "")))[1:]
+    return []
 
 
 def _first_look(given: list[str]) -> tuple[str | None, int | None]:

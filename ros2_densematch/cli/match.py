@@ -24,6 +24,7 @@ from ros2_densematch.cli.options import (
 )
 from ros2_densematch.cli.pair_cameras import cameras_of_options
 from ros2_densematch.cli.pairs import Pair, read_pairs
+from ros2_densematch.files.shipped import sample_file
 
 _FORMS = ("hloc", "colmap")
 
@@ -32,7 +33,7 @@ def command(
     reference: Annotated[Path | None, typer.Argument(metavar="REF", help="Reference image.")] = None,
     query: Annotated[Path | None, typer.Argument(metavar="QUERY", help="Query image.")] = None,
     *,
-    out: OutOption,
+    out: OutOption = Path("densematch-match"),
     pairs: Annotated[
         Path | None, typer.Option("--pairs", help="List, one pair a line: image0 image1 [K0(9) K1(9) [T_0to1(16)]].")
     ] = None,
@@ -93,6 +94,7 @@ def command(
     elif pairs is None:
         if reference is None or query is None:
             raise InputError("name two images (REF QUERY), a list of pairs (--pairs FILE) or a --folder of images")
+        reference, query = sample_file(reference), sample_file(query)
         for file in (reference, query):
             if not file.is_file():
                 raise FileNotFoundError(f"there is no image {file}: check the path")

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 def command(
     source: Annotated[Path, typer.Argument(metavar="BAG", help="Bag, video, image folder or folder with frames.csv.")],
     *,
-    out: OutOption,
+    out: OutOption = Path("densematch-replay"),
     config: ConfigOption = None,
     matcher: MatcherOption = None,
     preset: PresetOption = None,

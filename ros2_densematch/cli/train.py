@@ -15,9 +15,11 @@ from ros2_densematch.cli.progress import Counter, progress_counter
 
 
 def command(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Training recipe, as in config/training.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="Training recipe: a file, or the name of one that ships (condl).")
+    ],
     *,
-    out: OutOption,
+    out: OutOption = Path("densematch-train"),
     data: Annotated[
         Path | None,
         typer.Option(

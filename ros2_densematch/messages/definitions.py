@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from ros2_densematch.files.shipped import share_folder
 
 PACKAGE = "densematch"
-
-
-def share_folder() -> Path:
-    """The folder that holds `msg/` and `srv/`: `share/` in an installed package, else the root of the source tree.
-
-    Raises:
-        FileNotFoundError: neither has them: the installation is broken.
-    """
-    module = Path(__file__).resolve().parent.parent
-    for folder in (module / "share", module.parent):
-        if (folder / "msg" / "Correspondences.msg").is_file():
-            return folder
-    raise FileNotFoundError(
-        f"no message definitions in {module / 'share'} or {module.parent}: install the package again"
-    )
 
 
 def message_definitions() -> dict[str, str]:

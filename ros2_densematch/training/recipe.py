@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ros2_densematch.files.shipped import recipe_file, recipe_names
 from ros2_densematch.training.data.photometric import PhotometricConfig
 from ros2_densematch.training.data.sources import AnySource
 
@@ -86,14 +87,16 @@ class Recipe(_Part):
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Reads a recipe.
+    """Reads a recipe: a file, or one that ships, by its name.
 
     Raises:
         ValueError: no YAML, or a field is missing, unknown or out of range; the message names file and field.
         FileNotFoundError: there is no such file.
     """
+    path = recipe_file(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no training recipe {path}: see config/training for those that ship")
+        names = ", ".join(recipe_names())
+        raise FileNotFoundError(f"there is no training recipe {path}: give a file, or one of {names}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -49,5 +49,5 @@ def test_beside_a_distribution_the_constraints_are_named(monkeypatch: pytest.Mon
 
 
 def test_what_comes_with_ros_is_named_so() -> None:
-    assert 'pip install "densematch[ros]"' in missing("rclpy")
+    assert 'pip install ".[ros]" in a clone' in missing("rclpy")
     assert "make messages" in missing("densematch.msg")

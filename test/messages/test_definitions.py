@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from ros2_densematch.files.shipped import share_folder
 from ros2_densematch.geometry.relative_pose import Geometry, Scale
 from ros2_densematch.messages import definitions
 from ros2_densematch.messages.typestore import message_class, ros1_typestore, ros2_typestore
@@ -85,7 +87,7 @@ def test_an_installed_package_reads_its_own_share_folder(
     (module / "messages").mkdir(parents=True)
     for folder in ("msg", "srv"):
         shutil.copytree(repository / folder, module / "share" / folder)
-    monkeypatch.setattr(definitions, "__file__", str(module / "messages" / "definitions.py"))
+    monkeypatch.setattr(definitions, "share_folder", partial(share_folder, module))
     assert definitions.share_folder() == module / "share"
     assert len(definitions.message_definitions()) == len(NAMES) + 2
     shutil.rmtree(module / "share")

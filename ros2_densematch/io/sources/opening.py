@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ros2_densematch.files.shipped import sample_file
 from ros2_densematch.io.sources import folder, storage, video
 from ros2_densematch.io.sources.bag import BagSource
 from ros2_densematch.io.sources.base import FrameSource
@@ -13,14 +14,14 @@ from ros2_densematch.io.sources.sequence import SequenceSource
 
 
 def open_source(path: str | Path, options: SourceOptions | None = None) -> FrameSource:
-    """Open a bag (folder, .mcap, .db3, .bag), a video file, a folder of images, a folder with frames.csv, or a sequence
-    of TUM RGB-D, EuRoC or KITTI odometry.
+    """Open a bag (folder, .mcap, .db3, .bag; "sample/flight" ships), a video file, a folder of images, a folder with
+    frames.csv, or a sequence of TUM RGB-D, EuRoC or KITTI odometry.
 
     Raises:
         FileNotFoundError: there is no such path.
         ValueError: the path is nothing of these, or lacks what the options ask for; the message names the remedy.
     """
-    path = Path(path)
+    path = sample_file(Path(path))
     options = options or SourceOptions()
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give a bag, a video file or a folder of images")

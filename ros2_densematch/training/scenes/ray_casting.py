@@ -68,7 +68,7 @@ def _embree_scene(model: SceneModel) -> Any:
     try:
         scenes, meshes = import_module("embreex.rtcore_scene"), import_module("embreex.mesh_construction")
     except ImportError as error:
-        message = 'rendering training scenes needs ray casting: pip install "densematch[train]"'
+        message = 'rendering training scenes needs ray casting: pip install ".[train]" in a clone of densematch'
         raise ModuleNotFoundError(message, name="embreex") from error
     scene: Any = scenes.EmbreeScene()
     corners = model.triangles.reshape(-1, 3)
