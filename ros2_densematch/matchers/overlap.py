@@ -1,8 +1,10 @@
 """Overlap: the share of the reference's usable area that the query shows, whatever the roll or zoom between them.
 
-One measure for all matchers. A matcher with a dense warp has it for every place; from sparse matches a map of the image
-is made: the affine map that they have in common takes roll and zoom out, local affine maps of those that their
-neighbours confirm do the rest. A place counts when such matches are near and it is carried into the query.
+One measure for all matchers. A matcher with a dense warp has it for every place. From sparse matches it follows from
+geometry, not from their density: the affine map that they have in common, where it is no chance, takes roll and zoom
+out; local affine maps of the matches that agree with their neighbours carry every place of the reference into the
+query, and those that land in it are seen. A few matches all over an image tell this as well as many do. Only places far
+from all matches, compared with the distance at which so few of them lie, are left out: something else may be there.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import bdtrc, gammaln
 
 from ros2_densematch.geometry.correspondences import DenseWarp
 from ros2_densematch.matchers.common.local_affine import estimate_local_affine, nearest_matches
@@ -21,11 +24,16 @@ Float = NDArray[np.float64]
 
 # Positions are measured in units of which the longer side of the reference has this many.
 _SIDE = 640.0
-_LEAST = 8  # matches that say anything
+_LEAST = 6  # matches that say anything
 _MOST = 600  # matches that are looked at: more tell nothing new about an area
-_COMMON = 40.0  # units that a match of a scene with depth may lie from the map that all have in common
+# units from the map that all have in common: at which it is looked for, at which its support is counted, and up to
+# which a match of a scene with depth may be right
+_COMMON, _TOLERANCES, _LOOSE = 40.0, np.array([5.0, 10.0, 20.0, 40.0]), 80.0
+_CHANCE = 1e-3  # false maps that matches at random may give, on average
+_PLACE = 10.0  # units: matches nearer to each other are of one place
 _GRID = 20  # places along the longer side
-_REACH = 100.0  # units around a confirmed match that are known to be seen
+_REACH = 100.0  # units around a confirmed match that are known to be seen, however many there are
+_GAP = 4.0  # the same in mean distances of as many matches all over the reference: larger where they are few
 _RESIDUAL, _SUPPORT = 12.0, 0.3  # of confirmed matches
 _STIFFNESS = 200.0  # units: how far from the matches the common map takes over
 
@@ -56,7 +64,7 @@ def overlap_of_matches(
     reference: Encoding,
     query: Encoding,
 ) -> float:
-    """The overlap that matches show; 0 where fewer than eight of them are confirmed by their neighbours.
+    """The overlap that matches show; 0 where their agreement may be chance, or fewer than six agree.
 
     Args:
         reference_xy: (N, 2) pixels inside the reference image, right and wrong matches, of any density.
@@ -76,22 +84,76 @@ def overlap_of_matches(
     # the query in the reference's frame, so that residuals and reach are the reference's units at any roll and zoom
     back = np.linalg.inv(common[:, :2])
     x1 = (x1 - common[:, 2]) @ back.T
+    distance = np.linalg.norm(x1 - x0, axis=1)
+    tolerance = _agreed(x0, x1, distance, query.size[0] * query.size[1] * abs(float(np.linalg.det(back))))
+    if tolerance is None:
+        return 0.0
+    near = distance < _LOOSE
+    x0, x1, distance = x0[near], x1[near], distance[near]
     confirmed = estimate_local_affine(x0, x1, robust_scale=8.0, pull=40.0).confirmed(
         residual=_RESIDUAL, support=_SUPPORT
     )
-    x0, x1 = x0[confirmed], x1[confirmed]
-    if len(x0) < _LEAST:
-        return 0.0
+    if confirmed.sum() < _LEAST:
+        confirmed = distance < tolerance
     places = _usable_places(reference)
     if len(places) == 0:
         return 0.0
+    return _share_seen(places, unit, x0[confirmed], x1[confirmed], common, query)
+
+
+def _share_seen(places: Float, unit: float, x0: Float, x1: Float, common: Float, query: Encoding) -> float:
+    """The share of the places (M, 2), in pixels of the reference, that the matches carry into the query.
+
+    Args:
+        x0: (N, 2) confirmed matches in the reference, in units of so many pixels.
+        x1: (N, 2) where they are in the query, carried into the reference's frame by the common map.
+        common: (2, 3) from units of the reference to pixels of the query.
+    """
     at = places / unit
     voters = nearest_matches(x0, 12, at)
     predicted = estimate_local_affine(x0, x1, at=at, neighbours=voters, robust_scale=8.0, pull=_STIFFNESS).predicted
     targets = predicted @ common[:, :2].T + common[:, 2]
-    seen = (voters.distance[:, 0] < _REACH) & (targets >= -0.5).all(1) & (targets <= np.array(query.size) - 0.5).all(1)
+    side = (_SIDE / _GRID) ** 2  # area of a place
+    reach = max(_REACH, _GAP * float(np.sqrt(side * len(places) / (np.pi * len(x0)))))
+    seen = (voters.distance[:, 0] < reach) & (targets >= -0.5).all(1) & (targets <= np.array(query.size) - 0.5).all(1)
     seen[seen] = query.allows(targets[seen])
     return float(seen.mean())
+
+
+def _agreed(x0: Float, x1: Float, distance: Float, area: float) -> float | None:
+    """The tolerance at which the agreement with the common map is the least likely chance; None where it may be one.
+
+    A contrario: the number of maps that so many matches at random would give, every three of them one, with as many
+    others within the tolerance (Moisan and Stival, "A probabilistic criterion to detect rigid point matches between two
+    images and estimate the fundamental matrix", IJCV 2004, section 4).
+
+    Matches of one place, as of a key point with several orientations, are no witnesses of each other: places count.
+
+    Args:
+        x0, x1: (N, 2) matches, in units of the reference.
+        distance: (N,) of the matches from the map.
+        area: of the query in the same units, squared.
+    """
+    places = np.stack([_place_of(x0), _place_of(x1)])
+    n = _different(places)
+    among = np.array([_different(places[:, distance < tolerance]) for tolerance in _TOLERANCES])
+    by_chance = np.minimum(np.pi * _TOLERANCES**2 / area, 0.5)
+    triples = gammaln(n + 1) - gammaln(4) - gammaln(n - 2)
+    with np.errstate(divide="ignore"):  # what is too unlikely for a number is no chance
+        false = np.log(len(_TOLERANCES)) + triples + np.log(bdtrc(among - 4, n - 3, by_chance))
+    best = int(np.argmin(false))
+    return float(_TOLERANCES[best]) if false[best] < np.log(_CHANCE) else None
+
+
+def _place_of(xy: Float) -> NDArray[np.int64]:
+    """A number (N,) for the place of each position."""
+    cell = np.floor(xy / _PLACE).astype(np.int64)
+    return np.asarray((cell[:, 0] << 32) + cell[:, 1], np.int64)
+
+
+def _different(places: NDArray[np.int64]) -> int:
+    """How many different places matches have, in the image where they are fewer."""
+    return min(len(np.unique(of_one_image)) for of_one_image in places)
 
 
 def _usable_places(reference: Encoding) -> Float:
@@ -111,7 +173,7 @@ def _common_map(x0: Float, x1: Float) -> Float | None:
     """
     spread = np.sqrt(x0.var(0).sum() / max(x1.var(0).sum(), 1e-12))
     affine, inliers = cv2.estimateAffine2D(
-        x0, x1 * spread, method=cv2.RANSAC, ransacReprojThreshold=_COMMON, maxIters=500, confidence=0.99
+        x0, x1 * spread, method=cv2.RANSAC, ransacReprojThreshold=_COMMON, maxIters=2000, confidence=0.999
     )
     if affine is None or int(inliers.sum()) < _LEAST:
         return None

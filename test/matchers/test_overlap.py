@@ -73,6 +73,44 @@ def test_matches_tell_the_share_that_is_seen(view: str, count: int, wrong: float
     assert found == pytest.approx(true_share(affine), abs=0.1)
 
 
+@pytest.mark.parametrize("view", [name for name in VIEWS if "far" not in name])
+@pytest.mark.parametrize("count", [12, 20, 40, 150])
+def test_few_matches_tell_the_same_as_many(view: str, count: int) -> None:
+    """The share follows from the motion: how densely it is matched plays no part."""
+    found = [
+        overlap_of_matches(*matched(VIEWS[view], count, wrong=0.25, seed=seed), encoding(), encoding())
+        for seed in range(5)
+    ]
+    assert float(np.median(found)) == pytest.approx(true_share(VIEWS[view]), abs=0.1)
+
+
+@pytest.mark.parametrize("every", [1, 5, 25])
+def test_thinning_out_the_matches_of_a_scene_with_depth_changes_little(every: int) -> None:
+    rng = np.random.default_rng(3)
+    x0 = rng.uniform(0, 1, (1500, 2)) * (np.array(SIZE) - 1)
+    x1 = x0 + np.stack([30 + 40 * (x0[:, 1] > 300), 5 * np.sin(x0[:, 0] / 60)], -1)
+    inside = ((x1 >= 0) & (x1 <= np.array(SIZE) - 1)).all(1)
+    x0, x1 = x0[inside][::every], x1[inside][::every]
+    assert overlap_of_matches(x0, x1, encoding(), encoding()) == pytest.approx(0.92, abs=0.06)
+
+
+def test_what_few_matches_say_ends_where_others_would_lie() -> None:
+    """A hundred matches in one corner and none elsewhere: more of the image would have been matched if it was seen."""
+    rng = np.random.default_rng(2)
+    corner = rng.uniform(0, 1, (100, 2)) * (160, 120)
+    assert overlap_of_matches(corner, corner, encoding(), encoding()) < 0.3
+
+
+@pytest.mark.parametrize("count", [40, 200])
+def test_a_display_that_is_all_two_images_share_is_no_overlap(count: int) -> None:
+    """A static overlay matches itself at the same place, whatever lies behind it."""
+    rng = np.random.default_rng(count)
+    panel = (100, 340) + rng.uniform(0, 1, (count, 2)) * (180, 90)
+    x0, x1 = (rng.uniform(0, 1, (3 * count, 2)) * (np.array(SIZE) - 1) for _ in range(2))
+    found = overlap_of_matches(np.vstack([panel, x0]), np.vstack([panel, x1]), encoding(), encoding())
+    assert found < 0.6
+
+
 def test_depth_does_not_hide_an_overlap() -> None:
     rng = np.random.default_rng(1)
     x0 = rng.uniform(0, 1, (500, 2)) * (np.array(SIZE) - 1)
@@ -84,11 +122,19 @@ def test_depth_does_not_hide_an_overlap() -> None:
     assert found == pytest.approx(0.88, abs=0.06)
 
 
-@pytest.mark.parametrize("count", [0, 5, 7, 50, 500, 5000])
+@pytest.mark.parametrize("count", [0, 5, 7, 12, 25, 50, 500, 5000])
 def test_random_matches_show_nothing(count: int) -> None:
     rng = np.random.default_rng(count)
     x0, x1 = (rng.uniform(0, 1, (count, 2)) * (np.array(SIZE) - 1) for _ in range(2))
     assert overlap_of_matches(x0, x1, encoding(), encoding()) < 0.05
+
+
+@pytest.mark.parametrize("copies", [2, 4, 10])
+def test_matches_of_one_place_are_no_witnesses_of_each_other(copies: int) -> None:
+    """A key point with several orientations matches several times: four places at random agree with some map."""
+    rng = np.random.default_rng(copies)
+    x0, x1 = (np.repeat(rng.uniform(0, 1, (6, 2)) * (np.array(SIZE) - 1), copies, 0) for _ in range(2))
+    assert overlap_of_matches(x0, x1, encoding(), encoding()) == 0.0
 
 
 @pytest.mark.parametrize("place", [(100.0, 100.0), (639.0, 0.0)])
@@ -170,6 +216,16 @@ def test_every_shipped_matcher_measures_the_same(shipped: Matcher, photo: Photo)
         found = shipped.match(reference, shipped.encode(seen_by(image, affine))).overlap
         assert found == pytest.approx(true_share(affine), abs=0.12), view
     assert shipped.match(reference, shipped.encode(other)).overlap < 0.05
+
+
+@pytest.mark.parametrize("keypoints", [40, 120, 4096])
+def test_a_matcher_with_few_key_points_measures_the_same(photo: Photo, keypoints: int) -> None:
+    image = photo(0, *SIZE)
+    matcher = load_matcher("sift", keypoints=keypoints)
+    reference = matcher.encode(image, reference=True)
+    for affine in (about_the_centre(20.0), about_the_centre(shift=(150.0, 40.0)), about_the_centre(scale=1.5)):
+        found = matcher.match(reference, matcher.encode(seen_by(image, affine)))
+        assert found.overlap == pytest.approx(true_share(affine), abs=0.15), len(found)
 
 
 @pytest.mark.parametrize("name", ["gcm", "sift"])
