@@ -26,6 +26,13 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:.1f} {self._unit}/s", style="progress.data.speed")
 
 
+def _spoken(seconds: float) -> str:
+    """m:ss, or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 class Counter:
     """Counts finished items; `note` shows beside the bar."""
 
@@ -50,8 +57,12 @@ class Counter:
         elif time.monotonic() - self._last_line > PLAIN_INTERVAL_S:
             self._last_line = time.monotonic()
             rate = (self.done - self._before) / (self._last_line - self._start)
-            of_total = "" if self._total is None else f" of {self._total}"
-            print(f"{self._label}: {self.done}{of_total} {self._unit}s, {rate:.1f} a second {note}", file=sys.stderr)
+            of_total, left = "", ""
+            if self._total is not None:
+                of_total = f" of {self._total}"
+                left = f", {_spoken(max(self._total - self.done, 0) / rate)} left" if rate > 0 else ""
+            line = f"{self._label}: {self.done}{of_total} {self._unit}s, {rate:.1f} {self._unit}s/s{left} {note}"
+            print(line, file=sys.stderr)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import time
 import traceback
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +30,7 @@ from ros2_densematch.cli.options import (
     output_folder,
     say,
 )
+from ros2_densematch.cli.pipeline import ReadAhead, WriteBehind
 from ros2_densematch.cli.progress import progress_counter
 
 if TYPE_CHECKING:
@@ -99,6 +100,10 @@ def command(
     stop: Annotated[
         float | None, typer.Option("--to", min=0.0, help="Seconds after the first image up to which frames are taken.")
     ] = None,
+    every: Annotated[int, typer.Option("--every", min=1, metavar="N", help="Use every Nth frame only.")] = 1,
+    rate: Annotated[
+        float | None, typer.Option("--rate", metavar="HZ", help="Use at most so many frames a second, by their stamps.")
+    ] = None,
     max_frames: Annotated[int | None, typer.Option("--max-frames", min=1, help="Stop after so many frames.")] = None,
     animate: Annotated[
         str | None,
@@ -131,6 +136,8 @@ def command(
         ground_truth_time_offset_s=ground_truth_time_offset,
         start_s=start,
         stop_s=stop,
+        every=every,
+        at_most_hz=rate,
         mask=mask,
         rectified="auto" if configuration.rectified == "auto" else configuration.rectified == "true",
     )
@@ -234,7 +241,8 @@ class _Replay:
         self._gallery = Gallery()
         self._animation, self._viewers = animation, viewers
         self._image = ""
-        self._first_segment = 0
+        self._first_segment = self._last_segment = 0
+        self._last_stamp_ns: int | None = None
         self._files = self._result_files()
         self._elapsed_s = 0.0
         self._readout_s = 0.0
@@ -246,41 +254,56 @@ class _Replay:
         from ros2_densematch.tracking.tracker import Tracker
 
         tracker = Tracker(self._matcher, self._configuration.tracker)
-        length = self._source.length
+        length = self._source.expected
         if self._max_frames is not None:
             length = self._max_frames if length is None else min(length, self._max_frames)
         begin = time.perf_counter()
         with ExitStack() as stack:
             files = stack.enter_context(self._files)
             counter = stack.enter_context(progress_counter(f"replay {self._source.name}", length))
+
+            def keep(item: tuple[Frame, TrackedFrame, int]) -> None:
+                """All that is done with an answer; it runs behind the tracking and touches no network."""
+                frame, tracked, dropped = item
+                files.write(frame, tracked, frames_dropped=dropped)
+                mark_late_keyframes(self.records, tracked)
+                self.records.append(FrameRecord.of(tracked))
+                self._gallery.add(frame, tracked)
+                if self._animation is not None:
+                    self._animation.add(frame, tracked)
+                for viewer in self._viewers:
+                    viewer.add(FrameResult.of(tracked), frame)
+                if not self._image:
+                    self._image = f"{frame.size[0]} x {frame.size[1]}, {frame.source or self._source.name}"
+                counter.advance(tracked.status.value.lower())
+
             try:
-                for frame in self._source:
-                    tracked = self._track(tracker, frame)
-                    files.write(frame, tracked, frames_dropped=self._source.dropped)
-                    mark_late_keyframes(self.records, tracked)
-                    self.records.append(FrameRecord.of(tracked))
-                    self._gallery.add(frame, tracked)
-                    if self._animation is not None:
-                        self._animation.add(frame, tracked)
-                    for viewer in self._viewers:
-                        viewer.add(FrameResult.of(tracked), frame)
-                    if not self._image:
-                        self._image = f"{frame.size[0]} x {frame.size[1]}, {frame.source or self._source.name}"
-                    counter.advance(tracked.status.value.lower())
-                    if stop or len(self.records) == self._max_frames:
-                        break
+                with WriteBehind(keep) as behind, ReadAhead(self._readings()) as readings:
+                    for frame, dropped in readings:
+                        behind.put((frame, self._track(tracker, frame), dropped))
+                        if stop:
+                            break
             except Exception as error:  # noqa: BLE001  (kept: what was done so far is written first, then it is reported)
                 self.error = error
         self._elapsed_s = time.perf_counter() - begin
         self._readout_s = tracker.readout_s
 
+    def _readings(self) -> Iterator[tuple[Frame, int]]:
+        """The frames up to the limit, each with how many had been dropped when it was read."""
+        for frame in islice(self._source, self._max_frames):
+            yield frame, self._source.dropped
+
     def _track(self, tracker: Tracker, frame: Frame) -> TrackedFrame:
         """The tracker's answer; where the source's clock was set back, it begins anew in a segment of its own."""
-        if self.records and frame.stamp_ns <= self.records[-1].stamp_ns:
+        if self._last_stamp_ns is not None and frame.stamp_ns <= self._last_stamp_ns:
             tracker.reset()
-            self._first_segment = 1 + max(record.segment for record in self.records)
+            self._first_segment = 1 + self._last_segment
+        self._last_stamp_ns = frame.stamp_ns
         tracked = tracker.process(frame)
-        return replace(tracked, segment=tracked.segment + self._first_segment) if self._first_segment else tracked
+        if self._first_segment:
+            tracked = replace(tracked, segment=tracked.segment + self._first_segment)
+        self._last_segment = max(self._last_segment, tracked.segment)
+        return tracked
 
     def _result_files(self) -> ResultFiles:
         from ros2_densematch.cli.result_files import ResultFiles

@@ -29,6 +29,7 @@ from ros2_densematch.io.sources.stamps import stamp_of
 from ros2_densematch.io.sources.stereo_check import StereoFinding, check_pair, with_positive_baseline
 from ros2_densematch.io.sources.storage import open_records
 from ros2_densematch.io.sources.synchronise import Stamped, synchronise
+from ros2_densematch.io.sources.thinning import usual_period_s
 from ros2_densematch.io.sources.timeline import TimeLine, Verdict
 from ros2_densematch.messages.image import ImageDecodeError, decode_depth, decode_image, is_depth
 
@@ -105,6 +106,7 @@ class BagSource(Source):
         self._calibrate(camera, self._right_camera, origin=options.camera_yaml or "")
         self.frame_id = header_frame or self.frame_id
         self._count = self._records.topics[self._image].count
+        self._period_s = usual_period_s([stamp for stamp, _ in self._times])
         self._odometry = self._load_odometry(header_frame, static)
         self._truth = self._load_truth(header_frame, static)
         self.ground_truth = None if self._truth is None else self._truth[0].longest

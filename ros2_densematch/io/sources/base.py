@@ -17,6 +17,7 @@ from ros2_densematch.io.sources.account import Account
 from ros2_densematch.io.sources.assemble import FrameAssembler
 from ros2_densematch.io.sources.log import SourceLog
 from ros2_densematch.io.sources.options import SourceOptions
+from ros2_densematch.io.sources.thinning import Thinning
 from ros2_densematch.io.sources.timeline import Judged, TimeLine, Verdict
 from ros2_densematch.messages.image import ImageDecodeError
 from ros2_densematch.tracking.frame import Frame
@@ -29,6 +30,7 @@ class FrameSource(Protocol):
         name: short name for reports.
         frame_id: optical frame of the images ("camera" where the source names none).
         length: number of frames, or None where that is not known before reading.
+        expected: about so many frames a reading gives, for a progress bar; None where nothing is known.
         warnings: what is wrong, one sentence each; grows while frames are read.
         notes: what was chosen on the user's behalf (topics, time stamps), one sentence each.
         dropped: frames left out so far (not decodable, time going back).
@@ -42,6 +44,8 @@ class FrameSource(Protocol):
     def frame_id(self) -> str: ...
     @property
     def length(self) -> int | None: ...
+    @property
+    def expected(self) -> int | None: ...
     @property
     def warnings(self) -> list[str]: ...
     @property
@@ -118,6 +122,8 @@ class Source(ABC):
         self._options = options
         self._log = SourceLog()
         self._count: int | None = None
+        self._period_s: float | None = None  # between two frames, as far as it is known
+        self._thinning = Thinning(options.every, options.at_most_hz)
         self._images = Account("images", name)
         self._accounts: list[Account] = []
         self._origin_ns: int | None = None
@@ -142,7 +148,18 @@ class Source(ABC):
     @property
     def length(self) -> int | None:
         cut = self._options.start_s is not None or self._options.stop_s is not None
-        return None if cut else self._count
+        return None if cut or not self._thinning.keeps_all else self._count
+
+    @property
+    def expected(self) -> int | None:
+        options, period_s = self._options, self._period_s
+        if self._count is None:
+            return None
+        if period_s is None:  # no time is known: neither the part nor a rate can be told
+            return None if self.length is None else self._count
+        begin = (options.start_s or 0.0) / period_s
+        end = self._count if options.stop_s is None else min(self._count, options.stop_s / period_s)
+        return self._thinning.expected(max(round(end - begin), 0), period_s)
 
     @property
     def warnings(self) -> list[str]:
@@ -168,6 +185,7 @@ class Source(ABC):
         for account in (self._images, *self._accounts):
             account.restart()
         self._in_part = self._options.start_s is None
+        self._thinning.restart()
         try:
             yield from self._frames()
         finally:
@@ -200,6 +218,10 @@ class Source(ABC):
             if judged.segment != segment:
                 segment = judged.segment
                 self._assembler.follow_clock()
+                self._thinning.restart()
+            if not self._thinning.keep(judged.stamp_ns):
+                self._images.unused["left out by --every or --rate"] += 1
+                continue
             try:
                 image = picture.decode()
             except ImageDecodeError as error:

@@ -13,6 +13,7 @@ from ros2_densematch.io.sources.base import Picture, Source
 from ros2_densematch.io.sources.file_stamps import kinds_of_names, stamps_from_names
 from ros2_densematch.io.sources.files import load_camera, read_image
 from ros2_densematch.io.sources.options import SourceOptions, refuse_topics
+from ros2_densematch.io.sources.thinning import usual_period_s
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 # Pictures of other formats, named with the way out.
@@ -43,6 +44,7 @@ class FolderSource(Source):
         self._stamps = self._times(options.rate_hz)
         self._count = len(self._files)
         camera, origin = self._load_camera(path, options)
+        self._period_s = usual_period_s(self._stamps)
         self._calibrate(camera, origin=origin)
 
     def _times(self, rate_hz: float) -> list[int]:

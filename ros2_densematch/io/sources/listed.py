@@ -21,6 +21,7 @@ from ros2_densematch.io.sources.base import Picture, Source
 from ros2_densematch.io.sources.files import load_camera, read_image
 from ros2_densematch.io.sources.options import SourceOptions, refuse_topics
 from ros2_densematch.io.sources.stamps import MAX_STAMP_NS
+from ros2_densematch.io.sources.thinning import usual_period_s
 from ros2_densematch.messages.image import ImageDecodeError
 
 Float64 = NDArray[np.float64]
@@ -72,6 +73,7 @@ class ListedSource(Source):
             self._log.note(note)
         self._files = listing.images
         self._count = len(self._files)
+        self._period_s = usual_period_s([stamp for stamp, _ in self._files])
         given = load_camera(options.camera_yaml, options) or listing.camera
         if given is None:
             self._log.warn(f"{self.name} has no calibration: correspondences only, no poses; add --camera FILE")

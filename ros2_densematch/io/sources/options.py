@@ -26,6 +26,8 @@ class SourceOptions:
             add to the stamps of that topic, where a clock other than the images' made them; None = the clocks agree.
         start_s, stop_s: part of the source to read, seconds after its first image by the images' stamps; stop_s itself
             is outside.
+        every: every so many frames one is read, from the first one of the part on; the others are not decoded.
+        at_most_hz: at most so many frames a second are read, by their stamps; None = all.
         mask: image file of the images' size; frames are matched only where it is bright (above 127 of 255).
         rectified: whether the images are rectified ("auto": by the topic's name).
         rate_hz: frame rate given to image folders whose file names are no time stamps.
@@ -45,6 +47,8 @@ class SourceOptions:
     ground_truth_time_offset_s: float | None = None
     start_s: float | None = None
     stop_s: float | None = None
+    every: int = 1
+    at_most_hz: float | None = None
     mask: Path | None = None
     rectified: Literal["auto"] | bool = "auto"
     rate_hz: float = 10.0
@@ -68,6 +72,10 @@ class SourceOptions:
             # true poses are found by the topic's name too
             if offset is not None and field != "ground_truth" and getattr(self, f"{field}_topic") is None:
                 raise ValueError(f"{option}-time-offset {offset:g} needs {option}-topic: name the topic")
+        if self.every < 1:
+            raise ValueError(f"--every must be 1 or more, got {self.every}")
+        if self.at_most_hz is not None and not 0 < self.at_most_hz < math.inf:
+            raise ValueError(f"--rate must be above 0 frames a second, got {self.at_most_hz:g}")
         if not 0 < self.rate_hz <= 10_000:
             raise ValueError(f"rate_hz must lie in (0, 10000], got {self.rate_hz}")
 

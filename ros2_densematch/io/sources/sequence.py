@@ -20,6 +20,7 @@ from ros2_densematch.io.sources.files import load_camera, read_image
 from ros2_densematch.io.sources.log import SourceLog
 from ros2_densematch.io.sources.options import SourceOptions, refuse_topics
 from ros2_densematch.io.sources.stamps import MAX_STAMP_NS
+from ros2_densematch.io.sources.thinning import usual_period_s
 from ros2_densematch.messages.compressed import decode_file
 from ros2_densematch.messages.image import ImageDecodeError
 
@@ -50,6 +51,7 @@ class SequenceSource(Source):
         if not self._rows:
             raise ValueError(f"{path / 'frames.csv'} lists no frame that can be read: {'; '.join(self._log.warnings)}")
         self._count = len(self._rows)
+        self._period_s = usual_period_s([row.stamp_ns for row in self._rows])
         camera, self._depth_scale = self._read_camera(options)
         self._calibrate(camera, origin=options.camera_yaml or path / "camera.json")
         self.ground_truth = _trajectory(self._rows)

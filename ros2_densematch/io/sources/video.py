@@ -52,6 +52,7 @@ class VideoSource(Source):
         if not (np.isfinite(self._rate) and 0 < self._rate <= 10_000):
             self._rate = options.rate_hz
             self._log.note(f"the video states no frame rate: {self._rate:g} a second are assumed")
+        self._period_s = 1.0 / self._rate
         camera = load_camera(options.camera_yaml, options)
         if camera is None:
             self._log.warn(f"{path.name} has no calibration: correspondences only, no poses; give a calibration file")

@@ -147,7 +147,7 @@ class StageRun:
     def _samples(self, module: Stage) -> Dataset[Any]:
         """The samples that the stage makes of the sources, or else the crops."""
         run, own = self._run, None
-        run.report(self._stage.stage, self.steps, self._stage.max_steps, "preparing samples")
+        run.report(self._stage.stage, self.steps, self.limit, "preparing samples")
         for turn in (True, False):  # what the first process makes, the others find
             if run.processes.primary == turn:
                 own = module.make_dataset(self._dataset.weighted_sources(), run.out, run.recipe.data.photometric)
@@ -189,7 +189,7 @@ class StageRun:
 
         def tell(step: int, loss: float) -> None:
             rate = (step - clock["step"]) * pairs / max(time.monotonic() - clock["time"], 1e-9)
-            self._run.report(self._stage.stage, step, self._stage.max_steps, f"loss {loss:.4f}, {rate:.1f} pairs/s")
+            self._run.report(self._stage.stage, step, self.limit, f"loss {loss:.4f}, {rate:.1f} pairs/s")
 
         return tell
 
