@@ -16,7 +16,9 @@ from ros2_densematch.io.exports.colmap import write_colmap
 from ros2_densematch.io.exports.hloc import write_hloc
 from ros2_densematch.io.exports.keypoints import merge_keypoints
 from ros2_densematch.io.exports.kitti import write_kitti
-from ros2_densematch.io.exports.matched_pairs import read_matched_pairs
+from ros2_densematch.io.exports.matched_pairs import MatchedPair, read_matched_pairs
+from ros2_densematch.simulation.renderer import render
+from ros2_densematch.simulation.worlds import tabletop
 
 SIZE = (640, 480)
 CAMERA = Camera.from_matrix([[500.0, 0, 317.2], [0, 510.0, 242.6], [0, 0, 1]], *SIZE)
@@ -117,6 +119,35 @@ def test_colmap_sees_the_points_where_they_are(result: Path, tmp_path: Path, wor
         np.testing.assert_allclose(geometry.cam2_from_cam1.matrix(), T[:3], atol=1e-6)
         assert geometry.config == pycolmap.TwoViewGeometryConfiguration.CALIBRATED
         assert len(geometry.inlier_matches) > 250
+
+
+def test_the_pixels_of_a_rendered_scene_lie_where_colmaps_cameras_see_its_points(tmp_path: Path) -> None:
+    """From the renderer's exact depth: here half a pixel of another convention would show."""
+    pycolmap = pytest.importorskip("pycolmap")
+    scene, forward = tabletop(), np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])  # the camera looks along x
+    T_world = [poses.make_pose(forward, np.array([0.0, 0.15 * i, 1.0])) for i in range(2)]
+    depth = render(scene, CAMERA, T_world[0]).depth
+    y, x = (v.ravel() for v in np.mgrid[5 : SIZE[1] : 23, 5 : SIZE[0] : 23])
+    points = np.column_stack([CAMERA.normalise(np.column_stack([x, y])), np.ones(len(x))]) * depth[y, x][:, None]
+    T = poses.compose(poses.inverse(T_world[1]), T_world[0])
+    query = CAMERA.project(points @ T[:3, :3].T + T[:3, 3])
+    xy = [np.column_stack([x, y]).astype(np.float32), query.astype(np.float32)]
+    count = len(x)
+    pair = MatchedPair(
+        "a.png", "b.png", *xy, np.ones(count, np.float32), SIZE, SIZE, np.ones(count, np.bool_), CAMERA.K, CAMERA.K, T,
+        "CALIBRATED", None,
+    )  # fmt: skip
+    write_colmap(tmp_path / "database.db", *merge_keypoints([pair], cell_px=0.001))
+    database = pycolmap.Database.open(tmp_path / "database.db")
+    geometry = database.read_two_view_geometry(1, 2)
+    np.testing.assert_allclose(geometry.cam2_from_cam1.matrix(), T[:3], atol=1e-6)
+    seen = [database.read_keypoints(i)[:, :2][geometry.inlier_matches[:, i - 1]] for i in (1, 2)]
+    moved = (np.eye(4)[:3], geometry.cam2_from_cam1.matrix())
+    order = [np.flatnonzero((xy[0] + 0.5 == point).all(1))[0] for point in seen[0]]
+    assert len(order) == count
+    for i in range(2):
+        expected = database.read_camera(1).img_from_cam(points[order] @ moved[i][:, :3].T + moved[i][:, 3])
+        assert np.abs(expected - seen[i]).max() < 0.01
 
 
 def test_a_pose_on_a_guessed_focal_length_is_not_handed_on(result: Path, tmp_path: Path) -> None:
