@@ -68,9 +68,9 @@ class Follower:
         keyframe, guide, matching = state.keyframe, state.guide, self._localiser.matching
         assert guide is not None
         if guide.matches is None:
-            prior = prior_at_rest(matching.guide_points(keyframe.reference), keyframe)
+            prior = prior_at_rest(matching.guide_points(keyframe.reference), keyframe, view.frame.stamp_ns)
         else:
-            prior = guide.prior()
+            prior = guide.prior(view.frame.stamp_ns)
         matches = matching.guided(keyframe.reference, view.encoding, prior)
         attempt = self._localiser.attempt(state, view, keyframe, predictions, matches, guided=True)
         return replace(attempt, check=guide.taken)

@@ -21,7 +21,11 @@ from ros2_densematch.tracking.background import Pending
 from ros2_densematch.tracking.keyframe import Keyframe
 from ros2_densematch.tracking.policy import covered_cells
 
-_GAP_NS = 250_000_000  # after a longer one the frame before says little about this one
+# After a longer gap than the first the frame before says little about this one, and a guided match has to show that it
+# found many of its points again; after one longer than the second it says nothing.
+_GAP_NS, _LONG_GAP_NS = 250_000_000, 1_000_000_000
+_USUAL_NS, _MOTION_PX = 33_333_333, 12.0  # time between two frames of a camera, and how far a point moves meanwhile
+_LEAST_OVER_GAP, _MOST_FOLLOWED = 0.2, 1000  # of the matches of the frame before, of which so many are followed
 # what a guided match must keep of the best one against its keyframe; below that the policy makes a new keyframe first
 _LEAST_INLIERS, _LEAST_CELLS = 0.15, 0.35
 _LEAST_RATIO = 0.5  # of its matches that must agree
@@ -114,10 +118,10 @@ class Guide:
         """Whether the frame before is the keyframe itself."""
         return self.keyframe_id == keyframe.id and self.matches is None
 
-    def prior(self) -> Prior:
-        """The matches of the frame before, carried on."""
+    def prior(self, stamp_ns: int) -> Prior:
+        """The matches of the frame before, carried on to a time."""
         assert self.matches is not None
-        return Prior.from_previous(self.matches, self.previous)
+        return Prior.from_previous(self.matches, self.previous, sigma=_motion_px(self.stamp_ns, stamp_ns))
 
     def due(self, keyframe: Keyframe, stamp_ns: int, interval: int) -> str:
         """Why the frame at `stamp_ns` needs a full match against `keyframe` whatever it shows, in words; "" = it needs
@@ -131,7 +135,7 @@ class Guide:
         if self.contradicted:
             return self.contradicted
         gap = stamp_ns - self.stamp_ns
-        if gap > _GAP_NS:
+        if gap >= _LONG_GAP_NS:
             return f"a gap of {1e-9 * gap:.2f} s"
         if interval and self.since_full >= interval:
             return f"a check after {self.since_full} guided frames"
@@ -142,6 +146,13 @@ class Guide:
         found, inliers = attempt.found, attempt.inliers
         if not found.ok:
             return "the guided one gave no pose"
+        gap = attempt.view.frame.stamp_ns - self.stamp_ns
+        if (
+            gap > _GAP_NS
+            and self.matches is not None
+            and inliers < _LEAST_OVER_GAP * min(len(self.matches), _MOST_FOLLOWED)
+        ):
+            return f"{inliers} of {len(self.matches)} matches found again after a gap of {1e-9 * gap:.2f} s"
         if inliers < max(2 * min_inliers, _LEAST_INLIERS * self.inliers):
             return f"{inliers} guided matches agree"
         if inliers < _LEAST_RATIO * len(attempt.matches):
@@ -219,12 +230,22 @@ def _cell(xy: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.asarray(row * 65536 + column)
 
 
-def prior_at_rest(points: NDArray[np.float32], keyframe: Keyframe) -> Prior:
-    """For the frame right after a keyframe: all its `points` (N, 2) and the known ones of its structure, unmoved."""
+def _motion_px(before_ns: int, now_ns: int) -> float:
+    """How far points may have moved between two times: the longer, the further."""
+    return _MOTION_PX * max(now_ns - before_ns, _USUAL_NS) / _USUAL_NS
+
+
+def prior_at_rest(points: NDArray[np.float32], keyframe: Keyframe, stamp_ns: int) -> Prior:
+    """For the frame right after a keyframe: all its `points` (N, 2) and the known ones of its structure, unmoved.
+
+    Args:
+        stamp_ns: time of that frame.
+    """
     structure = keyframe.structure
     anchors = np.zeros((0, 2)) if structure is None else structure.xy[structure.known]
     xy = np.concatenate([anchors, points.astype(np.float64)])
-    return Prior.at_rest(xy[np.isfinite(xy).all(1)], keyframe.query)
+    sigma = _motion_px(keyframe.stamp_ns, stamp_ns)
+    return Prior.at_rest(xy[np.isfinite(xy).all(1)], keyframe.query, sigma=sigma)
 
 
 def prior_backwards(matches: Correspondences) -> Prior:

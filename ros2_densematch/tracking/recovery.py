@@ -25,6 +25,7 @@ from ros2_densematch.tracking.state import State, Tracked
 from ros2_densematch.tracking.tracked_frame import Status
 from ros2_densematch.tracking.view import View
 
+_FAR_BETTER = 4.0  # times the known points by which an older keyframe must be connected to be matched in full
 _STRONGER = 1.5  # times the support that another keyframe must give to take a frame over
 _AGREE_DEG, _AGREE_SHARE = 1.5, 0.05  # two keyframes agree on a pose: turn, and distance over median depth
 _SAME_VIEW = 0.35  # radians of turn plus distance over median depth within which an older keyframe shows the same
@@ -53,12 +54,16 @@ class Recovery:
     Args:
         localiser, maker: of the frame.
         config: of the tracker.
+        hurried: frames take longer than the time budget: no full match is made that tracking can do without.
     """
 
-    def __init__(self, localiser: Localiser, maker: KeyframeMaker, config: TrackerConfig) -> None:
+    def __init__(
+        self, localiser: Localiser, maker: KeyframeMaker, config: TrackerConfig, *, hurried: bool = False
+    ) -> None:
         self._localiser = localiser
         self._maker = maker
         self._config = config
+        self._hurried = hurried
 
     # ---- while tracking
 
@@ -93,7 +98,7 @@ class Recovery:
             return None
         if state.last is None:
             for other in state.older()[:1]:
-                again = self._localiser.attempt(state, view, other, [])
+                again = self._at_guess(state, view, other, _expected(state, other))
                 if again.found.has_length and again.inliers > _STRONGER * first.inliers:
                     return Choice(state, again, note=f"back to keyframe {other.id}: ")
             return None
@@ -134,7 +139,9 @@ class Recovery:
     def any_with_length(self, state: State, view: View) -> Choice | None:
         """An older keyframe whose points give the length that the current one does not."""
         for other in state.older()[: self._config.relocalisation_candidates]:
-            again = self._localiser.attempt(state, view, other, [])
+            again = self._at_guess(state, view, other, _expected(state, other))
+            if not again.found.has_length and again.guided and not self._hurried:
+                again = self._localiser.attempt(state, view, other, [])
             if again.found.has_length:
                 return Choice(state, again, note=f"back to keyframe {other.id}: ")
         return None
@@ -209,7 +216,8 @@ class Recovery:
         enough = max(enough, min(inliers, 4 * enough))
         better_connected = candidate.support >= 2 * min(keyframe.support, known)
         again = self._at_guess(state, _at_rest(view), candidate, guess)
-        if better_connected and not (_sees(again, enough) and _agree(again, guess, state)):
+        weak = candidate.support >= _FAR_BETTER * keyframe.support
+        if weak and not self._hurried and not (_sees(again, enough) and _agree(again, guess, state)):
             # after a stretch of few points the guess is far off, and little is found near it
             again = self._localiser.attempt(state, _at_rest(view), candidate, [guess])
         if not _sees(again, enough) or not (better_connected or _agree(again, guess, state)):
@@ -235,6 +243,11 @@ class Recovery:
             candidate.reference, view.encoding, prior_from_pose(candidate.structure, camera, guess)
         )
         return self._localiser.attempt(state, view, candidate, [guess], matches, guided=True)
+
+
+def _expected(state: State, keyframe: Keyframe) -> Float:
+    """T_frame_from_keyframe (4, 4) of a frame that is where the last one was."""
+    return poses.compose(poses.inverse(state.T_world_from_camera), keyframe.T_world_from_camera)
 
 
 def _sees(attempt: Attempt, enough: int) -> bool:

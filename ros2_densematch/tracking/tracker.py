@@ -147,10 +147,11 @@ class _Step:
     def __init__(self, matching: Matching, config: TrackerConfig, *, hurried: bool) -> None:
         self._matching = matching
         self._config = config
+        self._hurried = hurried
         self._maker = KeyframeMaker(matching, config)
         self._localiser = Localiser(matching, config)
         self._follower = Follower(self._localiser, config, hurried=hurried)
-        self._recovery = Recovery(self._localiser, self._maker, config)
+        self._recovery = Recovery(self._localiser, self._maker, config, hurried=hurried)
 
     def taken(self, state: State, frame: Frame) -> Outcome:
         """What becomes of a frame that can be used."""
@@ -206,6 +207,8 @@ class _Step:
                 return rejoined
         if state.lost_frames:
             return Choice(state, first, Status.RELOCALISED, found_again(state, state.keyframe))
+        if self._hurried and not first.guided:
+            return Choice(state, first)
         return self._recovery.stronger(state, view, first) or Choice(state, first)
 
     def _choice_when_lost(self, state: State, failed: Attempt) -> Choice | _Loss:

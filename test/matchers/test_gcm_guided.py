@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
+import cv2
 import numpy as np
 import pytest
 
@@ -127,3 +128,24 @@ def test_the_network_runs_once_when_it_is_first_asked(matcher: GcmMatcher, frame
     first = encoding.data.keypoints
     assert encoding.data.described
     assert encoding.data.keypoints is first
+
+
+def test_a_leap_of_the_camera_is_followed_where_the_prior_says_that_it_may_be_one(
+    matcher: GcmMatcher, frames: list[PassFrame]
+) -> None:
+    image = frames[0].image
+    height, width = image.shape[:2]
+    turned = cv2.getRotationMatrix2D((width / 2, height / 2), 25.0, 1.0)
+    turned[:, 2] += 60.0, -30.0
+    moved = cv2.warpAffine(image, turned, (width, height))
+    reference, query = matcher.encode(image), matcher.encode(moved)
+    points = matcher.guide_points(reference)
+    found = {
+        sigma: matcher.match(reference, query, prior=Prior.at_rest(points, reference, sigma=sigma))
+        for sigma in (12.0, 100.0)
+    }
+    leaped = found[100.0]
+    true = leaped.reference_xy @ turned[:, :2].T + turned[:, 2]
+    assert np.median(np.linalg.norm(leaped.query_xy - true, axis=1)) < 0.1
+    assert len(leaped) > 250
+    assert len(leaped) > 2 * len(found[12.0])

@@ -191,6 +191,18 @@ def test_after_a_gap_the_match_is_a_full_one(world: World) -> None:
     assert "full match: a gap of 1.00 s" in late.reason
 
 
+def test_a_short_gap_is_bridged_by_a_guided_match_that_finds_its_points_again(world: World) -> None:
+    tracker = Tracker(GuidedMatcher(world, SIDEWAYS))
+    results = run(tracker, SIDEWAYS[:6])
+    late = tracker.process(Frame(image_of(7), results[-1].stamp_ns + 500_000_000, 7, camera=CAMERA))
+    assert late.guided
+    tracker = Tracker(GuidedMatcher(world, SIDEWAYS, lame=frozenset({7})))
+    results = run(tracker, SIDEWAYS[:6])
+    late = tracker.process(Frame(image_of(7), results[-1].stamp_ns + 500_000_000, 7, camera=CAMERA))
+    assert not late.guided
+    assert "after a gap of 0.50 s" in late.reason
+
+
 def test_relocalisation_is_by_full_matches(world: World) -> None:
     blind = frozenset({7, 8, 9})
     matcher = GuidedMatcher(world, SIDEWAYS, blind=blind)

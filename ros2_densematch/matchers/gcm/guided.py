@@ -30,6 +30,7 @@ _LEAST = 8  # fewer matches say nothing about one another
 _RESIDUAL, _SUPPORT = 5.0, 0.25  # beyond these the neighbours contradict a match
 _LEAST_AREA = 0.05  # a common map that shrinks areas by more is none
 _RETRIES = 120  # points tried again in a frame
+_FAR_SIGMA = 40.0  # pixels: beyond it optical flow does not find the way by itself
 _COARSE_SIGMA = 4.0  # pixels: from less certain places the search begins at half the size
 
 
@@ -126,7 +127,8 @@ def _predicted(start: Start, query: GuideImage) -> tuple[Float, Float, Float]:
     if start.previous is None or len(known) == 0:
         return xy, linear, sigma
     rank = np.nan_to_num(start.before[known], nan=0.5)
-    carried = carry(start.previous, query, start.previous_xy[known], xy[known], rank)
+    far = bool(np.median(sigma[known]) > _FAR_SIGMA)
+    carried = carry(start.previous, query, start.previous_xy[known], xy[known], rank, far=far)
     if carried is not None:
         xy[known], linear[known] = carried.xy, carried.linear @ start.previous_linear[known]
         sigma[known] = 1.0

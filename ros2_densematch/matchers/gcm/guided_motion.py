@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ros2_densematch.matchers.common.local_affine import estimate_local_affine, nearest_matches
 from ros2_densematch.matchers.gcm.guided_image import GuideImage
+from ros2_densematch.matchers.prior import Prior
 
 Float = NDArray[np.float64]
 
@@ -19,6 +20,7 @@ _WINDOW, _LEVELS = 15, 2
 _CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)
 _RETURNS_PX = 0.7  # a followed point comes back this near to where it began, in pixels of the full image
 _LEAST_SEEDS = 8
+_FEATURES, _LEAST_ALIKE, _ALIKE_PX = 800, 25, 8.0  # of a leap
 _VOTERS = 8
 # a point that moved less than this stands still, while the others move by more, on the way of its surroundings too
 _STILL_PX, _MOVING_PX = 0.35, 4.0
@@ -39,7 +41,29 @@ class Carried(NamedTuple):
     seeds: int
 
 
-def carry(previous: GuideImage, query: GuideImage, previous_xy: Float, guess: Float, rank: Float) -> Carried | None:
+def leap(previous: GuideImage, query: GuideImage) -> Float | None:
+    """The homography (3, 3) from one image to another that optical flow cannot reach; None where nothing is alike.
+
+    Binary features at half the size: they find a start for the flow, nothing more.
+    """
+    corners = cv2.ORB.create(_FEATURES)
+    (first, a), (second, b) = (corners.detectAndCompute(image.half, None) for image in (previous, query))
+    if a is None or b is None:
+        return None
+    matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(a, b)
+    if len(matches) < _LEAST_ALIKE:
+        return None
+    before = np.array([first[m.queryIdx].pt for m in matches]) * 2.0 + 0.5
+    now = np.array([second[m.trainIdx].pt for m in matches]) * 2.0 + 0.5
+    H, alike = cv2.findHomography(before, now, cv2.RANSAC, _ALIKE_PX)
+    if H is None or int(alike.sum()) < _LEAST_ALIKE:
+        return None
+    return np.asarray(H, np.float64)
+
+
+def carry(
+    previous: GuideImage, query: GuideImage, previous_xy: Float, guess: Float, rank: Float, *, far: bool = False
+) -> Carried | None:
     """Where points of the frame before are now; None where too few could be followed.
 
     Args:
@@ -47,7 +71,11 @@ def carry(previous: GuideImage, query: GuideImage, previous_xy: Float, guess: Fl
         previous_xy: (N, 2) pixels of the frame before.
         guess: (N, 2) pixels of this frame at which they are expected.
         rank: (N,) the point with the largest rank of a neighbourhood is followed.
+        far: they may have moved further than the flow can follow: `leap` finds the way, and the flow the rest of it.
     """
+    leaped = _leaped(previous, query, previous_xy, rank) if far else None
+    if leaped is not None:
+        return leaped
     seeds = spread(previous_xy, rank, previous.admits(previous_xy, _WINDOW))
     if len(seeds) < _LEAST_SEEDS:
         return None
@@ -66,6 +94,24 @@ def carry(previous: GuideImage, query: GuideImage, previous_xy: Float, guess: Fl
         previous_xy[seeds], now_xy, at=previous_xy, neighbours=nearest, robust_scale=2.0, pull=40.0, iterations=3
     )
     return Carried(local.predicted, local.linear, int(good.sum()))
+
+
+def _leaped(previous: GuideImage, query: GuideImage, previous_xy: Float, rank: Float) -> Carried | None:
+    """As `carry`, from the frame before as the homography of a leap shows it; None where there is none."""
+    H = leap(previous, query)
+    if H is None:
+        return None
+    ahead = Prior.from_homography(previous_xy, H)
+    if len(ahead) < len(previous_xy):  # some points are sent behind the image: no leap of a camera
+        return None
+    inside = np.ones(previous.grey.shape, np.uint8) if previous.allowed is None else previous.allowed.astype(np.uint8)
+    grey, allowed = (cv2.warpPerspective(layer, H, query.size) for layer in (previous.grey, inside))
+    shown = GuideImage(np.asarray(grey, np.uint8), np.asarray(allowed) > 0)
+    rest = carry(shown, query, ahead.query_xy, ahead.query_xy, rank)
+    if rest is None:
+        return None
+    assert ahead.linear is not None
+    return rest._replace(linear=rest.linear @ ahead.linear)
 
 
 def spread(xy: Float, rank: Float, eligible: NDArray[np.bool_], cell: int = _SEED_CELL) -> NDArray[np.intp]:
