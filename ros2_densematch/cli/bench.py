@@ -1,8 +1,9 @@
-"""`densematch bench`: time per frame against an encoded keyframe, beside SIFT from OpenCV in the same run."""
+"""`densematch bench`: what a frame costs, by matcher, preset and resolution, full and guided, beside OpenCV."""
 
 from __future__ import annotations
 
-import time
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,80 +12,129 @@ import typer
 from ros2_densematch.cli.errors import InputError
 from ros2_densematch.cli.options import (
     DeviceOption,
-    MatcherOption,
-    PresetOption,
     SetOption,
     WeightsOption,
     configured,
     matcher_facts,
     matcher_of,
     output_folder,
+    say,
 )
 from ros2_densematch.cli.progress import progress_counter
 from ros2_densematch.files.results_folder import refuse_foreign
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from ros2_densematch.configuration import Configuration
     from ros2_densematch.evaluation.pictures import Picture
     from ros2_densematch.geometry.camera import Camera
     from ros2_densematch.matchers.base import Matcher
 
-BASELINE = "sift"
-FLIGHT_FRAMES = (20, 26)  # of the demo flight: sideways past foreground objects
+KEYFRAME, FRAMES = 20, 6  # of the demo flight: sideways past foreground objects
 
 
 def command(
     reference: Annotated[Path | None, typer.Argument(metavar="REF", help="Keyframe (default: rendered).")] = None,
     query: Annotated[Path | None, typer.Argument(metavar="QUERY", help="Frame (default: rendered).")] = None,
     *,
-    matcher: MatcherOption = None,
-    preset: PresetOption = None,
+    matcher: Annotated[
+        str | None, typer.Option("--matcher", metavar="A,B", help="Matchers (default gcm, or the one of --weights).")
+    ] = None,
+    preset: Annotated[str | None, typer.Option("--preset", metavar="A,B", help="Presets (default base).")] = None,
+    against: Annotated[
+        str, typer.Option("--against", metavar="A,B", help="In the same run: sift, orb, klt, dis; none for nothing.")
+    ] = "sift",
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="WxH,WxH", help="Resolutions; images are resized to each.")
+    ] = None,
+    width: Annotated[int, typer.Option("--width", min=64, help="Width in pixels, where no --size is given.")] = 640,
+    height: Annotated[int, typer.Option("--height", min=64, help="Height in pixels.")] = 480,
     device: DeviceOption = None,
     weights: WeightsOption = None,
     assignments: SetOption = None,
-    width: Annotated[
-        int, typer.Option("--width", min=64, help="Width of the images in pixels, to which they are resized.")
-    ] = 640,
-    height: Annotated[int, typer.Option("--height", min=64, help="Height of the images in pixels.")] = 480,
+    busy: Annotated[int, typer.Option("--busy", min=0, help="Run so many busy processes beside it.")] = 0,
     repeat: Annotated[int, typer.Option("--repeat", min=1, help="Frames timed, after one to warm up.")] = 10,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for bench.json.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for bench.json and bench.md.")] = None,
 ) -> None:
-    """Time encoding, matching and pose of a frame against an encoded keyframe, beside SIFT from OpenCV."""
+    """Time a frame by stage: matchers, presets and resolutions, full and guided, beside OpenCV's methods."""
     from ros2_densematch.cli.options import estimator_facts
-    from ros2_densematch.configuration import configuration_from
+    from ros2_densematch.evaluation import timing
     from ros2_densematch.evaluation.summary import versions, write_json
+    from ros2_densematch.files.atomic import write_text
 
     if (reference is None) != (query is None):
-        raise InputError("name two images (REF QUERY), or none for a rendered pair")
+        raise InputError("name two images (REF QUERY), or none for a rendered flight")
+    sizes = _sizes(size) if size is not None else [(width, height)]
+    beside = _beside(against)
+    settings = [
+        configured(None, name, chosen, device, weights, assignments)
+        for name in _words(matcher)
+        for chosen in _words(preset)
+    ]
     folder = None if out is None else output_folder(out)
     if folder is not None:
         refuse_foreign(folder / "bench.json", ours=_is_bench(folder / "bench.json"))
-    configuration = configured(None, matcher, preset, device, weights, assignments)
-    subject = matcher_of(configuration)
-    images = _rendered(width, height) if reference is None or query is None else _read(reference, query, width, height)
-    baseline_configuration = configuration_from({"matcher": BASELINE})
-    runs = [(configuration, subject)]
-    if subject.name != BASELINE:
-        runs.append((baseline_configuration, _baseline()))
+    machine = timing.machine()
+    if machine["load_before"] is not None and machine["load_before"] > 0.5 and not busy:
+        say(f"note: the machine is busy (load {machine['load_before']:g}): these times are not those of a quiet one")
     rows: list[dict[str, Any]] = []
-    with progress_counter("bench", len(runs) * (repeat + 1)) as counter:
-        for settings, chosen in runs:
-            rows.append(_timed(chosen, settings, images, repeat, counter.advance))
-    _print(rows, width, height, repeat)
+    count = len(sizes) * (2 * len(settings) + len(beside)) * (repeat + 1)
+    with ExitStack() as stack:
+        stack.enter_context(timing.busy(busy))
+        counter = stack.enter_context(progress_counter("bench", count))
+        for width_height in sizes:
+            images, camera = _images(reference, query, *width_height)
+            limits = timing.Limits(settings[0].tracker.max_matches, settings[0].tracker.pose, settings[0].tracker.seed)
+            for configuration in settings:
+                rows += _ours(configuration, images, camera, repeat, counter.advance)
+            for name in beside:
+                peer = timing.peer(name)
+                found = timing.time_full(peer, images, camera, limits, repeat, counter.advance)
+                facts = {"name": name, "preset": "", "device": "cpu", "weights": "", "what": timing.AGAINST[name][1]}
+                rows.append({"matcher": facts, "mode": "full", "size": list(width_height), **found.facts()})
+            for row in rows:
+                row.setdefault("size", list(width_height))
+    table = list(_table(rows, repeat, machine, busy))
+    for line in table:
+        print(line)
     if folder is not None:
         result = {
             "command": "bench",
             "versions": versions(),
-            "width": width,
-            "height": height,
+            "machine": machine,
+            "busy_processes": busy,
             "repeat": repeat,
-            "threads": _threads(),
-            "estimator": estimator_facts(configuration),
+            "estimator": estimator_facts(settings[0]),
             "runs": rows,
-            "total_ratio_to_baseline": rows[0]["timings_ms"]["total"]["median"]
-            / rows[-1]["timings_ms"]["total"]["median"],
         }
         write_json(folder / "bench.json", result)
+        write_text(folder / "bench.md", "\n".join(table) + "\n")
+
+
+def _words(option: str | None) -> list[str | None]:
+    """The words between commas; one None where nothing is given."""
+    return [None] if option is None else [word.strip() for word in option.split(",") if word.strip()]
+
+
+def _sizes(option: str) -> list[tuple[int, int]]:
+    found = []
+    for word in option.split(","):
+        width, _, height = word.strip().lower().partition("x")
+        if not (width.isdigit() and height.isdigit() and min(int(width), int(height)) >= 64):
+            raise InputError(f"--size {word.strip()!r}: write WIDTHxHEIGHT of at least 64 pixels, as 640x480")
+        found.append((int(width), int(height)))
+    return found
+
+
+def _beside(option: str) -> list[str]:
+    from ros2_densematch.evaluation.timing import AGAINST
+
+    names = [word for word in _words(option) if word and word != "none"]
+    unknown = [name for name in names if name not in AGAINST]
+    if unknown:
+        raise InputError(f"--against {unknown[0]!r} is not known: choose {', '.join(AGAINST)} or none")
+    return [str(name) for name in names]
 
 
 def _is_bench(file: Path) -> bool:
@@ -97,88 +147,84 @@ def _is_bench(file: Path) -> bool:
         return False
 
 
-def _timed(
-    matcher: Matcher, configuration: Configuration, images: tuple[Picture, Picture, Camera], repeat: int, advance: Any
-) -> dict[str, Any]:
-    """Milliseconds by stage over `repeat` frames; the first one, which warms up, is not counted."""
-    from ros2_densematch.evaluation.summary import stage_times
-    from ros2_densematch.geometry.two_view import estimate_relative_pose
+def _ours(
+    configuration: Configuration, images: Sequence[Picture], camera: Camera, repeat: int, advance: Callable[[], None]
+) -> list[dict[str, Any]]:
+    """Full and, where there is one, guided matching of one of our matchers."""
+    from ros2_densematch.evaluation.timing import Limits, time_full, time_guided
 
-    image0, image1, camera = images
-    settings = configuration.tracker
-    keyframe = matcher.encode(image0, reference=True)
-    timings: list[dict[str, float]] = []
-    for i in range(repeat + 1):
-        begin = time.perf_counter()
-        encoding = matcher.encode(image1)
-        encoded = time.perf_counter()
-        matches = matcher.match(keyframe, encoding, max_matches=settings.max_matches, seed=settings.seed)
-        matched = time.perf_counter()
-        pose = estimate_relative_pose(matches, camera, camera, config=settings.pose, seed=settings.seed)
-        end = time.perf_counter()
-        if i:
-            stages = {"encode": encoded - begin, "match": matched - encoded, "pose": end - matched}
-            timings.append({stage: 1e3 * seconds for stage, seconds in stages.items()})
-        advance()
-    return {
-        "matcher": matcher_facts(configuration, matcher),
-        "matches": len(matches),
-        "inliers": pose.num_inliers,
-        "timings_ms": stage_times(timings),
-    }
+    tracker = configuration.tracker
+    limits = Limits(tracker.max_matches, tracker.pose, tracker.seed)
+    loaded: list[Matcher] = []
+
+    def load() -> Matcher:
+        loaded.append(matcher_of(configuration))
+        return loaded[-1]
+
+    found = {"full": time_full(load, images, camera, limits, repeat, advance)}
+    if loaded[0].uses_prior:
+        guided = time_guided(partial(loaded.__getitem__, 0), images, camera, limits, repeat, advance)
+        found |= {} if guided is None else {"guided": guided}
+    facts = {**matcher_facts(configuration, loaded[0]), "what": f"at most {limits.max_matches} matches"}
+    return [{"matcher": facts, "mode": mode, **timed.facts()} for mode, timed in found.items()]
 
 
-def _baseline() -> Matcher:
-    from ros2_densematch.matchers.registry import load_matcher
-
-    return load_matcher(BASELINE)
-
-
-def _rendered(width: int, height: int) -> tuple[Picture, Picture, Camera]:
-    """Two frames of the demo flight: nothing to download."""
+def _images(reference: Path | None, query: Path | None, width: int, height: int) -> tuple[Sequence[Picture], Camera]:
+    """The keyframe and the frames that follow it, and their camera."""
     from ros2_densematch.simulation.flight import demo_camera, demo_flight
-    from ros2_densematch.simulation.renderer import render
-    from ros2_densematch.simulation.worlds import workshop
 
-    scene, camera, flight = workshop(), demo_camera(width, height), demo_flight()
-    first, second = (render(scene, camera, flight.T_world_from_camera[i]).image for i in FLIGHT_FRAMES)
-    return first, second, camera
+    camera = demo_camera(width, height)
+    if reference is None or query is None:  # rendered: nothing to download
+        from ros2_densematch.simulation.renderer import render
+        from ros2_densematch.simulation.worlds import workshop
 
-
-def _read(reference: Path, query: Path, width: int, height: int) -> tuple[Picture, Picture, Camera]:
+        scene, flight = workshop(), demo_flight()
+        poses = flight.T_world_from_camera[KEYFRAME : KEYFRAME + FRAMES + 1]
+        return [render(scene, camera, T).image for T in poses], camera
     import cv2
     import numpy as np
 
     from ros2_densematch.io.sources.files import read_image
-    from ros2_densematch.simulation.flight import demo_camera
 
-    images = [np.asarray(cv2.resize(read_image(p), (width, height)), np.uint8) for p in (reference, query)]
     # The time of the estimator does not depend on the exact calibration; these images' own is not asked for.
-    return images[0], images[1], demo_camera(width, height)
+    files = (reference, query)
+    return [np.asarray(cv2.resize(read_image(p), (width, height)), np.uint8) for p in files], camera
 
 
-def _threads() -> dict[str, int]:
-    import os
+def _table(rows: Sequence[dict[str, Any]], repeat: int, machine: dict[str, Any], busy: int) -> Iterator[str]:
+    """The table as Markdown, with what was measured and on what."""
+    beside = f", {busy} busy processes beside it" if busy else ""
+    gpu = f", {machine['gpu']}" if machine["gpu"] else ""
+    threads = f"{machine['torch_threads']} threads for networks, {machine['opencv_threads']} for OpenCV"
+    yield f"{machine['processor']}, {machine['cores']} cores{gpu}; {threads}{beside}."
+    yield f"Milliseconds, medians of {repeat} frames with the quartiles in brackets."
+    yield ""
+    heads = ("matcher", "preset", "size", "mode", "keyframe", "frame", "match", "pose", "total", "frames/s", "MiB")
+    cells = [heads, *(_cells(row) for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(heads))]
+    for number, line in enumerate(cells):
+        left = [c.ljust(w) if i < 4 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        yield "| " + " | ".join(left) + " |"
+        if number == 0:
+            yield "| " + " | ".join("-" * w if i < 4 else "-" * (w - 1) + ":" for i, w in enumerate(widths)) + " |"
+    yield ""
+    for name, what in {row["matcher"]["name"]: row["matcher"]["what"] for row in rows}.items():
+        yield f"{name}: {what}."
+    yield "keyframe, frame: encoding an image, with what its first match does for it; total: frame, match and pose."
+    yield "guided: matches carried on from the frame before, as the tracker does."
 
-    import cv2
 
-    return {"cores": os.cpu_count() or 1, "opencv": cv2.getNumThreads()}
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    times, facts = row["timings_ms"], row["matcher"]
 
+    def spread(stage: str) -> str:
+        t = times[stage]
+        return (
+            "–" if t["median"] is None else f"{t['median']:.1f} ({t['lower_quartile']:.1f}–{t['upper_quartile']:.1f})"
+        )
 
-def _print(rows: list[dict[str, Any]], width: int, height: int, repeat: int) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    title = f"median milliseconds a frame, {width} x {height}, {repeat} frames against an encoded keyframe"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for heading in ("matcher", "encode", "match", "pose", "total", "ratio", "matches", "inliers"):
-        table.add_column(heading, justify="left" if heading == "matcher" else "right")
-    base = rows[-1]["timings_ms"]["total"]["median"]
-    for row in rows:
-        times = row["timings_ms"]
-        name = f"{row['matcher']['name']} ({row['matcher']['preset']}, {row['matcher']['device']})"
-        cells = [f"{times[stage]['median']:.1f}" for stage in ("encode", "match", "pose", "total")]
-        ratio = f"{times['total']['median'] / base:.2f}"
-        table.add_row(name, *cells, ratio, str(row["matches"]), str(row["inliers"]))
-    Console(width=110).print(table)
-    print(f"ratio: total against {BASELINE} (OpenCV SIFT, ratio test and mutual nearest neighbours) in this run")
+    stages = [spread(stage) for stage in ("keyframe", "encode", "match", "pose", "total")]
+    memory = "–" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']:.0f}"
+    size = f"{row['size'][0]}x{row['size'][1]}"
+    name = facts["name"] if facts["device"] in ("", "cpu") else f"{facts['name']} ({facts['device']})"
+    return (name, facts["preset"] or "–", size, row["mode"], *stages, f"{row['frames_per_second']:.1f}", memory)

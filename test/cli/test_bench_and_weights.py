@@ -5,28 +5,77 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
+from ros2_densematch.evaluation.timing import busy
 from ros2_densematch.weights import catalogue
 from ros2_densematch.weights.catalogue import Weight
 from ros2_densematch.weights.key_tables import key_table
 from ros2_densematch.weights.official import OFFICIAL
 
 
-def test_bench_times_every_stage_beside_sift(densematch, tmp_path: Path) -> None:
-    words = ("--matcher", "sift", "--width", 320, "--height", 240, "--repeat", 1, "--out", tmp_path)
+def test_bench_is_a_table_of_stages_with_spread_memory_processor_and_threads(densematch, tmp_path: Path) -> None:
+    words = ("--matcher", "sift", "--size", "240x180", "--repeat", 2, "--against", "orb,klt", "--out", tmp_path)
     outcome = densematch("bench", *words)
     assert outcome.code == 0, outcome.err
-    assert "sift (base, cpu)" in outcome.out
     result = json.loads((tmp_path / "bench.json").read_text("utf-8"))
-    times = result["runs"][0]["timings_ms"]
-    parts = sum(times[stage]["median"] for stage in ("encode", "match", "pose"))
-    assert times["total"]["median"] == pytest.approx(parts, abs=0.01)
-    assert result["runs"][0]["inliers"] > 20
-    assert result["total_ratio_to_baseline"] == 1.0
+    assert [(row["matcher"]["name"], row["mode"], row["size"]) for row in result["runs"]] == [
+        ("sift", "full", [240, 180]),
+        ("orb", "full", [240, 180]),
+        ("klt", "full", [240, 180]),
+    ]
+    first = result["runs"][0]
+    times = first["timings_ms"]
+    assert set(times) == {"keyframe", "encode", "match", "pose", "total"}
+    assert all(t["lower_quartile"] <= t["median"] <= t["upper_quartile"] for t in times.values())
+    assert first["inliers"] > 20
+    assert first["frames"] == 2
+    assert first["frames_per_second"] == pytest.approx(1000 / times["total"]["median"], rel=0.01)
+    assert result["machine"]["processor"]
+    assert result["machine"]["opencv_threads"] >= 1
+    assert (tmp_path / "bench.md").read_text() == outcome.out
+    assert "klt: at most 4096 corners, window 21 x 21" in outcome.out
+
+
+def test_bench_times_guided_matches_beside_full_ones(densematch, tmp_path: Path) -> None:
+    words = ("--size", "160x120", "--repeat", 1, "--against", "none", "--out", tmp_path)
+    outcome = densematch("bench", *words)
+    assert outcome.code == 0, outcome.err
+    rows = json.loads((tmp_path / "bench.json").read_text("utf-8"))["runs"]
+    assert [row["mode"] for row in rows] == ["full", "guided"]
+    assert rows[1]["timings_ms"]["keyframe"]["median"] is None  # it is the full one's
+    assert rows[1]["timings_ms"]["total"]["median"] > 0
+
+
+def test_busy_processes_end_with_the_bench() -> None:
+    with busy(2):
+        pass
+    assert not [p for p in children() if "while True" in p]
+
+
+def children() -> list[str]:
+    """Command lines of the processes of which this one is the parent (Linux; elsewhere none)."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(status.read_text().rpartition(") ")[2].split()[1]) == os.getpid():
+                found.append((status.parent / "cmdline").read_text().replace("\0", " "))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(("--size", "10x10"), "--size '10x10'"), (("--against", "surf"), "--against 'surf'")]
+)
+def test_bench_names_a_wrong_option(densematch, words: tuple[str, ...], said: str) -> None:
+    outcome = densematch("bench", *words)
+    assert outcome.code == 2
+    assert said in outcome.err
 
 
 def test_bench_wants_two_images_or_none(densematch) -> None:
