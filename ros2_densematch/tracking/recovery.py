@@ -191,7 +191,7 @@ class Recovery:
 
     # ---- after a frame was tracked
 
-    def returned(self, state: State, known: int) -> State | None:
+    def returned(self, state: State, known: int, *, due: bool) -> State | None:
         """Takes up an older keyframe where it sees the last frame too: its points are better known and drifted less.
 
         The two must agree on where the frame is, unless the older one is the far better connected (`Keyframe.support`).
@@ -199,6 +199,7 @@ class Recovery:
         Args:
             state: its `last` is the frame.
             known: points of known depth by which the current keyframe sees the frame.
+            due: the keyframe is to be replaced in any case: then a full match is worth its time.
 
         Returns:
             The state in which the frame was tracked against the older keyframe, or None.
@@ -217,7 +218,7 @@ class Recovery:
         better_connected = candidate.support >= 2 * min(keyframe.support, known)
         again = self._at_guess(state, _at_rest(view), candidate, guess)
         weak = candidate.support >= _FAR_BETTER * keyframe.support
-        if weak and not self._hurried and not (_sees(again, enough) and _agree(again, guess, state)):
+        if weak and due and not self._hurried and not (_sees(again, enough) and _agree(again, guess, state)):
             # after a stretch of few points the guess is far off, and little is found near it
             again = self._localiser.attempt(state, _at_rest(view), candidate, [guess])
         if not _sees(again, enough) or not (better_connected or _agree(again, guess, state)):

@@ -241,7 +241,7 @@ class _Step:
         weak = known < _FEW_KNOWN and keyframe.tracked % self._config.relocalisation_interval == 0
         # where depth is measured the unit does not drift: going back would make a jump and gain little
         if (why or weak) and state.segments.source.may_drift and not asked_for:
-            back = self._recovery.returned(state, known)
+            back = self._recovery.returned(state, known, due=bool(why))
             if back is not None:
                 return _on(back, choice, f"back to keyframe {back.keyframe.id}; ")
         if why:
