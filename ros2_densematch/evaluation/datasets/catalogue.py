@@ -214,6 +214,26 @@ TRAJECTORIES: dict[str, Known] = {
         "sequences/SS/image_0, times.txt, calib.txt and poses/SS.txt",
     ),
 }
+# their poses are not public: matches go out in hloc's form, and hloc or the benchmark's server gives the figures
+LOCALISATION: dict[str, Known] = {
+    "inloc": Known(
+        "pose",
+        "hloc",
+        "www.ok.sc.titech.ac.jp/INLOC; lists of pairs: github.com/cvg/Hierarchical-Localization, pairs/inloc",
+        "research use, on request",
+        True,
+        "the images below one folder, and a list of pairs of query and database images",
+    ),
+    "aachen": Known(
+        "pose",
+        "hloc",
+        "www.visuallocalization.net/datasets, Aachen Day-Night v1 and v1.1; lists of pairs: "
+        "github.com/cvg/Hierarchical-Localization, pairs/aachen",
+        "CC BY-NC-SA 4.0",
+        True,
+        "images_upright/ with db/ and query/, and a list of pairs of query and database images",
+    ),
+}
 
 
 def layouts(task: Task) -> list[Layout]:
@@ -240,6 +260,11 @@ def open_dataset(task: Task, data: str, folder: Path | None = None) -> Dataset:
             files would.
         FileNotFoundError: the folder does not exist.
     """
+    if data in LOCALISATION:
+        raise DatasetError(
+            f"{data} has no public poses: densematch match --pairs LIST --root IMAGES --export hloc --out DIR writes "
+            "the matches for hloc, which localises and writes the file for the benchmark's server (docs/evaluation.md)"
+        )
     known = KNOWN.get(data)
     if known is None:
         return _recognised(task, Path(data) if folder is None else folder)
@@ -269,14 +294,15 @@ def _recognised(task: Task, path: Path) -> Dataset:
 
 def download_help(name: str | None) -> list[str]:
     """Where a data set comes from and under which licence, one line a fact; all of them for None."""
-    everything = {**KNOWN, **TRAJECTORIES}
+    everything = {**KNOWN, **TRAJECTORIES, **LOCALISATION}
     if name is not None and name not in everything:
         return [f"{name} is no known data set: {', '.join(everything)}"]
     lines = []
     for key, known in everything.items():
         if name in (None, key):
             task = "trajectory" if key in TRAJECTORIES else known.task
-            lines += [f"{key} (eval {task})", f"  from:    {known.source}", f"  licence: {known.licence}"]
+            command = "match --export hloc" if key in LOCALISATION else f"eval {task}"
+            lines += [f"{key} ({command})", f"  from:    {known.source}", f"  licence: {known.licence}"]
             lines += ["  use:     research only"] if known.research_only else []
             lines += [f"  layout:  {known.files}"]
     return lines
