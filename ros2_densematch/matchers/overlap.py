@@ -101,6 +101,32 @@ def overlap_of_matches(
     return _share_seen(places, unit, x0[confirmed], x1[confirmed], common, query)
 
 
+def overlap_of_maps(
+    reference_xy: NDArray[np.floating[Any]],
+    query_xy: NDArray[np.floating[Any]],
+    linear: NDArray[np.floating[Any]],
+    reference: Encoding,
+    query: Encoding,
+) -> float:
+    """The overlap that matches show which their neighbours confirmed already, at a fraction of the time.
+
+    Every place goes into the query by the local map of the match nearest to it.
+
+    Args:
+        reference_xy, query_xy: (N, 2) pixels of the images.
+        linear: (N, 2, 2) local affine maps from reference to query offsets.
+        reference, query: encodings of the two images.
+    """
+    places = _usable_places(reference)
+    if len(reference_xy) < _LEAST or len(places) == 0:
+        return 0.0
+    nearest = nearest_matches(reference_xy.astype(np.float64), 1, places)
+    index = nearest.index[:, 0]
+    targets = query_xy[index] + np.einsum("nij,nj->ni", linear[index], places - reference_xy[index])
+    unit = max(reference.size) / _SIDE
+    return _share(targets, nearest.distance[:, 0] / unit, len(reference_xy), query)
+
+
 def _share_seen(places: Float, unit: float, x0: Float, x1: Float, common: Float, query: Encoding) -> float:
     """The share of the places (M, 2), in pixels of the reference, that the matches carry into the query.
 
@@ -113,9 +139,20 @@ def _share_seen(places: Float, unit: float, x0: Float, x1: Float, common: Float,
     voters = nearest_matches(x0, 12, at)
     predicted = estimate_local_affine(x0, x1, at=at, neighbours=voters, robust_scale=8.0, pull=_STIFFNESS).predicted
     targets = predicted @ common[:, :2].T + common[:, 2]
+    return _share(targets, voters.distance[:, 0], len(x0), query)
+
+
+def _share(targets: Float, distance: Float, matches: int, query: Encoding) -> float:
+    """The share of the places that are near a match and lead into the query.
+
+    Args:
+        targets: (M, 2) pixels of the query to which they lead.
+        distance: (M,) of the match nearest to each, in units.
+        matches: how many there are.
+    """
     side = (_SIDE / _GRID) ** 2  # area of a place
-    reach = max(_REACH, _GAP * float(np.sqrt(side * len(places) / (np.pi * len(x0)))))
-    seen = (voters.distance[:, 0] < reach) & (targets >= -0.5).all(1) & (targets <= np.array(query.size) - 0.5).all(1)
+    reach = max(_REACH, _GAP * float(np.sqrt(side * len(targets) / (np.pi * matches))))
+    seen = (distance < reach) & (targets >= -0.5).all(1) & (targets <= np.array(query.size) - 0.5).all(1)
     seen[seen] = query.allows(targets[seen])
     return float(seen.mean())
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from ros2_densematch.geometry.correspondences import Correspondences, DenseWarp
 from ros2_densematch.matchers.encoding import Encoding
-from ros2_densematch.matchers.overlap import overlap_of_matches, overlap_of_warp
+from ros2_densematch.matchers.overlap import overlap_of_maps, overlap_of_matches, overlap_of_warp
 
 Floats = NDArray[np.floating[Any]]
+_NO_CHANCE = 50
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class RawMatches:
         make_warp: makes it instead when somebody first looks at it; it is given which of the matches (N,) count.
         seen: (reference_xy, query_xy), (M, 2) each: the matches that the overlap is measured on, where the matcher had
             more than it returns.
+        confirmed: every match agrees with its neighbours, and `linear` is theirs: the overlap follows from the maps.
     """
 
     reference_xy: Floats
@@ -40,6 +42,7 @@ class RawMatches:
     warp: DenseWarp | None = None
     make_warp: Callable[[NDArray[np.bool_]], DenseWarp] | None = None
     seen: tuple[Floats, Floats] | None = None
+    confirmed: bool = False
 
     @staticmethod
     def none() -> RawMatches:
@@ -93,6 +96,10 @@ def finished(raw: RawMatches, reference: Encoding, query: Encoding, max_matches:
 def _overlap(raw: RawMatches, kept: NDArray[np.bool_], reference: Encoding, query: Encoding) -> float:
     if raw.warp is not None:
         return overlap_of_warp(raw.warp, reference, query)
+    # so many do not agree with one another by chance
+    if raw.confirmed and raw.linear is not None and np.count_nonzero(kept) >= _NO_CHANCE:
+        own, other = raw.reference_xy[kept], raw.query_xy[kept]
+        return overlap_of_maps(own, other, raw.linear[kept], reference, query)
     if raw.seen is not None:
         return overlap_of_matches(*raw.seen, reference, query)
     return overlap_of_matches(raw.reference_xy[kept], raw.query_xy[kept], reference, query)

@@ -14,7 +14,7 @@ from PIL import Image as PilImage
 from ros2_densematch.geometry.correspondences import DenseWarp
 from ros2_densematch.matchers.base import Image, Matcher
 from ros2_densematch.matchers.encoding import Encoding
-from ros2_densematch.matchers.overlap import overlap_of_matches, overlap_of_warp
+from ros2_densematch.matchers.overlap import overlap_of_maps, overlap_of_matches, overlap_of_warp
 from ros2_densematch.matchers.registry import load_matcher
 
 Photo = Callable[..., Image]
@@ -82,6 +82,16 @@ def test_few_matches_tell_the_same_as_many(view: str, count: int) -> None:
         for seed in range(5)
     ]
     assert float(np.median(found)) == pytest.approx(true_share(VIEWS[view]), abs=0.1)
+
+
+@pytest.mark.parametrize("view", [name for name in VIEWS if "far" not in name])
+@pytest.mark.parametrize("count", [20, 300])
+def test_matches_with_local_maps_tell_the_same(view: str, count: int) -> None:
+    affine = VIEWS[view]
+    x0, x1 = matched(affine, count, wrong=0.0)
+    linear = np.broadcast_to(affine[:, :2], (len(x0), 2, 2))
+    found = overlap_of_maps(x0, x1, linear, encoding(), encoding())
+    assert found == pytest.approx(true_share(affine), abs=0.1)
 
 
 @pytest.mark.parametrize("every", [1, 5, 25])

@@ -24,7 +24,7 @@ from ros2_densematch.matchers.gcm.config import PRESETS, GcmConfig
 from ros2_densematch.matchers.gcm.encoding import GcmEncoding, encode_working_image
 from ros2_densematch.matchers.gcm.growth import grow
 from ros2_densematch.matchers.gcm.guided import Guided
-from ros2_densematch.matchers.gcm.guided_matches import GuidedMatches, guided_matches
+from ros2_densematch.matchers.gcm.guided_matches import guided_matches
 from ros2_densematch.matchers.gcm.guided_score import GuidedScore
 from ros2_densematch.matchers.gcm.hypotheses import (
     best_hypotheses,
@@ -40,7 +40,6 @@ from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.weights.loading import load_exactly
 
 _FILTER_PREFIX = "filter."
-_MOST_SEEN = 100  # guided matches, right ones nearly all, that the overlap is measured on
 # an encoding, and the (2, 3) map from its pixels to the working pixels of the image it was made from
 _Framed = tuple[GcmEncoding, NDArray[np.float64]]
 
@@ -126,7 +125,7 @@ class GcmMatcher(NetworkMatcher):
             found.score,
             _precision(found.evidence, b.scale),
             linear=found.linear,
-            seen=_some(found, _MOST_SEEN),
+            confirmed=True,
             make_warp=_warp_maker(found.evidence, found.score, (a, b), (reference.size, query.size)),
         )
 
@@ -199,12 +198,6 @@ class GcmMatcher(NetworkMatcher):
         if len(graph.nodes) == 0:
             return np.zeros(len(candidates))
         return torch.sigmoid(self.filter(graph)).numpy().astype(np.float64)
-
-
-def _some(found: GuidedMatches, most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """At most so many of the matches, evenly over the list: enough to tell what two images share."""
-    chosen = np.linspace(0, len(found.score) - 1, min(len(found.score), most)).astype(np.intp)
-    return found.reference_xy[chosen], found.query_xy[chosen]
 
 
 def _warp_maker(
