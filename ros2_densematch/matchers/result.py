@@ -14,7 +14,7 @@ from ros2_densematch.matchers.encoding import Encoding
 from ros2_densematch.matchers.overlap import overlap_of_maps, overlap_of_matches, overlap_of_warp
 
 Floats = NDArray[np.floating[Any]]
-_NO_CHANCE = 50
+_NO_CHANCE = 50  # matches near a prior that are no chance
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,11 @@ def finished(raw: RawMatches, reference: Encoding, query: Encoding, max_matches:
 def _overlap(raw: RawMatches, kept: NDArray[np.bool_], reference: Encoding, query: Encoding) -> float:
     if raw.warp is not None:
         return overlap_of_warp(raw.warp, reference, query)
-    # so many do not agree with one another by chance
-    if raw.confirmed and raw.linear is not None and np.count_nonzero(kept) >= _NO_CHANCE:
+    if raw.confirmed and raw.linear is not None:
         own, other = raw.reference_xy[kept], raw.query_xy[kept]
-        return overlap_of_maps(own, other, raw.linear[kept], reference, query)
+        # they agree because they were looked for where they agree: few of them show little
+        sure = min(1.0, len(own) / _NO_CHANCE)
+        return sure * overlap_of_maps(own, other, raw.linear[kept], reference, query)
     if raw.seen is not None:
         return overlap_of_matches(*raw.seen, reference, query)
     return overlap_of_matches(raw.reference_xy[kept], raw.query_xy[kept], reference, query)
