@@ -14,7 +14,7 @@ from ros2_densematch.matchers.encoding import Encoding
 from ros2_densematch.matchers.overlap import overlap_of_maps, overlap_of_matches, overlap_of_warp
 
 Floats = NDArray[np.floating[Any]]
-_NO_CHANCE = 50  # matches near a prior that are no chance
+_NO_CHANCE = 100  # matches near a prior that are no chance
 
 
 @dataclass(frozen=True)
