@@ -35,7 +35,7 @@ def hloc(
     *,
     out: Annotated[Path, typer.Option("--out", help="Folder for features.h5, matches.h5 and pairs.txt.")],
     root: Root = None,
-    cell: Cell = 1.0,
+    cell: Cell = 0.5,
 ) -> int:
     """Features and matches for hloc: features.h5, matches.h5 and pairs.txt from a result of `densematch match`."""
     from ros2_densematch.io.exports.hloc import write_hloc
@@ -54,7 +54,7 @@ def colmap(
     *,
     out: Annotated[Path, typer.Option("--out", help="Database to write, as database.db.")],
     root: Root = None,
-    cell: Cell = 1.0,
+    cell: Cell = 0.5,
     camera: Annotated[
         Path | None, typer.Option("--camera", help="Calibration of all images (default: what the pairs were given).")
     ] = None,

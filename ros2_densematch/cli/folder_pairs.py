@@ -47,7 +47,7 @@ def folder_pairs(
 
     Raises:
         InputError: none or several of the three were given.
-        ValueError: an image cannot be read, or the matcher's encodings hold no descriptors (`retrieve`).
+        ValueError: the matcher's encodings hold no descriptors (`retrieve`).
     """
     if sum((window is not None, exhaustive, retrieve is not None)) != 1:
         raise InputError("--folder needs one of --window N, --exhaustive and --retrieve K")
@@ -63,15 +63,22 @@ def folder_pairs(
 
 
 def _alike(images: list[Path], matcher: Matcher, count: int) -> list[tuple[int, int]]:
+    import numpy as np
+
     from ros2_densematch.files.exif import read_exif
     from ros2_densematch.geometry.orientation import turned_picture
     from ros2_densematch.io.sources.files import read_image
     from ros2_densematch.matchers.retrieval import local_descriptors, nearest_pairs, pooled
+    from ros2_densematch.messages.image import ImageDecodeError
 
     sets = []
     with progress_counter("look", len(images), "image") as counter:
         for path in images:
-            picture = turned_picture(read_image(path), read_exif(path).orientation)
-            sets.append(local_descriptors(matcher.encode(picture)))
+            try:
+                picture = turned_picture(read_image(path), read_exif(path).orientation)
+            except ImageDecodeError:  # its pairs are made all the same, and say what is wrong with it
+                sets.append(np.zeros((0, 1), np.float32))
+            else:
+                sets.append(local_descriptors(matcher.encode(picture)))
             counter.advance()
     return nearest_pairs(pooled(sets), count)

@@ -92,6 +92,7 @@ def trajectory_figure(view: TrajectoryView) -> Any:
     solid.set_ylabel(f"y ({view.unit})")
     solid.set_zlabel(f"z ({view.unit})")
     solid.tick_params(labelsize=7, pad=0)
+    solid.locator_params(nbins=4)
     if len(finite):
         centre, half = (finite.max(0) + finite.min(0)) / 2, max(float(extent.max()) / 2, 1e-6)
         solid.set(**{f"{a}lim": (centre[i] - half, centre[i] + half) for i, a in enumerate("xyz")})

@@ -48,13 +48,14 @@ class IndexedPair:
 
 
 def merge_keypoints(
-    pairs: Sequence[MatchedPair], *, cell_px: float = 1.0
+    pairs: Sequence[MatchedPair], *, cell_px: float = 0.5
 ) -> tuple[dict[str, Keypoints], list[IndexedPair]]:
     """Key points by image, and the pairs in their numbers.
 
     Args:
         pairs: matches, pair by pair.
-        cell_px: side of the grid's cells in pixels; 0 < cell_px.
+        cell_px: side of the grid's cells in pixels; 0 < cell_px. Larger cells give longer tracks and less exact ones;
+            on a rendered room 0.5 gives the best camera positions (of 1, 0.5 and 0.25).
 
     Raises:
         ValueError: an image has two sizes.
