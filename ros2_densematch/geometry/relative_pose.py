@@ -8,8 +8,6 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from ros2_densematch.geometry import poses
-
 Float64 = NDArray[np.float64]
 
 # Variances that stand for "not known". Large enough that no filter believes the number, small enough that a 6x6 which
@@ -93,11 +91,6 @@ class RelativePose:
     def ok(self) -> bool:
         """Whether there is a pose: at least its rotation is known."""
         return self.geometry not in (Geometry.UNDEFINED, Geometry.DEGENERATE, Geometry.WATERMARK)
-
-    def pose_of_query(self) -> tuple[Float64, Float64]:
-        """Pose (4, 4) of the query camera in the reference frame and its covariance (6, 6), as RelativePose.msg and
-        odometry carry them: T_reference_from_query, perturbation on the left, fixed axes of the reference frame."""
-        return poses.invert_with_covariance(self.T_query_from_reference, self.covariance)
 
 
 def no_pose(

@@ -44,14 +44,6 @@ def identity_mask(*, dilation: int = 0, like: Tensor) -> Tensor:
     return mask
 
 
-def smoothed_identity_mask(*, like: Tensor) -> Tensor:
-    """`identity_mask` smoothed over the target cells by the 3 x 3 filter (1 2 1) (1 2 1)^T / 16."""
-    row = like.new_tensor([1.0, 2.0, 1.0])
-    mask = identity_mask(like=like)
-    smooth = functional.conv2d(mask.view(-1, 1, CELLS, CELLS), (row[:, None] * row / 16)[None, None], padding=1)
-    return smooth.view_as(mask)
-
-
 def feature_grid(theta: Tensor, *, regularisation: float = 0.0, offset: float = OFFSET_FACTOR) -> Tensor:
     """Source positions (B, 15, 15, 2) of the target's cells, in units in which the outer cells lie at -1 and +1."""
     grid = regular_grid(CELLS, CELLS, like=theta) / offset

@@ -132,12 +132,6 @@ def regular_grid(height: int, width: int, *, like: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).unsqueeze(0)
 
 
-def warp_grid(theta: Tensor, height: int, width: int, *, regularisation: float = 0.0) -> Tensor:
-    """Source positions (B, height, width, 2) of all pixels of a target image."""
-    grid = regular_grid(height, width, like=theta)
-    return transform_points(theta, grid, regularisation=regularisation, guarded=False)
-
-
 def chain_points(thetas: Sequence[Tensor], points: Tensor, *, regularisation: float = 0.0) -> Tensor:
     """Carries target points (B or 1, ..., 2) through the stages of a cascade, the LAST stage first.
 

@@ -205,10 +205,10 @@ def test_same_input_and_seed_give_the_same_pose(make_pair: Callable) -> None:
 
 
 def test_the_direction_of_the_pose(make_pair: Callable) -> None:
-    """X_query = R X_reference + t; the helper gives the pose of the query camera in the reference frame."""
+    """X_query = R X_reference + t; its inverse is the pose of the query camera in the reference frame."""
     pair = make_pair("general", n=800, noise=0.05)
     pose = estimate(pair)
-    inverse, covariance = pose.pose_of_query()
+    inverse, covariance = poses.invert_with_covariance(pose.T_query_from_reference, pose.covariance)
     np.testing.assert_allclose(inverse @ pose.T_query_from_reference, np.eye(4), atol=1e-12)
     truth = poses.inverse(pair.T)
     assert poses.direction_angle_deg(inverse[:3, 3], truth[:3, 3]) < 0.5

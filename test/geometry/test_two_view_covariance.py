@@ -78,7 +78,8 @@ def test_the_inverse_pose_carries_an_equally_true_covariance(make_pair: Callable
     for seed in range(RUNS):
         pair = make_pair("general", n=200, seed=seed)
         pose = estimate_relative_pose(pair.matches, pair.camera, pair.camera, config=INDEPENDENT, seed=seed)
-        errors.append(squared_error(poses.inverse(pair.T), *pose.pose_of_query(), unit=True))
+        inverted = poses.invert_with_covariance(pose.T_query_from_reference, pose.covariance)
+        errors.append(squared_error(poses.inverse(pair.T), *inverted, unit=True))
     check_band(errors, 5)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
+from relative_pose_reading import relative_pose_from_message
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
@@ -188,7 +189,6 @@ def test_odometry_is_written_only_while_the_scale_is_metric(tmp_path: Path) -> N
 
 def test_the_bag_is_a_bag_for_our_own_reader_too(tmp_path: Path, bag: dict[str, list[Any]]) -> None:
     from ros2_densematch.io.sources.storage import open_records
-    from ros2_densematch.messages.conversions import relative_pose_from_message
 
     records = open_records(tmp_path / "result")
     assert {name: topic.type for name, topic in records.topics.items()} == TOPICS

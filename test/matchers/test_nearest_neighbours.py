@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from ros2_densematch.matchers.common import nearest_neighbours as nn
 from ros2_densematch.matchers.common.nearest_neighbours import (
-    memory_bound,
+    BLOCK_BYTES,
+    BYTES_PER_DESCRIPTOR,
     mutual_nearest_neighbours,
     nearest_neighbours,
 )
@@ -68,7 +69,8 @@ def test_nothing_has_no_neighbours() -> None:
 _TWENTY_THOUSAND = """
 import ctypes, pathlib, torch
 from torch.nn import functional
-from ros2_densematch.matchers.common.nearest_neighbours import memory_bound, mutual_nearest_neighbours
+from ros2_densematch.matchers.common.nearest_neighbours import BLOCK_BYTES, BYTES_PER_DESCRIPTOR
+from ros2_densematch.matchers.common.nearest_neighbours import mutual_nearest_neighbours
 
 def resident(field):
     return int(pathlib.Path("/proc/self/status").read_text().split(field + ":")[1].split()[0]) * 1024
@@ -86,7 +88,7 @@ found = mutual_nearest_neighbours(a, b)
 taken = resident("VmHWM") - before
 print(taken)
 result = sum(x.numel() * x.element_size() for x in found)
-assert 4e6 < taken <= memory_bound(20000, 20000) + result, taken
+assert 4e6 < taken <= BLOCK_BYTES + BYTES_PER_DESCRIPTOR * 40000 + result, taken
 assert torch.equal(order[found.second], found.first) and len(found.first) > 19900
 # the full matrix, a stripe of all columns at a time: it would need 1.6 GB at once
 rows, top, where = [], torch.full((20000,), -2.0), torch.zeros(20000, dtype=torch.long)
@@ -107,4 +109,4 @@ def test_twenty_thousand_descriptors_stay_below_the_bound() -> None:
     # a process of its own: the largest memory of this one says nothing any more
     run = subprocess.run([sys.executable, "-c", _TWENTY_THOUSAND], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert memory_bound(20000, 20000) < 40e6 < 20000**2 * 4
+    assert BLOCK_BYTES + BYTES_PER_DESCRIPTOR * 40000 < 40e6 < 20000**2 * 4

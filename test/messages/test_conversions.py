@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from relative_pose_reading import relative_pose_from_message
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
@@ -93,7 +94,7 @@ def test_the_message_holds_the_inverse_pose() -> None:
 def test_a_relative_pose_survives_with_its_covariance() -> None:
     pose = yaw_pose()
     message = conversions.relative_pose_message(pose, **PLACE, reference_frame_id="cam", keyframe_id=1)
-    back = conversions.relative_pose_from_message(through_bytes(message), pose.inliers)
+    back = relative_pose_from_message(through_bytes(message), pose.inliers)
     np.testing.assert_allclose(back.T_query_from_reference, pose.T_query_from_reference, atol=1e-12)
     np.testing.assert_allclose(back.covariance, pose.covariance, rtol=1e-6, atol=1e-12)
     for name in ("geometry", "scale", "num_matches", "num_inliers", "status"):

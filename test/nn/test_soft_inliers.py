@@ -12,7 +12,6 @@ from ros2_densematch.nn.soft_inliers import (
     feature_grid,
     identity_mask,
     inlier_mask,
-    smoothed_identity_mask,
     soft_inlier_count,
     weak_alignment_loss,
 )
@@ -45,12 +44,9 @@ def test_the_count_is_largest_for_the_shift_that_the_correlation_shows(cells: fl
     torch.testing.assert_close(counts[int(cells)], 15 * (15 - cells), rtol=2e-2, atol=0)
 
 
-def test_neighbours_count_with_a_dilated_or_smoothed_mask() -> None:
+def test_neighbours_count_with_a_dilated_mask() -> None:
     sums = [identity_mask(dilation=d, like=STILL)[0, 7 + 15 * 7].sum() for d in (0, 1, 2)]
     assert [float(s) for s in sums] == [1, 5, 9]
-    smooth = smoothed_identity_mask(like=STILL)[0, 7 + 15 * 7]
-    assert float(smooth.sum()) == pytest.approx(1.0)
-    assert float(smooth[7, 7]) == 0.25
     with pytest.raises(ValueError, match="dilation must be 0, 1"):
         identity_mask(dilation=3, like=STILL)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from relative_pose_reading import relative_pose_from_message
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
@@ -15,7 +16,6 @@ from ros2_densematch.matchers.registry import load_matcher
 from ros2_densematch.messages.conversions import (
     correspondences_from_message,
     inliers_from_message,
-    relative_pose_from_message,
     time_ns,
 )
 from ros2_densematch.tracking.config import TrackerConfig

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -275,15 +274,6 @@ def _areas(errors: Float64) -> Float64:
     shares = recall_at(errors, np.arange(5.0, MAP_DEG[-1] + 1e-9, 5.0).tolist())
     precision = [shares[:, : round(t / 5)].mean(1) for t in MAP_DEG]
     return np.asarray(100 * np.hstack([recall_areas(errors, AUC_DEG), np.stack(precision, 1)]), np.float64)
-
-
-def mean_average_precision(errors_deg: Sequence[float] | Float64, threshold_deg: float) -> float:
-    """mAP@T: mean of the shares of pairs below 5, 10, ... T degrees, in [0, 1].
-
-    Zhang et al., "Learning two-view correspondences and geometry using order-aware network", ICCV 2019, section 5.
-    """
-    errors = np.asarray(errors_deg, np.float64)
-    return float(np.mean([(errors < t).mean() for t in np.arange(5.0, threshold_deg + 1e-9, 5.0)]))
 
 
 def _curve(columns: _Columns, setting: EstimatorSetting, protocol: Protocol) -> Curve:

@@ -66,11 +66,6 @@ class Nearest(NamedTuple):
     column_index: Tensor
 
 
-def memory_bound(first: int, second: int) -> int:
-    """Bytes that a call allocates at most beside its arguments and its result, for float32 descriptors."""
-    return BLOCK_BYTES + BYTES_PER_DESCRIPTOR * (first + second)
-
-
 def mutual_nearest_neighbours(a: Tensor, b: Tensor) -> MutualMatches:
     """Pairs (i, j) where b[j] is the nearest of a[i] and a[i] the nearest of b[j], by dot product.
 

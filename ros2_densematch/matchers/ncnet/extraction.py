@@ -71,8 +71,3 @@ def weak_score(correlation: Tensor) -> Tensor:
     per_a = flat.softmax(2).amax(2).mean(1)
     per_b = flat.softmax(1).amax(1).mean(1)
     return (per_a + per_b) / 2
-
-
-def weak_loss(positive: Tensor, negative: Tensor) -> Tensor:
-    """Mean score of pairs that do not match less that of pairs that do; scores (N,) of `weak_score`."""
-    return negative.mean() - positive.mean()

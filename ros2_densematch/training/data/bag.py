@@ -157,10 +157,6 @@ class RecordingPairs(PairSource):
     def __len__(self) -> int:
         return len(self._frames)
 
-    def counts(self) -> dict[str, int]:
-        """How many frames there are, and pairs of each kind."""
-        return {"frames": len(self._frames), "posed pairs": len(self._pairs), "matched pairs": len(self._matched)}
-
     def files(self) -> list[Path]:
         """The recording's files."""
         return [self._path] if self._path.is_file() else sorted(p for p in self._path.rglob("*") if p.is_file())
