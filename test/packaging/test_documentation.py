@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -52,3 +53,31 @@ def test_the_table_of_matchers_says_which_exist(repository: Path) -> None:
     planned = {name.strip("`") for name, status in rows if status.startswith("planned")}
     assert exist == set(list_matchers()) - set(list_plugins())
     assert not planned & exist
+
+
+def test_the_walk_through_the_tracker_is_drawn_as_it_is_programmed(repository: Path) -> None:
+    """Every arrow between two files is an import, and no arrow leads back."""
+    text = (repository / "docs" / "architecture.md").read_text("utf-8")
+    drawing = text.split("### A frame's walk through the tracker")[1].split("```mermaid")[1].split("```")[0]
+    files = {name: re.findall(r"(\w+)\.py", label) for name, label in re.findall(r'(\w+)\["(.+?)"\]', drawing)}
+    arrows = []
+    for line in drawing.splitlines():
+        chain = re.findall(r"\w+", re.sub(r'\["[^"]*"\]', "", line)) if "-->" in line and "&" not in line else []
+        arrows += list(itertools.pairwise(chain))
+    assert len(arrows) >= 14
+    known = {file for named in files.values() for file in named}
+    assert {f"{file}.py" for file in known} <= {
+        path.name for path in (repository / "ros2_densematch/tracking").glob("*.py")
+    }
+    untrue = []
+    for left, right in arrows:
+        sources = [(repository / f"ros2_densematch/tracking/{file}.py").read_text("utf-8") for file in files[left]]
+        words = "|".join(files[right])
+        pattern = rf"ros2_densematch\.tracking(\.({words}) import| import .*\b({words})\b)"
+        if not any(re.search(pattern, source) for source in sources):
+            untrue.append(f"{left} --> {right}")
+    assert untrue == []
+    reached = {left: {b for a, b in arrows if a == left} for left in files}
+    for _ in files:
+        reached = {a: ends.union(*(reached.get(b, set()) for b in ends)) for a, ends in reached.items()}
+    assert not [name for name, ends in reached.items() if name in ends]
