@@ -2,11 +2,13 @@
 
 ros2 launch densematch replay.launch.py bag:=PATH out:=DIR camera:=/camera/color image:=image_raw
 
-Time is that of the bag (/clock). The player starts when the node is active, and when it ends everything ends. Frames
-that come faster than the node matches them are dropped and counted, as on the robot; `densematch replay` matches every
-frame, without ROS. All other arguments are those of matcher.launch.py.
+Time is that of the bag (/clock). The player starts paused and goes on when the node is active and everything listens,
+so that the bag is played whole; when it ends everything ends. Frames that come faster than the node matches them are
+dropped and counted, as on the robot; `densematch replay` matches every frame, without ROS. All other arguments are
+those of matcher.launch.py.
 """
 
+import importlib.util
 from pathlib import Path
 
 from launch import LaunchDescription
@@ -21,6 +23,7 @@ from launch.actions import (
 from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
 
 MATCHER = Path(__file__).resolve().parent / "matcher.launch.py"
 OUTPUTS = ("correspondences", "relative_pose", "odometry", "pose", "map_pose", "keyframe", "status")
@@ -30,32 +33,52 @@ ARGUMENTS = {
     "out": (None, "The new bag is written to this folder, which must not exist."),
     "rate": ("1.0", "The player runs at this multiple of the recording's speed."),
     "storage": ("mcap", "The new bag has this storage: mcap or sqlite3."),
-    "wait_s": ("120", "The node must be active within this many seconds, or all is given up."),
+    "wait_s": ("120", "The node must be active and listen within this many seconds, or all is given up."),
     "namespace": ("", "The node is in this namespace."),
     "name": ("matcher", "The node has this name."),
 }
 
 
+def full_name(name, namespace):
+    """Full name of a topic or node in a namespace."""
+    return name if name.startswith("/") else f"{'/' + namespace.strip('/') if namespace.strip('/') else ''}/{name}"
+
+
+def matcher_module():
+    """The launch file of the node: its arguments say which topics it listens to."""
+    spec = importlib.util.spec_from_file_location("matcher_launch", MATCHER)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def played_topics(given, namespace):
+    """Full names of the topics that the node listens to, by the arguments that were given for it."""
+    matcher = matcher_module()
+    defaults = {name: default for name, (default, _) in matcher.OTHERS.items()}
+    defaults |= {name: default for name, (_, default, _) in matcher.TOPICS.items()}
+    remappings = matcher.remappings_of(defaults | {name: given[name] for name in defaults if name in given})
+    return [full_name(topic, namespace) for _, topic in remappings]
+
+
 def recorded_topics(namespace, name):
     """Full names of the topics to record."""
-    node = f"{'/' + namespace.strip('/') if namespace.strip('/') else ''}/{name}"
+    node = full_name(name, namespace)
     return [*(f"{node}/{output}" for output in OUTPUTS), "/diagnostics", "/tf", "/tf_static"]
 
 
 def play_command(bag, rate):
-    return ["ros2", "bag", "play", bag, "--clock", "100", "--rate", rate]
+    return ["ros2", "bag", "play", bag, "--clock", "100", "--rate", rate, "--start-paused"]
 
 
 def record_command(out, storage, topics):
     return ["ros2", "bag", "record", "--use-sim-time", "--storage", storage, "--output", out, *topics]
 
 
-def wait_command(node, seconds):
-    """Ends with 0 as soon as the node is active. A transition event may be sent before anybody can hear it; the state
-    can be asked for at any time."""
-    ask = 'ros2 lifecycle get --no-daemon --spin-time 1 "$0" 2>/dev/null | grep -q "^active"'
-    loop = f'end=$(($(date +%s) + $1)); until {ask}; do [ "$(date +%s)" -lt "$end" ] || exit 1; sleep 0.5; done'
-    return ["sh", "-c", loop, node, str(round(seconds))]
+def gate_arguments(node, played, wait_s):
+    """Of the executable that resumes the player when the node is active and everything listens."""
+    topics = [word for topic in played for word in ("--topic", topic)]
+    return ["--node", node, *topics, "--recorded", f"{node}/status", "--wait-s", wait_s]
 
 
 def _start(context):
@@ -75,16 +98,25 @@ def _start(context):
 
     def waited(event, _context):
         if event.returncode == 0:
-            return [player]
-        return [EmitEvent(event=Shutdown(reason=f"the node did not become active within {values['wait_s']} s"))]
+            return []
+        return [EmitEvent(event=Shutdown(reason="the player was not resumed: see replay_gate above"))]
 
-    node = topics[0].rpartition("/")[0]
+    node = full_name(values["name"], values["namespace"])
+    played = played_topics(context.launch_configurations, values["namespace"])
+    gate = Node(
+        package="densematch",
+        executable="replay_gate",
+        arguments=gate_arguments(node, played, values["wait_s"]),
+        output="screen",
+        on_exit=waited,
+    )
     return [
         recorder,
+        player,
         IncludeLaunchDescription(
             PythonLaunchDescriptionSource(str(MATCHER)), launch_arguments={"use_sim_time": "true"}.items()
         ),
-        ExecuteProcess(cmd=wait_command(node, float(values["wait_s"])), output="log", on_exit=waited),
+        gate,
     ]
 
 

@@ -101,6 +101,15 @@ class Sink(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class StageTime:
+    """Milliseconds of a stage over the last images."""
+
+    median: float
+    mean: float
+    max: float
+
+
 @dataclass
 class Times:
     """Milliseconds over the last images, by stage."""
@@ -111,10 +120,14 @@ class Times:
         for stage, value in milliseconds.items():
             self.stages.setdefault(stage, deque(maxlen=200)).append(value)
 
-    def summary(self) -> dict[str, tuple[float, float]]:
-        """Stage -> (median, largest)."""
+    def summary(self) -> dict[str, StageTime]:
+        """By stage."""
         found = {stage: list(values) for stage, values in list(self.stages.items())}
-        return {stage: (float(np.median(values)), max(values)) for stage, values in found.items() if values}
+        return {
+            stage: StageTime(float(np.median(values)), float(np.mean(values)), max(values))
+            for stage, values in found.items()
+            if values
+        }
 
 
 class MatcherCore:

@@ -65,8 +65,9 @@ def report(core: MatcherCore, last: TrackedFrame | None, complaints: list[str], 
         values[f"dropped.{why.value}"] = str(counts.drops.get(why, 0))
         if counts.last.get(why):
             values[f"dropped.{why.value}.last"] = counts.last[why]
-    for stage, (middle, largest) in core.times.summary().items():
-        values[f"{stage}_ms.median"], values[f"{stage}_ms.max"] = f"{middle:.2f}", f"{largest:.2f}"
+    for stage, time in core.times.summary().items():
+        for name in ("median", "mean", "max"):
+            values[f"{stage}_ms.{name}"] = f"{getattr(time, name):.2f}"
     values["gpu_memory_mb"] = f"{gpu_memory() / 1e6:.0f}"
     if last is not None:
         values.update(status=str(last.status), reason=last.reason, scale=last.scale.name, inliers=str(last.num_inliers))

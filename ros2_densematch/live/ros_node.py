@@ -264,7 +264,10 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
                 self._say.info(advice)
 
         def receive(data: bytes, info: dict[str, Any]) -> None:
+            begun = time.perf_counter()
             self.reception.receive(name, topic.type, data, info)
+            if name == IMAGE:
+                self.core.times.add(callback=1000.0 * (time.perf_counter() - begun))
             if self.reception.waiting and self._sync_timer.is_canceled():
                 self._sync_timer.reset()
 

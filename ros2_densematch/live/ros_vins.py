@@ -8,6 +8,7 @@ Parameters: the fields of `feature_tracks.TrackSettings`.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from array import array
 from typing import Any
@@ -17,6 +18,7 @@ import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.utilities import remove_ros_args
 
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.live.feature_tracks import VINS_CHANNELS, Features, FeatureTracks, TrackSettings, vins_features
@@ -76,8 +78,21 @@ class VinsFeaturesNode(Node):  # type: ignore[misc]  # rclpy has no types
         self._out.publish(cloud)
 
 
+def _parser() -> argparse.ArgumentParser:
+    rows = [f"  {p.name} ({p.kind}, {p.default}): {p.description}" for p in parameters_of(TrackSettings())]
+    topics = "subscribed: matcher/correspondences, camera_info; published: /feature_tracker/feature"
+    return argparse.ArgumentParser(
+        prog="vins_features",
+        usage="vins_features [--help] [--ros-args -r FROM:=TO -p NAME:=VALUE ...]",
+        description="Feature tracks for VINS-Fusion, from the correspondences of the node matcher.",
+        epilog="\n".join([topics, "", "parameters:", *rows]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def main() -> int:
-    """Runs until SIGINT or SIGTERM."""
+    """Runs until SIGINT or SIGTERM; --help says what it takes."""
+    _parser().parse_args(remove_ros_args(args=sys.argv)[1:])
     rclpy.init(args=sys.argv)
     node = VinsFeaturesNode()
     try:

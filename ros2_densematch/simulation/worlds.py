@@ -66,6 +66,31 @@ def workshop(seed: int = 0) -> Scene:
     return Scene(walls + things, light=Light(np.array([4.5, -0.5, 2.8])), seed=seed)
 
 
+def corridor(seed: int = 0) -> Scene:
+    """A corridor along x with two doors, at x = 2 and x = 8, that are the same to the last stroke, as is the wall about
+    them; between them hang posters.
+
+    World frame as in `workshop`; the wall with the doors is the one at y = 2, seen by a camera that looks along y.
+
+    Args:
+        seed: of all drawings.
+    """
+
+    def same(texture: textures.Texture) -> textures.Texture:
+        return lambda height, width, density, _: texture(height, width, density, np.random.default_rng(seed))
+
+    def on_wall(low: float, high: float, bottom: float, top: float, y: float, texture: textures.Texture) -> Surface:
+        width, height = np.array([high - low, 0.0, 0.0]), np.array([0.0, 0.0, bottom - top])
+        return Surface(np.array([low, y, top]), width, height, texture)
+
+    surfaces = []
+    for door in (2.0, 8.0):
+        surfaces.append(on_wall(door - 2.0, door + 2.0, 0.0, 2.8, 2.0, same(textures.gallery(textures.brick, 6))))
+        surfaces.append(on_wall(door - 0.5, door + 0.5, 0.0, 2.1, 1.9, same(textures.crate)))
+    surfaces.append(on_wall(4.0, 6.0, 0.0, 2.8, 2.0, textures.gallery(textures.tiles, 6)))
+    return Scene(surfaces, light=Light(np.array([5.0, -1.0, 2.6])), seed=seed)
+
+
 def tabletop(seed: int = 0) -> Scene:
     """A small scene for quick tests: a poster wall 3 m ahead, a floor and two boxes in front of the wall.
 

@@ -6,12 +6,15 @@ None. Whatever is not chosen leaves nothing behind.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.geometry.relative_pose import Scale
+from ros2_densematch.geometry.two_view import estimate_relative_pose
 from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.tracking.attempt import Attempt, support
 from ros2_densematch.tracking.config import TrackerConfig
@@ -21,13 +24,17 @@ from ros2_densematch.tracking.localiser import Localiser
 from ros2_densematch.tracking.policy import Sharing, outworn, with_best
 from ros2_densematch.tracking.pose_prior import prior_from_pose
 from ros2_densematch.tracking.refinement import Float
-from ros2_densematch.tracking.state import State, Tracked
+from ros2_densematch.tracking.returns import Evidence, disagreement, evidence_of, reachable
+from ros2_densematch.tracking.state import Candidate, State, Tracked
 from ros2_densematch.tracking.tracked_frame import Status
 from ros2_densematch.tracking.view import View
 
 _FAR_BETTER = 4.0  # times the known points by which an older keyframe must be connected to be matched in full
 _STRONGER = 1.5  # times the support that another keyframe must give to take a frame over
 _AGREE_DEG, _AGREE_SHARE = 1.5, 0.05  # two keyframes agree on a pose: turn, and distance over median depth
+_SHARED_VIEW, _WITNESSES = 0.7, 3  # likewise, and how many other keyframes are asked whether they see a return too
+_CONTRARIES, _CONTRARY = 8, 3.0  # how many others may contradict it, and by how many times what agreeing ones differ by
+_STEP_SHARE, _STEP_DEG = 0.5, 3.0  # two frames of a return: motion over median depth, and how well its turn is known
 _SAME_VIEW = 0.35  # radians of turn plus distance over median depth within which an older keyframe shows the same
 
 
@@ -46,6 +53,19 @@ class Choice:
     attempt: Attempt
     status: Status = Status.TRACKED
     note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Doubt:
+    """No return.
+
+    Attributes:
+        reason: what speaks against the best one, in words; "" = nothing looked like one.
+        candidate: a return that waits for a second frame, or None.
+    """
+
+    reason: str = ""
+    candidate: Candidate | None = None
 
 
 class Recovery:
@@ -70,22 +90,27 @@ class Recovery:
     def due_of_older_segment(self, state: State) -> Keyframe | None:
         """In a later segment, every few frames, a keyframe of an older one with a unit no worse."""
         segments = state.segments
-        if state.keyframe.tracked % self._config.relocalisation_interval:
+        if state.candidate is None and state.keyframe.tracked % self._config.relocalisation_interval:
             return None
         older = [k for k in state.keyframes if k.segment < segments.current and k.structure is not None]
         older = [k for k in older if segments.source_of(k.segment).scale >= segments.scale]
+        waiting = [k for k in older if state.candidate is not None and k.id == state.candidate.keyframe_id]
+        if waiting:
+            return waiting[0]
         return older[state.turn % len(older)] if older else None
 
-    def rejoined(self, state: State, view: View, candidate: Keyframe) -> Choice | None:
+    def rejoined(self, state: State, view: View, candidate: Keyframe) -> Choice | Doubt:
         """Whether a keyframe of an older segment sees this frame; then that segment goes on and the later one is given
-        up: nothing relates the two units but this frame."""
+        up: nothing relates the two units but this frame and the next."""
         attempt = self._localiser.attempt(state, view, candidate, [])
-        if not attempt.found.has_length or attempt.inliers < self._config.relocalisation_inliers:
-            return None
+        if not attempt.found.has_length:
+            return Doubt()
         left = state.segments.current
-        state = replace(state, keyframes=state.keyframes.without_segment(left))
         note = f"segment {candidate.segment} found again by keyframe {candidate.id}, segment {left} ends; "
-        return Choice(state, attempt, Status.RELOCALISED, note)
+        judged = self._judged(state, view, attempt, note)
+        if isinstance(judged, Doubt):
+            return judged
+        return replace(judged, state=replace(judged.state, keyframes=state.keyframes.without_segment(left)))
 
     def stronger(self, state: State, view: View, first: Attempt) -> Choice | None:
         """Another keyframe for a frame with few matches.
@@ -148,14 +173,104 @@ class Recovery:
 
     # ---- when lost
 
-    def relocalised(self, state: State, view: View) -> Choice | None:
-        """The next older keyframes in turn (from `state.turn` on), until one sees this frame."""
-        for candidate in self.next_in_turn(state):
-            attempt = self._localiser.attempt(state, view, candidate, [])
-            state = replace(state, turn=state.turn + 1)
-            if attempt.found.ok and attempt.inliers >= self._config.relocalisation_inliers:
-                return Choice(state, attempt, Status.RELOCALISED, found_again(state, candidate))
+    def relocalised(self, state: State, view: View, first: Attempt | None = None) -> Choice | Doubt:
+        """Whether a known place is found again: by the current keyframe, or by the next older ones in turn (from
+        `state.turn` on).
+
+        Args:
+            first: the attempt against the current keyframe, where that is one of those to be judged.
+        """
+        doubt = Doubt()
+        for attempt in self._attempts_when_lost(state, view, first):
+            if not attempt.found.ok:
+                continue
+            judged = self._judged(state, view, attempt, found_again(state, attempt.keyframe))
+            if isinstance(judged, Choice):
+                return judged
+            doubt = judged if judged.reason else doubt
+        return doubt
+
+    def _attempts_when_lost(self, state: State, view: View, first: Attempt | None) -> Iterator[Attempt]:
+        if first is not None:
+            yield first
+        waiting = state.candidate.keyframe_id if state.candidate is not None else None
+        known = [k for k in state.keyframes if k.id == waiting and (first is None or k.id != first.keyframe.id)]
+        for keyframe in known + [k for k in self.next_in_turn(state) if k.id != waiting]:
+            yield self._localiser.attempt(state, view, keyframe, [])
+
+    def _judged(self, state: State, view: View, attempt: Attempt, note: str) -> Choice | Doubt:
+        """Whether an attempt is a return (`returns`)."""
+        keyframe = attempt.keyframe
+        evidence = self._evidence(state, attempt)
+        weakness = evidence.weakness(self._config.relocalisation_inliers)
+        if weakness:
+            return Doubt(f"keyframe {keyframe.id} does not prove it: {weakness}")
+        T = _placed(attempt)
+        near = reachable(state, T, keyframe.segment, view.frame.stamp_ns)
+        if near is False:
+            return Doubt(f"keyframe {keyframe.id} sees something alike where the camera cannot have come so soon")
+        neighbours = self._neighbours(state, keyframe, T)
+        poses_seen = [self._pose_seen(state, view, k) for k in neighbours]
+        apart = [disagreement(T, other, state.typical_depth) for other in poses_seen if other is not None]
+        witness, second = any(a <= 1.0 for a in apart), self._second_frame_agrees(state, view, T)
+        if near:
+            enough = evidence.strong or witness or second
+        else:  # carried off, or away for long: a second place and a second time, where there are neighbours to ask
+            enough = second and (witness or (evidence.strong and not neighbours))
+        contrary = self._contrary(state, view, attempt, T, neighbours) if enough else None
+        if contrary is not None:
+            return Doubt(f"ambiguous: keyframes {keyframe.id} and {contrary.id} see this frame at two places")
+        if enough:
+            return Choice(replace(state, candidate=None), attempt, Status.RELOCALISED, note)
+        waiting = Candidate(view, keyframe.id, T)
+        return Doubt(f"keyframe {keyframe.id} sees this frame, a second frame must agree", waiting)
+
+    def _evidence(self, state: State, attempt: Attempt) -> Evidence:
+        metric = state.segments.source_of(attempt.keyframe.segment).scale is Scale.METRIC
+        return evidence_of(attempt, metric=metric)
+
+    def _neighbours(self, state: State, keyframe: Keyframe, T_world: Float) -> list[Keyframe]:
+        """Other keyframes that should see a frame at this pose (4, 4) too."""
+        near = state.keyframes.nearest(T_world, keyframe.segment, within=_SHARED_VIEW)
+        return [k for k in near if k.id != keyframe.id and k.camera is not None][:_WITNESSES]
+
+    def _pose_seen(self, state: State, view: View, keyframe: Keyframe) -> Float | None:
+        """Where a keyframe puts the frame (4, 4), if it could prove that it sees it."""
+        attempt = self._localiser.attempt(state, view, keyframe, [])
+        if not attempt.found.has_length or not attempt.found.ok:
+            return None
+        if self._evidence(state, attempt).weakness(self._config.relocalisation_inliers):
+            return None
+        return _placed(attempt)
+
+    def _contrary(
+        self, state: State, view: View, attempt: Attempt, T_world: Float, neighbours: list[Keyframe]
+    ) -> Keyframe | None:
+        """A keyframe of the same segment that proves the frame to be at another place."""
+        asked = {attempt.keyframe.id, *(k.id for k in neighbours)}
+        others = [k for k in state.keyframes.of_segment(attempt.keyframe.segment) if k.id not in asked]
+        others = [k for k in others if k.camera is not None and k.structure is not None]
+        for other in others[-_CONTRARIES:]:
+            T = self._pose_seen(state, view, other)
+            if T is None or disagreement(T, T_world, state.typical_depth) <= _CONTRARY:
+                continue
+            if reachable(state, T, other.segment, view.frame.stamp_ns) is not False:
+                return other
         return None
+
+    def _second_frame_agrees(self, state: State, view: View, T_world: Float) -> bool:
+        """Whether the frame that waits for a second one is where this one says, by the motion between the two."""
+        waiting, matching = state.candidate, self._localiser.matching
+        if waiting is None or waiting.view.camera is None or view.camera is None:
+            return False
+        between = poses.compose(poses.inverse(T_world), waiting.T_world_from_camera)
+        if float(np.linalg.norm(between[:3, 3])) > _STEP_SHARE * state.typical_depth:
+            return False
+        matches = matching.match(matching.reference(waiting.view), view.encoding)
+        seen = estimate_relative_pose(
+            matches, waiting.view.camera, view.camera, config=self._config.pose, seed=self._config.seed
+        )
+        return seen.ok and poses.rotation_angle_deg(seen.T_query_from_reference, between) < _STEP_DEG
 
     def next_in_turn(self, state: State) -> list[Keyframe]:
         """The older keyframes that are tried for one lost frame."""
@@ -263,8 +378,18 @@ def _agree(attempt: Attempt, guess: Float, state: State) -> bool:
     return poses.rotation_angle_deg(T, guess) < _AGREE_DEG and moved < _AGREE_SHARE * state.typical_depth
 
 
+def _placed(attempt: Attempt) -> Float:
+    """T_world_from_camera (4, 4) of the frame; where no length is known it is held at the keyframe's place."""
+    T = attempt.found.T_frame_from_keyframe.copy()
+    if not attempt.found.has_length:
+        T[:3, 3] = 0.0
+    return poses.compose(attempt.keyframe.T_world_from_camera, poses.inverse(T))
+
+
 def found_again(state: State, keyframe: Keyframe) -> str:
     """In words, that a keyframe sees the lost camera."""
+    if not state.lost_frames:
+        return f"found by the older keyframe {keyframe.id}; "
     return f"found again by keyframe {keyframe.id} after {state.lost_frames} lost frames; "
 
 

@@ -18,6 +18,9 @@ from ros2_densematch.tracking.shutter import Shutter
 from ros2_densematch.tracking.turning import Turning
 from ros2_densematch.tracking.view import View
 
+_GAP_S = 0.6  # frames further apart say nothing of the speed
+_SPEED_GAIN = 0.3  # share of a new frame in the running mean of the speed
+
 
 @dataclass(frozen=True, eq=False)
 class Tracked:
@@ -30,6 +33,50 @@ class Tracked:
 
     attempt: Attempt
     T_from_keyframe: Float
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """The camera when it was last seen.
+
+    Attributes:
+        stamp_ns: time.
+        segment: number of the segment.
+        T_world_from_camera: (4, 4).
+        speed, rate: how fast it moved and turned lately: map units a second, radians a second.
+    """
+
+    stamp_ns: int
+    segment: int
+    T_world_from_camera: Float
+    speed: float = 0.0
+    rate: float = 0.0
+
+    def then(self, stamp_ns: int, segment: int, T_world_from_camera: Float) -> Seen:
+        """The next time that it is seen; after a gap or in another segment it keeps its speed."""
+        seconds = (stamp_ns - self.stamp_ns) * 1e-9
+        speed, rate = self.speed, self.rate
+        if segment == self.segment and 0.0 < seconds < _GAP_S:
+            moved = float(np.linalg.norm(T_world_from_camera[:3, 3] - self.T_world_from_camera[:3, 3]))
+            turned = float(np.radians(poses.rotation_angle_deg(T_world_from_camera, self.T_world_from_camera)))
+            speed += _SPEED_GAIN * (moved / seconds - speed)
+            rate += _SPEED_GAIN * (turned / seconds - rate)
+        return Seen(stamp_ns, segment, T_world_from_camera, speed, rate)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A return to a known place that waits for a second frame.
+
+    Attributes:
+        view: the frame.
+        keyframe_id: of the keyframe that sees it.
+        T_world_from_camera: (4, 4) where it would be.
+    """
+
+    view: View
+    keyframe_id: int
+    T_world_from_camera: Float
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +93,8 @@ class State:
         last: the previous frame, when it was tracked against the current keyframe.
         tentative: a lost frame that may begin a new segment.
         T_world_from_camera: (4, 4) of the last frame with a pose.
+        seen: the camera at that frame, or None.
+        candidate: a return that waits for a second frame, or None.
         stamp_ns: time of the last frame, or None.
         lost_frames: in a row until now.
         typical_depth: median depth of the last known points, map units: the unit of a new segment.
@@ -63,6 +112,8 @@ class State:
     last: Tracked | None = None
     tentative: View | None = None
     T_world_from_camera: Float = field(default_factory=lambda: np.eye(4))
+    seen: Seen | None = None
+    candidate: Candidate | None = None
     stamp_ns: int | None = None
     lost_frames: int = 0
     typical_depth: float = 1.0
@@ -130,7 +181,14 @@ class State:
     def after(self, view: View, T_world_from_camera: Float) -> State:
         """After a frame whose pose is (4, 4)."""
         turning = self.turning.passed(view, T_world_from_camera)
-        return replace(self, T_world_from_camera=T_world_from_camera, turning=turning)
+        stamp_ns, segment = view.frame.stamp_ns, self.segments.current
+        seen = self.seen or Seen(stamp_ns, segment, T_world_from_camera)
+        return replace(
+            self,
+            T_world_from_camera=T_world_from_camera,
+            turning=turning,
+            seen=seen.then(stamp_ns, segment, T_world_from_camera),
+        )
 
     def pose_of(self, keyframe: Keyframe, tracked: Tracked) -> Float:
         """T_world_from_camera (4, 4) of a frame that was tracked against `keyframe`."""

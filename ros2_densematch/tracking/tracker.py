@@ -23,7 +23,7 @@ from ros2_densematch.tracking.localiser import Localiser
 from ros2_densematch.tracking.matching import Matching
 from ros2_densematch.tracking.outcome import Outcome
 from ros2_densematch.tracking.policy import Sharing, outworn, unsuitable, with_best
-from ros2_densematch.tracking.recovery import Choice, Recovery, found_again
+from ros2_densematch.tracking.recovery import Choice, Recovery
 from ros2_densematch.tracking.segments import LengthSource
 from ros2_densematch.tracking.shutter import Shutter
 from ros2_densematch.tracking.state import State
@@ -135,10 +135,12 @@ def _new_keyframe(keyframe: Keyframe, tracked: TrackedFrame, scale: Scale) -> Ne
 
 @dataclass(frozen=True, eq=False)
 class _Loss:
-    """No keyframe fits: the state then, and the attempt against the current keyframe."""
+    """No keyframe fits: the state then, the attempt against the current keyframe, and why nothing else that looked
+    like a known place is one."""
 
     state: State
     attempt: Attempt
+    doubt: str = ""
 
 
 class _Step:
@@ -185,6 +187,8 @@ class _Step:
     def _choice(self, state: State, view: View) -> Choice | _Loss:
         state = self._follower.checked(state)
         first = self._follower.attempt(state, view)
+        if state.lost_frames:
+            return self._choice_when_lost(state, first)
         found = first.found
         moved = bool(found.T_frame_from_keyframe[:3, 3].any())
         if found.ok and (found.has_length or state.segments.source is LengthSource.NOTHING or not moved):
@@ -203,25 +207,27 @@ class _Step:
         if candidate is not None:
             state = replace(state, turn=state.turn + 1)
             rejoined = self._recovery.rejoined(state, view, candidate)
-            if rejoined is not None:
+            if isinstance(rejoined, Choice):
                 return rejoined
-        if state.lost_frames:
-            return Choice(state, first, Status.RELOCALISED, found_again(state, state.keyframe))
+            state = replace(state, candidate=rejoined.candidate)
         if self._hurried and not first.guided:
             return Choice(state, first)
         return self._recovery.stronger(state, view, first) or Choice(state, first)
 
-    def _choice_when_lost(self, state: State, failed: Attempt) -> Choice | _Loss:
-        state = replace(state, lost_frames=state.lost_frames + 1, last=None, guide=None)
-        view = replace(failed.view, camera=failed.view.frame.camera, rate=None)
-        found = self._recovery.relocalised(state, view)
-        if found is not None:
+    def _choice_when_lost(self, state: State, first: Attempt) -> Choice | _Loss:
+        """The attempt against the current keyframe failed, or the frame before was lost already."""
+        view = replace(first.view, camera=first.view.frame.camera, rate=None)
+        found = self._recovery.relocalised(state, view, first)
+        if isinstance(found, Choice):
             return found
-        state = replace(state, turn=state.turn + len(self._recovery.next_in_turn(state)))
+        turn = state.turn + len(self._recovery.next_in_turn(state))
+        state = replace(
+            state, lost_frames=state.lost_frames + 1, last=None, guide=None, turn=turn, candidate=found.candidate
+        )
         if state.segment_was_tracked and state.lost_frames < self._config.max_lost_frames:
-            return _Loss(state, failed)
+            return _Loss(state, first, found.reason)
         begun = self._recovery.new_segment(state, view)
-        return begun or _Loss(replace(state, tentative=failed.view), failed)
+        return begun or _Loss(replace(state, tentative=first.view), first, found.reason)
 
     # ---- commit
 
@@ -255,7 +261,7 @@ class _Step:
 
     def _lost(self, loss: _Loss) -> Outcome:
         state, attempt = loss.state, loss.attempt
-        reason = f"lost: {attempt.found.reason}"
+        reason = f"lost: {loss.doubt or attempt.found.reason}"
         return Outcome(state, attempt.view, Status.LOST, reason, state.keyframe, attempt.matches, attempt)
 
 

@@ -200,7 +200,7 @@ def test_a_slow_matcher_never_falls_behind(frames: list[Frame]) -> None:
     assert found.drops[Drop.REPLACED] > 10
     assert sink.outcomes[-1].tracked.index == count - 1
     times = core.times.summary()
-    assert times["waited"][1] < 1.2 * times["matcher"][1] + 60.0  # nothing waits longer than one image's work
+    assert times["waited"].max < 1.2 * times["matcher"].max + 60.0  # nothing waits longer than one image's work
 
 
 def test_settings_change_between_two_images(frames: list[Frame]) -> None:
@@ -262,7 +262,8 @@ def test_diagnostics_say_what_is_wrong_first(frames: list[Frame]) -> None:
     run(core, sink, frames[:2])
     good = report(core, sink.publication.last, [], "active")
     assert good.level is Level.OK
-    assert float(good.values["matcher_ms.median"]) > 0
+    assert 0 < float(good.values["matcher_ms.median"]) <= float(good.values["matcher_ms.max"])
+    assert 0 < float(good.values["matcher_ms.mean"]) <= float(good.values["matcher_ms.max"])
     assert report(core, sink.publication.last, ["no data on /depth since 6 s"], "active").level is Level.STALE
     for number in range(5):
         core.submit(broken(number, RuntimeError("out of memory")))

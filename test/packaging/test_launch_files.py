@@ -139,6 +139,18 @@ def test_the_replay_records_what_the_node_publishes(load: Any) -> None:
     assert "/rear/matcher/status" in replay.recorded_topics("rear", "matcher")
 
 
+def test_the_player_waits_until_every_input_of_the_node_is_listened_to(load: Any) -> None:
+    replay = load("replay")
+    assert "--start-paused" in replay.play_command("bag", "1.0")
+    given = {"camera": "/camera/rgb", "image": "image_raw", "depth": "/camera/depth", "bag": "b"}
+    played = replay.played_topics(given, "rear")
+    assert {"/camera/rgb/image_raw", "/camera/rgb/camera_info", "/camera/depth"} <= set(played)
+    assert replay.played_topics({}, "rear")[0] == "/rear/image_raw"
+    arguments = replay.gate_arguments("/rear/matcher", played, "60")
+    assert arguments.count("--topic") == len(played)
+    assert arguments[-4:] == ["--recorded", "/rear/matcher/status", "--wait-s", "60"]
+
+
 def test_both_cameras_get_what_the_matcher_launch_file_takes(load: Any, matcher: types.ModuleType) -> None:
     two = load("two_cameras")
     assert set(two.SHARED) <= set(values(matcher))

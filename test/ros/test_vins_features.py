@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
@@ -71,3 +72,22 @@ def test_the_feature_topic_is_what_vins_fusion_reads(peer: Any, camera: Any, tmp
         adapter.send_signal(signal.SIGINT)
         assert adapter.wait(30) == 0, log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+def test_help_is_an_answer_and_starts_no_node(
+    ros_environment: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ros2_densematch.live import ros_vins
+
+    monkeypatch.setattr(sys, "argv", ["vins_features", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        ros_vins.main()
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    for word in ("usage: vins_features", "/feature_tracker/feature", "max_tracks (integer, 300)"):
+        assert word in said
+    monkeypatch.setattr(sys, "argv", ["vins_features", "--nonsense"])
+    with pytest.raises(SystemExit) as refused:
+        ros_vins.main()
+    assert refused.value.code == 2
+    assert "unrecognized arguments: --nonsense" in capsys.readouterr().err

@@ -20,7 +20,7 @@ if shutil.which("cmake") is None:
     pytest.skip("cmake is not installed", allow_module_level=True)
 
 PREFIX = Path(sys.prefix)
-EXECUTABLES = ("densematch", "matcher", "vins_features")
+EXECUTABLES = ("densematch", "matcher", "replay_gate", "vins_features")
 
 
 def cmake(*arguments: object) -> None:

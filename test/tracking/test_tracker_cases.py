@@ -216,7 +216,7 @@ def test_a_later_segment_ends_when_a_keyframe_of_the_older_one_comes_into_view(w
             (8, look(0, 0, 2, 60)),
             (12, look(0.6, 0, 2, 55)),
             (20, look(0, 0, 2, -50)),
-            (8, look(-0.6, 0, 2.1, -50)),
+            (16, look(-0.6, 0, 2.1, -50)),  # two frames of it must agree
         ]
     )
     tracker = Tracker(PointMatcher(world, path, blind=frozenset(range(13, 21))), TrackerConfig(max_lost_frames=5))

@@ -1,0 +1,115 @@
+"""Holds a paused player of bags until the node listens to it, so that nothing of the bag is lost.
+
+    replay_gate --node /matcher --topic /camera/color/image_raw --recorded /matcher/status
+
+replay.launch.py starts it beside a player that was started paused. It ends with 0 when the player has been resumed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from rclpy.utilities import remove_ros_args
+
+from ros2_densematch.live.ros_graph import ros_type
+
+_ACTIVE = "active"
+_TRANSPORTS = ("", "/compressed", "/compressedDepth")  # under which a topic of images may be played
+_LOOK_S = 0.1
+_ANSWER_S = 5.0
+
+
+class ReplayGate:
+    """What is waited for.
+
+    Args:
+        node: an rclpy node.
+        matcher: full name of the node that is to be active.
+        topics: full names of what is played for it: each needs a publisher and a subscription, whatever its transport.
+        recorded: full names of what is recorded: each needs a subscription.
+        stop_at: `time.monotonic` at which it is given up.
+    """
+
+    def __init__(self, node: Any, matcher: str, topics: list[str], recorded: list[str], stop_at: float) -> None:
+        self._node, self._matcher, self._stop_at = node, matcher, stop_at
+        self._topics, self._recorded = topics, recorded
+
+    def missing(self) -> str:
+        """What is not there yet, in words; "" when all is."""
+        if self._state() != _ACTIVE:
+            return f"{self._matcher} is not active"
+        for topic in self._topics:
+            names = [topic + transport for transport in _TRANSPORTS]
+            if not any(self._node.count_publishers(n) and self._node.count_subscribers(n) for n in names):
+                return f"nobody plays {topic}, or {self._matcher} does not listen to it"
+        for topic in self._recorded:
+            if not self._node.count_subscribers(topic):
+                return f"nobody records {topic}"
+        return ""
+
+    def wait(self) -> str:
+        """Until nothing is missing; otherwise what still is, when it is given up."""
+        while missing := self.missing():
+            if time.monotonic() > self._stop_at:
+                return missing
+            time.sleep(_LOOK_S)
+        return ""
+
+    def resume(self, player: str) -> str:
+        """Lets the player go on; "" or why that failed."""
+        done = self._call(f"{player}/resume", "rosbag2_interfaces/srv/Resume", lambda kind: kind.Request())
+        return "" if done is not None else f"{player}/resume does not answer: is the player of this bag running?"
+
+    def _state(self) -> str:
+        name, kind = f"{self._matcher}/get_state", "lifecycle_msgs/srv/GetState"
+        answer = self._call(name, kind, lambda found: found.Request())
+        return "" if answer is None else str(answer.current_state.label)
+
+    def _call(self, service: str, kind: str, request: Callable[[Any], Any]) -> Any | None:
+        found = ros_type(kind)
+        client = self._node.create_client(found, service)
+        try:
+            if not client.wait_for_service(timeout_sec=1.0):
+                return None
+            future = client.call_async(request(found))
+            rclpy.spin_until_future_complete(self._node, future, timeout_sec=_ANSWER_S)
+            return future.result() if future.done() else None
+        finally:
+            self._node.destroy_client(client)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="replay_gate", description="Resumes a paused player of bags when the node and the recorder listen."
+    )
+    parser.add_argument("--node", required=True, help="full name of the node")
+    parser.add_argument("--topic", action="append", default=[], help="full name of a topic that is played for it")
+    parser.add_argument("--recorded", action="append", default=[], help="full name of a topic that is recorded")
+    parser.add_argument("--player", default="/rosbag2_player", help="full name of the player's node")
+    parser.add_argument("--wait-s", type=float, default=120.0, help="seconds after which it is given up")
+    return parser
+
+
+def main() -> int:
+    """0 when the player has been resumed, 1 when it was given up, with the reason on stderr."""
+    given = _parser().parse_args(remove_ros_args(args=sys.argv)[1:])
+    rclpy.init(args=sys.argv)
+    node = rclpy.create_node("replay_gate")
+    try:
+        gate = ReplayGate(node, given.node, given.topic, given.recorded, time.monotonic() + given.wait_s)
+        problem = gate.wait() or gate.resume(given.player)
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    if problem:
+        print(f"replay_gate: given up after {given.wait_s:g} s: {problem}", file=sys.stderr)
+    return 1 if problem else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
