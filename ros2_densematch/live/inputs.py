@@ -51,6 +51,7 @@ class Inputs:
         self._mask: NDArray[np.bool_] | None = None
         self._poses: deque[tuple[int, NDArray[np.float64]]] = deque(maxlen=_MAX_POSES)
         self._odometry_child = ""
+        self._odometry_refused = ""
         self._assembler = FrameAssembler(SourceOptions(), self.log, None)
 
     def set_mask(self, path: str) -> None:
@@ -173,7 +174,7 @@ class Inputs:
     def _pose_at(self, stamp_ns: int, frame_id: str) -> NDArray[np.float64] | None:
         """T_world_from_camera of the odometry at a time, interpolated."""
         with self._lock:
-            if not self._poses:
+            if not self._poses or self._odometry_refused:
                 return None
             near = [item for item in self._poses if abs(item[0] - stamp_ns) < 1_000_000_000]
             child = self._odometry_child
@@ -184,13 +185,24 @@ class Inputs:
         if T is None or not child or not frame_id or child.lstrip("/") == frame_id.lstrip("/"):
             return T
         mount = self.transforms.find(child, frame_id)
-        if mount is None:
-            self.log.count(
-                f"images have odometry of {child} that is not used",
-                f"nothing on /tf_static places {frame_id} on it",
-            )
-            return None
-        return poses.compose(T, mount)
+        return None if mount is None else poses.compose(T, mount)
+
+    def refuse_odometry(self, reason: str) -> None:
+        """Uses no odometry any more; "" uses it again."""
+        self._odometry_refused = reason
+
+    def odometry_problem(self, image_frame: str) -> str:
+        """Why the odometry is not used: nothing places the camera on what it moves; "" where it is used."""
+        if self._odometry_refused:
+            return f"the odometry is refused: {self._odometry_refused}; correct one of them"
+        child = self._odometry_child.lstrip("/")
+        frame = image_frame.lstrip("/")
+        if not child or not frame or child == frame or self.transforms.find(child, frame) is not None:
+            return ""
+        return (
+            f"the odometry is not used: it is that of {child}, and nothing on /tf_static places {frame} on it: "
+            "publish that transform, or name the odometry of the camera"
+        )
 
     def depth_problem(self, image_frame: str) -> str:
         """Why the depth image is not used: of another camera, with no transform to the images; "" where it is used."""

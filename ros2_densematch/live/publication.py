@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ros2_densematch.configuration import Configuration
 from ros2_densematch.geometry.transform_tree import TransformTree
 from ros2_densematch.io.results.odometry import MetricState
@@ -13,8 +16,10 @@ from ros2_densematch.live.base_frame import BaseFrame, Mount
 from ros2_densematch.live.core import Outcome
 from ros2_densematch.live.motion import Motion, why_no_odometry
 from ros2_densematch.live.products import Place, messages_of
+from ros2_densematch.live.scale_agreement import ScaleAgreement
 from ros2_densematch.live.tf_tree import Authorship
 from ros2_densematch.messages.conversions import pose_matrix
+from ros2_densematch.tracking.segments import LengthSource
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
 
 
@@ -50,6 +55,8 @@ class Publication:
         self.configuration = configuration
         self.transforms = TransformTree()
         self.scale_sources = ""  # inputs that give the metric scale, in words
+        self.refuse_odometry: Callable[[str], None] = lambda _: None  # told why the odometry contradicts the depth
+        self._agreement: ScaleAgreement | None = None  # None once it was refused
         self.last: TrackedFrame | None = None
         self._publish, self._wanted, self._now_ns, self._log = publish, wanted, now_ns, log
         self._motion = Motion()
@@ -59,6 +66,8 @@ class Publication:
     def begin(self) -> None:
         """The node was activated: base and transforms are decided anew."""
         self._motion.forget_worlds()
+        self._agreement = ScaleAgreement()
+        self._segment = -1
         self._base = BaseFrame(self.transforms, time.monotonic)
         self._base_name = ""
         self._authorships = {
@@ -78,6 +87,7 @@ class Publication:
         if tracked.status is not Status.REJECTED:
             odometry = None if outcome.frame is None else outcome.frame.odometry
             state = self._motion.add(tracked, mount, odometry, unscaled=unscaled)
+            self._compare_lengths(tracked, odometry)
         why = "" if state is not None else why_no_odometry(tracked, no_mount=no_mount, unscaled=unscaled)
         self._say(tracked, mount, why)
         place = None
@@ -100,6 +110,25 @@ class Publication:
             scale_sources=self.scale_sources,
         ):
             self._publish(topic, message)
+
+    def _compare_lengths(self, tracked: TrackedFrame, odometry: NDArray[np.float64] | None) -> None:
+        """Where depth or stereo measure the metre, the odometry's may not be another one."""
+        if self._agreement is None:
+            return
+        T = tracked.T_world_from_camera
+        if (
+            T is None
+            or odometry is None
+            or tracked.scale_std != LengthSource.DEPTH.std
+            or tracked.segment != self._segment
+        ):
+            self._segment = tracked.segment
+            self._agreement.interrupt()
+            return
+        problem = self._agreement.add(T[:3, 3], odometry[:3, 3])
+        if problem:
+            self._agreement = None
+            self.refuse_odometry(problem)
 
     def _say(self, tracked: TrackedFrame, mount: Mount | None, why: str) -> None:
         """What was decided about the base, and why there is no odometry, each once."""
@@ -154,6 +183,8 @@ class Publication:
 
     def began_anew(self, reason: str) -> None:
         """The tracker forgot everything."""
+        if self._agreement is not None:
+            self._agreement.interrupt()
         self._motion.forget_worlds()
         self.last = None
         self._log.info(f"begun anew: {reason}")

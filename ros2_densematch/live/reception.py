@@ -10,6 +10,7 @@ from typing import Any
 from ros2_densematch.configuration import Configuration
 from ros2_densematch.io.sources.stamps import stamp_of
 from ros2_densematch.io.sources.timeline import TimeLine, Verdict
+from ros2_densematch.live.clocks import Clocks
 from ros2_densematch.live.core import Job, MatcherCore
 from ros2_densematch.live.counters import Drop, SequenceGaps
 from ros2_densematch.live.inputs import Inputs
@@ -67,6 +68,7 @@ class Reception:
         self._time: TimeLine[None] = TimeLine(look_ahead=0)
         self._segment = 0
         self._gaps = SequenceGaps()
+        self._clocks = Clocks()
         self._synchroniser = LiveSynchroniser(0)
         self.configure(self._configuration)
 
@@ -105,7 +107,11 @@ class Reception:
         """Input -> what is wrong with its messages, for inputs whose last message could not be used."""
         found = {f"{name} content": text for name, text in self._problems.items() if text}
         unregistered = self._inputs.depth_problem(self._image_frame) if DEPTH in self.heard else ""
-        return {**found, "depth registration": unregistered} if unregistered else found
+        found["depth registration"] = unregistered
+        found["odometry frame"] = self._inputs.odometry_problem(self._image_frame) if ODOMETRY in self.heard else ""
+        for name in (DEPTH, RIGHT, ODOMETRY):
+            found[f"{name} clock"] = self._clocks.problem(name)
+        return {what: text for what, text in found.items() if text}
 
     _image_frame = ""
 
@@ -138,6 +144,7 @@ class Reception:
             self._initial_pose(message)
             return
         stamp_ns = stamp_of(message, self._now_ns())
+        self._clocks.heard(name, stamp_ns, self.heard[name])
         if name == IMAGE:
             self._take_image(message, stamp_ns, number, int(info.get("received_timestamp") or 0) or now)
         elif name in (CAMERA_INFO, RIGHT_INFO, DEPTH_INFO):

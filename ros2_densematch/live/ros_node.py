@@ -91,7 +91,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             self.publication.heard_transform,
             self._initial_pose,
         )
-        self.publication.scale_sources = scale_sources(self._wiring)
+        self.publication.refuse_odometry = self._refuse_odometry
         self._outputs: dict[str, Any] = {}
         self._inlets: dict[str, Any] = {}
         self._subscribed: dict[str, Topic] = {}  # input -> as it is subscribed now
@@ -166,6 +166,8 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         if ODOMETRY in self._wiring and self._wiring[ODOMETRY].topic == self.resolve_topic_name("~/odometry"):
             raise ValueError(f"{self._wiring[ODOMETRY].topic} is this node's own output: name the robot's odometry")
         self.publication.begin()
+        self.publication.scale_sources = scale_sources(self._wiring)
+        self.inputs.refuse_odometry("")
         self.core.start()
         self._active_since = time.monotonic()
         self.reception.begin()
@@ -292,6 +294,12 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         """Listens to /tf while a transform is to be sent: others may place the same frame."""
         if self._active_since is not None and self._sends_tf(self.settings) and TF not in self._inlets:
             self._subscribe(TF, self._wiring[TF])
+
+    def _refuse_odometry(self, problem: str) -> None:
+        """The depth measures what the odometry only says."""
+        self.inputs.refuse_odometry(problem)
+        self.publication.scale_sources = scale_sources(self._wiring, without=ODOMETRY)
+        self._say.error(self.inputs.odometry_problem(""))
 
     def _initial_pose(self, message: Any) -> None:
         """Between two images."""

@@ -77,9 +77,15 @@ def wire(settings: Configuration, expand: Expand, resolve: Resolve) -> dict[str,
     return found
 
 
-def scale_sources(inputs: dict[str, Input]) -> str:
-    """The sources of metric scale among the inputs, as "depth /camera/depth, odometry /odom"; "" = none."""
-    return ", ".join(f"{kind} {inputs[name].topic}" for name, kind in _SCALE.items() if name in inputs)
+def scale_sources(inputs: dict[str, Input], without: str = "") -> str:
+    """The sources of metric scale among the inputs, as "depth /camera/depth, odometry /odom"; "" = none.
+
+    Args:
+        inputs: in use.
+        without: one that is refused.
+    """
+    used = {name: kind for name, kind in _SCALE.items() if name in inputs and name != without}
+    return ", ".join(f"{kind} {inputs[name].topic}" for name, kind in used.items())
 
 
 def chosen_transport(advertised: set[str], topic: str, waited_s: float, patience_s: float = 2.0) -> str | None:
