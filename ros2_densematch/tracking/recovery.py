@@ -201,6 +201,8 @@ class Recovery:
     def _judged(self, state: State, view: View, attempt: Attempt, note: str) -> Choice | Doubt:
         """Whether an attempt is a return (`returns`)."""
         keyframe = attempt.keyframe
+        if attempt.inliers < self._config.relocalisation_inliers:
+            return Doubt()  # too few to be worth a word
         evidence = self._evidence(state, attempt)
         weakness = evidence.weakness(self._config.relocalisation_inliers)
         if weakness:
