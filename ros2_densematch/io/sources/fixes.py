@@ -40,14 +40,18 @@ def read_fixes(path: Path, topic: str | None = None) -> tuple[str, Trajectory] |
         return None
     chosen = topic or found[0]
     rows: dict[int, tuple[float, float, float]] = {}
+    damaged: list[str] = []
     for record in records.read([chosen]):
         try:
             fix = records.decode(record)
-        except BagError:
+        except BagError as error:
+            damaged.append(str(error))
             continue
         values = (float(fix.latitude), float(fix.longitude), float(fix.altitude))
         if fix.status.status >= 0 and np.isfinite(values).all():
             rows.setdefault(stamp_of(fix, record.log_time_ns), values)
+    if damaged and not rows:
+        raise BagError(f"{path}: none of the {len(damaged)} fixes on {chosen} can be read ({damaged[0]})")
     if not rows:
         return None
     stamps = np.array(sorted(rows), np.int64)
