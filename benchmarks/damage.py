@@ -28,7 +28,9 @@ from typing import Any
 
 HANG_S = 20.0
 MEMORY_BYTES = 2 << 30
-SUFFIXES = (".mcap", ".db3", ".bag", ".mp4", ".mkv", ".avi", ".jpg", ".png", ".yaml", ".csv", ".json")
+PICTURES = (".jpg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".mpg", ".wmv")
+SUFFIXES = (".mcap", ".db3", ".bag", ".yaml", ".csv", ".json", *PICTURES, *VIDEOS)
 _LARGEST = 4 << 20  # larger samples take too long for thousands of readings
 
 
@@ -68,7 +70,7 @@ def read(path: Path, *, inspect: bool) -> int:
     if path.suffix == ".yaml":
         Camera.from_yaml(path)
         return 0
-    if path.suffix in (".jpg", ".png"):
+    if path.suffix in PICTURES:
         read_image(path)
         return 1
     if path.suffix in (".csv", ".json"):

@@ -38,6 +38,15 @@ _THREADS, _NICE = "--threads", "--nice"
 _WITH_VALUE = (_THREADS, _NICE)  # options before the subcommand that take a value
 
 
+# What is wrong with an input is said by the commands, in one line. Picture decoders believe the size in a header and
+# make room for it, 1 << 30 pixels where nobody says less.
+_OPENCV = {
+    "OPENCV_LOG_LEVEL": "FATAL",
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",
+    "OPENCV_IO_MAX_IMAGE_PIXELS": str(1 << 27),
+}
+
+
 def build_app(chosen: str | None = None) -> typer.Typer:
     """The command line application, with the module of only the chosen subcommand imported.
 
@@ -94,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen, threads = _first_look(_words_to_complete() or given)
     # before the libraries load, which then only read their environment
     processor.wait_quietly()
+    for name, value in _OPENCV.items():
+        os.environ.setdefault(name, value)
     if threads is not None:
         processor.limit_threads(threads)
     # what follows --ros-args is ROS's own and has another syntax

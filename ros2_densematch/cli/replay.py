@@ -205,6 +205,7 @@ def replay(
     matcher = matcher_of(configuration)
     folder = output_folder(out)
     job = _Replay(path, source, matcher, configuration, folder, max_frames, animation, viewers)
+    job.recording = _inspected(path)
     with stop_request() as stop:
         job.run(stop)
         if not job.records:
@@ -233,12 +234,15 @@ class _Replay:
         viewers: Sequence[RerunLog],
     ):
         from ros2_densematch.evaluation.gallery import Gallery
+        from ros2_densematch.geometry.focal_fit import FocalFit
 
         self.records: list[FrameRecord] = []
         self.error: Exception | None = None
+        self.recording: dict[str, Any] | None = None
         self._path, self._source, self._matcher = path, source, matcher
         self._configuration, self._folder, self._max_frames = configuration, folder, max_frames
         self._gallery = Gallery()
+        self._focal = FocalFit()
         self._animation, self._viewers = animation, viewers
         self._image = ""
         self._first_segment = self._last_segment = 0
@@ -269,6 +273,7 @@ class _Replay:
                 mark_late_keyframes(self.records, tracked)
                 self.records.append(FrameRecord.of(tracked))
                 self._gallery.add(frame, tracked)
+                self._test_focal(frame, tracked)
                 if self._animation is not None:
                     self._animation.add(frame, tracked)
                 for viewer in self._viewers:
@@ -304,6 +309,13 @@ class _Replay:
             tracked = replace(tracked, segment=tracked.segment + self._first_segment)
         self._last_segment = max(self._last_segment, tracked.segment)
         return tracked
+
+    def _test_focal(self, frame: Frame, tracked: TrackedFrame) -> None:
+        """Takes the frame as a witness of the focal length."""
+        m, pose, inliers = tracked.correspondences, tracked.relative_pose, tracked.inliers
+        if frame.camera is None or m is None or pose is None or inliers is None or not pose.ok:
+            return
+        self._focal.add(m, inliers, frame.camera, pose, frame=tracked.index, reference=tracked.keyframe_index)
 
     def _result_files(self) -> ResultFiles:
         from ros2_densematch.cli.result_files import ResultFiles
@@ -386,10 +398,21 @@ class _Replay:
             "accuracy": assessment.accuracy,
             "stopped_early": stopped,
             "inputs": self._source.inputs,
+            "recording": self.recording,
             "notes": list(self._source.notes),
-            "warnings": _once(self._source.warnings, assessment.warnings),
+            "warnings": _once(self._source.warnings, assessment.warnings, self._focal.doubt()),
             "files": [BAG, POSES, *trajectories, "summary.json", "report.html", *moving],
         }
+
+
+def _inspected(path: Path) -> dict[str, Any] | None:
+    """What `densematch inspect` finds in a bag; what is wrong for this replay, the source says itself."""
+    from ros2_densematch.io.sources.inspection import inspect_bag
+    from ros2_densematch.io.sources.storage import is_bag
+
+    if (path / "frames.csv").is_file() or not is_bag(path):
+        return None
+    return inspect_bag(path).as_dict()
 
 
 def _scale_sources(inputs: list[dict[str, Any]]) -> str:
@@ -399,10 +422,11 @@ def _scale_sources(inputs: list[dict[str, Any]]) -> str:
     return ", ".join(f"{kinds[entry['role']]} {entry['name']}" for entry in used)
 
 
-def _once(source: list[str], assessment: list[str]) -> list[str]:
+def _once(source: list[str], assessment: list[str], focal: str) -> list[str]:
     """All warnings; where the source says why there is no ground truth, what follows from it is not said as well."""
     known = any(text.startswith("ground truth:") for text in source)
-    return [*source, *(text for text in assessment if not (known and text.startswith("ground truth")))]
+    others = [text for text in assessment if not (known and text.startswith("ground truth"))]
+    return [*source, *others, *([focal] if focal else [])]
 
 
 def _duration_s(records: list[FrameRecord]) -> float:

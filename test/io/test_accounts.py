@@ -194,6 +194,12 @@ def test_a_camera_info_of_another_frame_is_named_not_denied(tmp_path: Path) -> N
     assert "no CameraInfo in the bag" not in text
 
 
+def test_a_bag_with_depth_alone_is_said_to_have_no_pictures(tmp_path: Path) -> None:
+    rows = [(START + i * SECOND, "/depth", image(START + i * SECOND, "16UC1")) for i in range(3)]
+    with pytest.raises(ValueError, match="no topic with pictures: /depth holds depth images"):
+        open_source(write(tmp_path, rows))
+
+
 def test_everything_used_is_nothing_to_say(tmp_path: Path) -> None:
     source = open_source(bag(tmp_path, 0.0), SourceOptions(odometry_topic="/odom"))
     list(source)

@@ -22,9 +22,9 @@ def samples(folder: Path) -> None:
         corpus.write(folder / container, corpus.Description(container, corpus.ENCODINGS[i], "regular", "good"))
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)
-    for suffix in (".jpg", ".png"):
+    for suffix in (".jpg", ".png", ".bmp", ".tif", ".webp"):
         cv2.imwrite(str(folder / f"picture{suffix}"), image)
-    for suffix, code in ((".mp4", "mp4v"), (".mkv", "MJPG"), (".avi", "MJPG")):
+    for suffix, code in ((".mp4", "mp4v"), (".mkv", "MJPG"), (".avi", "MJPG"), (".webm", "VP80"), (".wmv", "WMV2")):
         writer = cv2.VideoWriter(str(folder / f"video{suffix}"), cv2.VideoWriter_fourcc(*code), 10, (64, 48))
         for shift in range(12):
             writer.write(np.roll(image, shift, axis=1))

@@ -16,6 +16,7 @@ _MIN_MATCHES = 25  # fewer say nothing: the next pair is looked at
 _ROWS_PX = 2.0  # rectified rows agree well within; in pixels of images with the longer side _SIDE
 _SIDE = 640
 _MOST = 0.8  # so many disparities must have one sign
+_PLAIN = 5.0  # grey values; cameras that start send plain pictures, which are equal
 _RATIO = 0.75  # Lowe, "Distinctive image features", IJCV 2004, section 7.1
 
 
@@ -40,6 +41,8 @@ def check_pair(left: Image, right: Image, left_camera: Camera, right_camera: Cam
         left, right: uint8 images of a stereo pair, as they are named.
         left_camera, right_camera: their calibrations; the right one's P holds the baseline.
     """
+    if np.array_equal(left, right) and left.std() > _PLAIN:
+        return StereoFinding("the right images are the left ones: name the topic of the right camera")
     found = _matches(left, right)
     if found is None:
         return None

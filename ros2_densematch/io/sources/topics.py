@@ -145,7 +145,13 @@ def _no_images(records: Records) -> str:
         f"{records.path} has no topic with images (sensor_msgs Image or CompressedImage); "
         f"its topics: {records.describe_topics()}"
     )
-    others = [t for t in records.topics.values() if _OTHER_IMAGES.search(t.type)]
+    depth = [t.name for t in records.topics.values() if t.type in IMAGE_TYPES and _holds_depth(records, t.name)]
+    if depth:
+        return (
+            f"{records.path} has no topic with pictures: {', '.join(depth)} holds depth images; its topics: "
+            f"{records.describe_topics()}"
+        )
+    others = [t for t in records.topics.values() if t.type not in IMAGE_TYPES and _OTHER_IMAGES.search(t.type)]
     if others:
         names = ", ".join(
             f"{t.name} ({t.type}{'' if t.encoding in ('cdr', 'ros1') else ', ' + t.encoding})" for t in others
