@@ -17,6 +17,7 @@ MAX_PIXELS = 1 << 27
 _VIDEO = re.compile(r"h\.?26[45]|hevc|avc|av1|vp[89]|ffmpeg|mpeg4", re.IGNORECASE)
 _NO_VIDEO = "only jpeg and png are read: record the images as jpeg, or convert the stream to a video file (mp4)"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)
 _DEPTH_HEADER = struct.Struct("<iff")
 
 
@@ -180,13 +181,8 @@ def _walk_jpeg(data: bytes, name: str, *, file: bool) -> tuple[tuple[int, int], 
 
 def _end_of_scan(data: bytes, at: int) -> int:
     """The next marker behind entropy-coded data: FF 00 is a stuffed byte, FF D0 to D7 are restart markers."""
-    while True:
-        at = data.find(b"\xff", at)
-        if at < 0 or at + 1 >= len(data):
-            return len(data)
-        if data[at + 1] != 0 and not 0xD0 <= data[at + 1] <= 0xD7:
-            return at
-        at += 2
+    found = _MARKER.search(data, at)
+    return len(data) if found is None else found.start()
 
 
 def _decode_rvl(data: bytes, name: str) -> NDArray[np.uint16]:

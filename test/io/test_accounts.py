@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 
+from ros2_densematch.geometry.trajectory import Trajectory
 from ros2_densematch.io.sources.opening import open_source
 from ros2_densematch.io.sources.options import SourceOptions
+from ros2_densematch.io.sources.pose_topics import PoseTrack
 from ros2_densematch.messages import conversions
 from ros2_densematch.messages.typestore import message_class
 
@@ -198,6 +200,13 @@ def test_a_bag_with_depth_alone_is_said_to_have_no_pictures(tmp_path: Path) -> N
     rows = [(START + i * SECOND, "/depth", image(START + i * SECOND, "16UC1")) for i in range(3)]
     with pytest.raises(ValueError, match="no topic with pictures: /depth holds depth images"):
         open_source(write(tmp_path, rows))
+
+
+def test_a_track_covers_the_times_at_which_it_has_a_pose() -> None:
+    stamps = np.cumsum(np.random.default_rng(0).choice([10**8, 4 * 10**8], 30)).astype(np.int64)
+    track = PoseTrack((Trajectory(stamps, np.tile(np.eye(4), (30, 1, 1))),), ((0, 1),))
+    for stamp in range(-(10**9), int(stamps[-1]) + 10**9, 3 * 10**7):
+        assert track.covers(stamp) == (track.at(stamp) is not None)
 
 
 def test_everything_used_is_nothing_to_say(tmp_path: Path) -> None:

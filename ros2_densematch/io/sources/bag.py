@@ -181,7 +181,7 @@ class BagSource(Source):
         """The odometry at a time; the ground truth is only counted."""
         if self._truth is not None:
             track, account = self._truth
-            account.used += track.at(stamp_ns, recorded_ns) is not None
+            account.used += track.covers(stamp_ns, recorded_ns)
         if self._odometry is None:
             return None
         track, account = self._odometry

@@ -71,9 +71,14 @@ class CameraInfos:
 
     def at(self, stamp_ns: int) -> Camera | None:
         """The camera of an image: of equal stamp; else the last one before it; else the first usable one."""
-        before = [item for item in reversed(self._recent) if item[0] <= stamp_ns]
-        if before:
-            return max(before, key=lambda item: item[0])[1]  # of equal stamps the one that came last
+        best: tuple[int, Camera] | None = None
+        for item in reversed(self._recent):  # of equal stamps the one that came last
+            if item[0] == stamp_ns:
+                return item[1]
+            if item[0] < stamp_ns and (best is None or item[0] > best[0]):
+                best = item
+        if best is not None:
+            return best[1]
         return self._recent[0][1] if self._recent else self.first
 
     @property

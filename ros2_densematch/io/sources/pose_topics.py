@@ -113,11 +113,26 @@ class PoseTrack:
     def at(self, stamp_ns: int, recorded_ns: int = 0) -> Float64 | None:
         """The pose (4, 4) at a time; of several parts, in the one that was recorded with the image."""
 
-        def away(span: tuple[int, int]) -> int:
-            return max(span[0] - recorded_ns, recorded_ns - span[1], 0)
+        return pose_at(self._part(recorded_ns), stamp_ns)
 
-        best = min(range(len(self.parts)), key=lambda i: away(self.recorded_ns[i]))
-        return pose_at(self.parts[best], stamp_ns)
+    def covers(self, stamp_ns: int, recorded_ns: int = 0) -> bool:
+        """Whether there is a pose at a time; see `at`."""
+        stamps = self._part(recorded_ns).stamps_ns
+        after = int(np.searchsorted(stamps, stamp_ns))
+        gap = MAX_POSE_GAP_S * 1e9
+        if 0 < after < len(stamps) and stamps[after] - stamps[after - 1] <= gap:
+            return True
+        return any(abs(int(stamps[i]) - stamp_ns) <= gap for i in (after - 1, after) if 0 <= i < len(stamps))
+
+    def _part(self, recorded_ns: int) -> Trajectory:
+        if len(self.parts) == 1:
+            return self.parts[0]
+
+        def away(i: int) -> int:
+            first, last = self.recorded_ns[i]
+            return max(first - recorded_ns, recorded_ns - last, 0)
+
+        return self.parts[min(range(len(self.parts)), key=away)]
 
 
 @dataclass(frozen=True)
