@@ -25,7 +25,7 @@ def command(
         Path, typer.Argument(metavar="DIR_OR_LIST", help="Folder of recordings, or a file with one path a line.")
     ],
     *,
-    out: OutOption,
+    out: OutOption = Path("densematch-batch"),
     config: ConfigOption = None,
     matcher: MatcherOption = None,
     preset: PresetOption = None,

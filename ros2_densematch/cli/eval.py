@@ -183,7 +183,7 @@ def bag(
         list[str] | None, typer.Argument(metavar="A B ...", help="As for compare (default: gcm and sift).")
     ] = None,
     *,
-    out: OutOption,
+    out: OutOption = Path("densematch-eval"),
     device: DeviceOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
@@ -216,7 +216,7 @@ def compare(
         typer.Argument(metavar="A B ...", help="MATCHER[:PRESET], a weights file, or a peer (aliked-lightglue)."),
     ],
     *,
-    out: OutOption,
+    out: OutOption = Path("densematch-eval"),
     on: Annotated[str, typer.Option("--on", help="Short name of a data set, or its folder.")],
     folder: FolderOption = None,
     task: Annotated[

@@ -52,17 +52,20 @@ def folder_pairs(
     if sum((window is not None, exhaustive, retrieve is not None)) != 1:
         raise InputError("--folder needs one of --window N, --exhaustive and --retrieve K")
     count = len(images)
+    problems: list[tuple[Path, str]] = []
     if retrieve is not None:
-        chosen: Iterable[tuple[int, int]] = _alike(images, matcher, retrieve)
+        chosen: Iterable[tuple[int, int]] = _alike(images, matcher, retrieve, problems)
     else:
         reach = count if window is None else window
         chosen = ((i, j) for i in range(count) for j in range(i + 1, min(i + reach, count - 1) + 1))
     # block by block: an image's encoding is used again while it is in memory
     in_blocks = sorted(chosen, key=lambda pair: (pair[0] // BLOCK, pair[1] // BLOCK, pair))
-    return [Pair(k, 0, images[i], images[j]) for k, (i, j) in enumerate(in_blocks)]
+    pairs = [Pair(k, 0, images[i], images[j]) for k, (i, j) in enumerate(in_blocks)]
+    return pairs + [Pair(len(pairs) + k, 0, path, path, problem=why) for k, (path, why) in enumerate(problems)]
 
 
-def _alike(images: list[Path], matcher: Matcher, count: int) -> list[tuple[int, int]]:
+def _alike(images: list[Path], matcher: Matcher, count: int, problems: list[tuple[Path, str]]) -> list[tuple[int, int]]:
+    """Pairs of images that look alike; what cannot be read goes to `problems`."""
     import numpy as np
 
     from ros2_densematch.files.exif import read_exif
@@ -76,7 +79,8 @@ def _alike(images: list[Path], matcher: Matcher, count: int) -> list[tuple[int, 
         for path in images:
             try:
                 picture = turned_picture(read_image(path), read_exif(path).orientation)
-            except ImageDecodeError:  # its pairs are made all the same, and say what is wrong with it
+            except ImageDecodeError as error:
+                problems.append((path, str(error)))
                 sets.append(np.zeros((0, 1), np.float32))
             else:
                 sets.append(local_descriptors(matcher.encode(picture)))

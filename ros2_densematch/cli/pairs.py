@@ -36,7 +36,9 @@ class Pair:
     @property
     def label(self) -> str:
         """What messages call it: its line, or its images where there is no list."""
-        return f"line {self.line}" if self.line else f"{self.reference} and {self.query}"
+        if self.line:
+            return f"line {self.line}"
+        return str(self.reference) if self.reference == self.query else f"{self.reference} and {self.query}"
 
 
 def read_pairs(path: Path, root: Path) -> list[Pair]:

@@ -71,13 +71,16 @@ def nearest_pairs(vectors: Floats, count: int) -> list[tuple[int, int]]:
     """Pairs (i, j), i < j, of which one is among the `count` images most like the other.
 
     Args:
-        vectors: (I, D), of length 1.
+        vectors: (I, D), of length 1; zeros for an image that is like none.
         count: at least 1.
     """
     likeness = vectors @ vectors.T
     np.fill_diagonal(likeness, -np.inf)
+    blank = ~vectors.any(axis=1)
+    likeness[blank], likeness[:, blank] = -np.inf, -np.inf
     best = np.argsort(-likeness, axis=1, kind="stable")[:, : min(count, len(vectors) - 1)]
-    return sorted({(min(i, int(j)), max(i, int(j))) for i, row in enumerate(best) for j in row})
+    pairs = {(min(i, int(j)), max(i, int(j))) for i, row in enumerate(best) for j in row if likeness[i, j] > -np.inf}
+    return sorted(pairs)
 
 
 def _array(value: Any) -> Floats:

@@ -66,6 +66,18 @@ def test_retrieval_finds_the_images_of_the_same_scene(flight: Path, tmp_path: Pa
     assert all(pair.reference.stem[-1] == pair.query.stem[-1] for pair in pairs)
 
 
+def test_an_image_that_cannot_be_read_is_named_and_the_others_are_matched(
+    densematch, images: Path, tmp_path: Path
+) -> None:
+    (images / "3.png").write_text("no image")
+    for number, way in enumerate((("--retrieve", "1"), ("--exhaustive",))):
+        out = tmp_path / str(number)
+        outcome = densematch("match", "--folder", images, "--matcher", "sift", *way, "--out", out)
+        assert outcome.code == 2
+        assert "3.png: this is no image" in outcome.err
+        assert {"0.png", "2.png"} <= {name for pair in names_of(out, images) for name in pair}
+
+
 def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_been_stopped(
     densematch, images: Path, tmp_path: Path, monkeypatch
 ) -> None:
