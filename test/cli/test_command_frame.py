@@ -84,7 +84,7 @@ def test_an_unknown_matcher_device_and_preset_name_the_valid_ones(densematch, fl
     image = flight / "rgb" / "000000.png"
     for words, expected in (
         (("--matcher", "sfit"), "choose one of"),
-        (("--matcher", "sift", "--device", "gpu"), "device = 'gpu'"),
+        (("--matcher", "sift", "--device", "gpu"), "--device 'gpu'"),
         (("--matcher", "sift", "--preset", "huge"), "choose one of base"),
     ):
         outcome = densematch("match", image, image, "--out", tmp_path / "o", *words)
