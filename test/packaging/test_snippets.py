@@ -151,8 +151,8 @@ def test_every_option_that_a_document_names_exists(line: Line) -> None:
 
 def test_every_other_command_is_exempt_by_name_or_run() -> None:
     others = [line for line in COMMANDS if line not in OURS and not line.exempt]
-    known = re.compile(r"(OMP_NUM_THREADS=1 )?python benchmarks/\w+\.py ")
-    assert not [f"{line}: {line.text} is neither run nor exempt" for line in others if not known.match(line.text)]
+    known = re.compile(r"\bpython benchmarks/\w+\.py\b")  # measurements: hours
+    assert not [f"{line}: {line.text} is neither run nor exempt" for line in others if not known.search(line.text)]
     named = [script for line in others for script in re.findall(r"benchmarks/\w+\.py", line.text)]
     assert [script for script in named if not (REPOSITORY / script).is_file()] == []
 
