@@ -1,6 +1,6 @@
 """Matchers of densematch as matchers of vismatch (formerly image-matching-models; checked with its release 1.4.0).
 
-    pip install densematch vismatch
+    pip install vismatch
     from vismatch_densematch import DensematchMatcher      # this file on the path, or copied to vismatch/im_models/
     result = DensematchMatcher(device="cpu", matcher="gcm", preset="fast")("a.jpg", "b.jpg")
 

@@ -145,7 +145,9 @@ def trajectory(
     interruptions: Annotated[
         int, typer.Option("--interruptions", min=0, help="Cover the camera so often in a second pass: relocalisation.")
     ] = 0,
-    max_frames: Annotated[int | None, typer.Option("--max-frames", min=3, help="Of each sequence.")] = None,
+    max_frames: Annotated[
+        int | None, typer.Option("--max-frames", min=3, help="Frames of each sequence, at most.")
+    ] = None,
     camera: Annotated[Path | None, typer.Option("--camera", help="Calibration, where the data has none.")] = None,
     image_topic: Annotated[str | None, typer.Option("--image-topic", help="Topic of the images (bags).")] = None,
     ground_truth_topic: Annotated[

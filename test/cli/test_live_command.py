@@ -42,7 +42,7 @@ def test_the_users_own_remappings_come_first_because_the_first_wins() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--matcher", "superduper"], "unknown matcher 'superduper'"),
+        (["--matcher", "superduper"], "--matcher superduper: there is no such matcher"),
         (["--config", "nowhere.yaml"], "there is no configuration file nowhere.yaml"),
         (["--mask", "nowhere.png", "--ros-args", "-p", "x:=1"], "there is no mask nowhere.png"),
         (["--no-such-option"], "No such option"),

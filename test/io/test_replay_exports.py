@@ -64,7 +64,7 @@ def result_of(folder: Path, scale: Scale) -> Path:
     tracked = tracked_frames(scale)
     with ResultBag(folder / "bag", frame_id="camera") as bag, RelativePosesCsv(folder / "relative_poses.csv") as table:
         for one in tracked:
-            bag.write(one, SIZE)
+            bag.write(one)
             table.write(one)
     posed = [one for one in tracked if one.T_world_from_camera is not None]
     stamps, T = np.array([one.stamp_ns for one in posed]), np.stack([np.asarray(o.T_world_from_camera) for o in posed])

@@ -97,7 +97,7 @@ def test_sift_at_30_hz(start_node: Any, peer: Any, camera: Any, transport: str, 
 
 
 def test_gcm_gives_the_offline_matches(start_node: Any, peer: Any, camera: Any) -> None:
-    start_node("--matcher", "gcm", "--preset", "turbo", "--device", "cpu", *RELIABLE)
+    start_node("--matcher", "gcm", "--preset", "turbo", "--device", "cpu", *RELIABLE, "-p", "tracker.guided:=false")
     peer.listen_to_node()
     peer.calibrate(camera.info())
     sent = send(peer, camera, range(0, 9, 2), 1.0, "/image", camera.raw)

@@ -65,7 +65,7 @@ class DenseMatchingConfig(BaseModel):
 class DenseMatchingModule(Stage):
     """One optimisation step consumes pairs with a dense true warp (`dense: true` in the recipe's data)."""
 
-    network: DenseNetwork = Field(description="This network is trained, with the loss that belongs to it.")
+    network: DenseNetwork
 
     def __init__(self, config: DenseMatchingConfig) -> None:
         super().__init__()

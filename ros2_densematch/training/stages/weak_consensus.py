@@ -56,7 +56,7 @@ class WeakConsensusConfig(BaseModel):
 class WeakConsensusModule(Stage):
     """One optimisation step consumes pairs of images that match; at least two, of different groups."""
 
-    network: NcnetNetwork | SparseNcnetNetwork = Field(description="This network is the one that is trained.")
+    network: NcnetNetwork | SparseNcnetNetwork
 
     def __init__(self, config: WeakConsensusConfig) -> None:
         super().__init__()
