@@ -92,14 +92,14 @@ def _echo(content: dict[str, Any], _which: str, _size: Size | None) -> CameraInf
     header, roi = content.get("header") or {}, content.get("roi") or {}
     x, y, width, height = (int(roi.get(key, 0)) for key in ("x_offset", "y_offset", "width", "height"))
     return CameraInfo(
-        str(header.get("frame_id", "")),
-        (int(content["width"]), int(_need(content, "height"))),
-        numbers("k"),
-        numbers("d"),
-        numbers("p"),
-        str(content.get("distortion_model", "plumb_bob")),
-        (int(content.get("binning_x", 0)), int(content.get("binning_y", 0))),
-        (x, y, width, height),
+        frame_id=str(header.get("frame_id", "")),
+        size=(int(content["width"]), int(_need(content, "height"))),
+        K=numbers("k"),
+        D=numbers("d"),
+        P=numbers("p"),
+        distortion_model=str(content.get("distortion_model", "plumb_bob")),
+        binning=(int(content.get("binning_x", 0)), int(content.get("binning_y", 0))),
+        roi=(x, y, width, height),
     )
 
 

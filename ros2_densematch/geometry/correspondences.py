@@ -134,15 +134,15 @@ class Correspondences:
     def select(self, index: NDArray[np.bool_] | NDArray[np.intp]) -> Correspondences:
         """The matches that a boolean mask (N,) or an index array picks; overlap and warp stay."""
         return Correspondences(
-            self.reference_xy[index],
-            self.query_xy[index],
-            self.score[index],
-            self.overlap,
-            self.reference_size,
-            self.query_size,
-            None if self.precision is None else self.precision[index],
-            self.warp,
-            None if self.linear is None else self.linear[index],
-            self.stillness,
-            None if self.unchanged is None else self.unchanged[index],
+            reference_xy=self.reference_xy[index],
+            query_xy=self.query_xy[index],
+            score=self.score[index],
+            overlap=self.overlap,
+            reference_size=self.reference_size,
+            query_size=self.query_size,
+            precision=None if self.precision is None else self.precision[index],
+            warp=self.warp,
+            linear=None if self.linear is None else self.linear[index],
+            stillness=self.stillness,
+            unchanged=None if self.unchanged is None else self.unchanged[index],
         )

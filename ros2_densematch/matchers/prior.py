@@ -178,14 +178,14 @@ class Prior:
             return None if value is None else value[index]
 
         return Prior(
-            self.reference_xy[index],
-            self.query_xy[index],
-            self.sigma[index],
-            of(self.linear),
-            of(self.score),
-            self.previous,
-            of(self.previous_xy),
-            of(self.previous_linear),
+            reference_xy=self.reference_xy[index],
+            query_xy=self.query_xy[index],
+            sigma=self.sigma[index],
+            linear=of(self.linear),
+            score=of(self.score),
+            previous=self.previous,
+            previous_xy=of(self.previous_xy),
+            previous_linear=of(self.previous_linear),
         )
 
 

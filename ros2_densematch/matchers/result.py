@@ -81,15 +81,15 @@ def finished(raw: RawMatches, reference: Encoding, query: Encoding, max_matches:
     order = index[best_first(raw.score[index], max_matches)]
     warp = _warp(raw, kept, reference, query)
     return Correspondences(
-        raw.reference_xy[order].astype(np.float32),
-        raw.query_xy[order].astype(np.float32),
-        np.clip(raw.score[order], 0.0, 1.0).astype(np.float32),
-        _overlap(raw, kept, reference, query),
-        reference.size,
-        query.size,
-        None if raw.precision is None else raw.precision[order].astype(np.float32),
-        warp,
-        None if raw.linear is None else raw.linear[order].astype(np.float32),
+        reference_xy=raw.reference_xy[order].astype(np.float32),
+        query_xy=raw.query_xy[order].astype(np.float32),
+        score=np.clip(raw.score[order], 0.0, 1.0).astype(np.float32),
+        overlap=_overlap(raw, kept, reference, query),
+        reference_size=reference.size,
+        query_size=query.size,
+        precision=None if raw.precision is None else raw.precision[order].astype(np.float32),
+        warp=warp,
+        linear=None if raw.linear is None else raw.linear[order].astype(np.float32),
     )
 
 

@@ -84,14 +84,14 @@ class Guide:
         same, guided = keyframe.id == self.keyframe_id, attempt.guided
         counts = same and guided
         return Guide(
-            keyframe.id,
-            attempt.view.encoding,
-            attempt.view.frame.stamp_ns,
-            attempt.matches.select(found.inliers),
-            self.since_full + 1 if guided else 0,
-            max(self.inliers if same else 0, attempt.inliers if guided else 0),
-            max(self.cells if counts else 0, _cells(attempt) if guided else 0),
-            replace(self.check, age=self.check.age + 1) if counts and self.check is not None else None,
+            keyframe_id=keyframe.id,
+            previous=attempt.view.encoding,
+            stamp_ns=attempt.view.frame.stamp_ns,
+            matches=attempt.matches.select(found.inliers),
+            since_full=self.since_full + 1 if guided else 0,
+            inliers=max(self.inliers if same else 0, attempt.inliers if guided else 0),
+            cells=max(self.cells if counts else 0, _cells(attempt) if guided else 0),
+            check=replace(self.check, age=self.check.age + 1) if counts and self.check is not None else None,
         )
 
     def at_keyframe(self, keyframe: Keyframe) -> Guide:

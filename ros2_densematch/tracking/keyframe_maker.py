@@ -54,17 +54,17 @@ class KeyframeMaker:
                 except ValueError as error:
                     note = f"; stereo not used: {error}"
         return Keyframe(
-            number,
-            frame.index,
-            frame.stamp_ns,
-            frame.size,
-            view.camera,
-            segment,
-            T_world_from_camera,
-            reference,
-            view.encoding,
-            structure,
-            frame.odometry,
+            id=number,
+            frame_index=frame.index,
+            stamp_ns=frame.stamp_ns,
+            size=frame.size,
+            camera=view.camera,
+            segment=segment,
+            T_world_from_camera=T_world_from_camera,
+            reference=reference,
+            query=view.encoding,
+            structure=structure,
+            odometry=frame.odometry,
             rate=view.rate,
             note=note,
         )

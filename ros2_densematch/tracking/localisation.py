@@ -169,7 +169,17 @@ class Sights:
         usable = np.flatnonzero((index >= 0) & finite)
         index, usable = _unique(index, usable[structure.known[index[usable]]])
         xy = np.where(finite[:, None], xy, 0.0)
-        return Sights(matches, structure, camera, finite, xy, reference, weight, index, usable)
+        return Sights(
+            matches=matches,
+            structure=structure,
+            camera=camera,
+            finite=finite,
+            xy=xy,
+            reference=reference,
+            weight=weight,
+            index=index,
+            usable=usable,
+        )
 
     def with_points(self, accepted: NDArray[np.bool_]) -> Sights:
         """Matches that are `accepted` (N,) become points where there was none."""
@@ -265,20 +275,20 @@ class Fit:
         seen, inliers = self.seen, self.inliers
         parallax, near = parallax_deg(self.T, seen.structure.bearing[seen.index[inliers]], seen.xy[inliers])
         return Localisation(
-            True,
-            self.T,
-            True,
-            inliers,
-            seen.index,
-            seen.xy,
-            seen.weight,
-            parallax,
-            near,
-            two_view,
-            self.reason,
-            seen.structure,
-            self.covariance,
-            self.sigma,
+            ok=True,
+            T_frame_from_keyframe=self.T,
+            has_length=True,
+            inliers=inliers,
+            index=seen.index,
+            xy=seen.xy,
+            weight=seen.weight,
+            parallax_deg=parallax,
+            near_parallax_deg=near,
+            two_view=two_view,
+            reason=self.reason,
+            structure=seen.structure,
+            covariance=self.covariance,
+            sigma=self.sigma,
         )
 
 
@@ -333,7 +343,20 @@ def _rotation_only(two_view: RelativePose, seen: Sights, min_inliers: int) -> Lo
         else:
             T[:3, 3] /= length
     reason = f"{two_view.num_inliers} of {len(seen.matches)} matches agree: {two_view.status}"
-    return Localisation(ok, T, False, inliers, index, xy, seen.weight, parallax, near, two_view, reason, structure)
+    return Localisation(
+        ok=ok,
+        T_frame_from_keyframe=T,
+        has_length=False,
+        inliers=inliers,
+        index=index,
+        xy=xy,
+        weight=seen.weight,
+        parallax_deg=parallax,
+        near_parallax_deg=near,
+        two_view=two_view,
+        reason=reason,
+        structure=structure,
+    )
 
 
 def _start(seen: Sights, two_view: RelativePose, predictions: list[Float], seed: int) -> Float:

@@ -247,7 +247,7 @@ def _evaluate(poses: Float, priors: PointPriors, xy: Float, weight: Float, rho: 
     share = priors.info * (priors.rho - rho) ** 2 / np.maximum(np.count_nonzero(seen, axis=0), 1)
     chi2 = np.where(seen, np.where(z > _NEAR, weight * (eu * eu + ev * ev), 1e6) + share, 0.0)
     cost = float(np.sum(np.log1p(chi2 / _KERNEL**2)))
-    return _Evaluation(u, v, z, inverse_z, eu, ev, du, dv, chi2, cost)
+    return _Evaluation(u=u, v=v, z=z, inverse_z=inverse_z, eu=eu, ev=ev, du=du, dv=dv, chi2=chi2, cost=cost)
 
 
 def _step_rho(rho: Float, step: Float) -> Float:

@@ -254,9 +254,26 @@ class _Step:
             status = Status.NEW_KEYFRAME if choice.status is Status.TRACKED else choice.status
             reason = f"{choice.note}new keyframe: {why}; {done.reason}"
             after = replace(self._maker.promoted(state, tracked), asked_for="")
-            return Outcome(after, attempt.view, status, reason, keyframe, attempt.matches, attempt, T, True)
+            return Outcome(
+                state=after,
+                view=attempt.view,
+                status=status,
+                reason=reason,
+                reference=keyframe,
+                matches=attempt.matches,
+                attempt=attempt,
+                T_from_keyframe=T,
+                is_keyframe=True,
+            )
         return Outcome(
-            state, attempt.view, choice.status, choice.note + done.reason, keyframe, attempt.matches, attempt, T
+            state=state,
+            view=attempt.view,
+            status=choice.status,
+            reason=choice.note + done.reason,
+            reference=keyframe,
+            matches=attempt.matches,
+            attempt=attempt,
+            T_from_keyframe=T,
         )
 
     def _lost(self, loss: _Loss) -> Outcome:
@@ -272,4 +289,13 @@ def _on(state: State, choice: Choice, note: str) -> Outcome:
     attempt = tracked.attempt
     reason = choice.note + note + attempt.found.reason
     keyframe, T = state.keyframe, tracked.T_from_keyframe
-    return Outcome(state, attempt.view, choice.status, reason, keyframe, attempt.matches, attempt, T)
+    return Outcome(
+        state=state,
+        view=attempt.view,
+        status=choice.status,
+        reason=reason,
+        reference=keyframe,
+        matches=attempt.matches,
+        attempt=attempt,
+        T_from_keyframe=T,
+    )

@@ -111,15 +111,15 @@ class _Runner:
             return Prediction(pair.name, none, none, none[:, 0], None, float("nan"), (seeing0, seeing1), error=words)
         warp = found.warp if self._keep_warp else None
         return Prediction(
-            pair.name,
-            found.reference_xy,
-            found.query_xy,
-            found.score,
-            found.precision,
-            float(found.overlap),
-            (seeing0, seeing1),
-            None if warp is None else warp.xy,
-            None if warp is None else warp.certainty,
+            pair=pair.name,
+            reference_xy=found.reference_xy,
+            query_xy=found.query_xy,
+            score=found.score,
+            precision=found.precision,
+            overlap=float(found.overlap),
+            seeing=(seeing0, seeing1),
+            warp_xy=None if warp is None else warp.xy,
+            warp_certainty=None if warp is None else warp.certainty,
             timings_ms=timings,
         )
 

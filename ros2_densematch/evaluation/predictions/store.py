@@ -210,15 +210,15 @@ def read_prediction(file: Path, pair: str) -> Prediction:
         raise ValueError(f"{file}: arrays of different lengths")
     seeing = [Seeing(tuple(s["size"]), tuple(s["scale"]), s["turns"], s["half_pixel"]) for s in facts["seeing"]]
     return Prediction(
-        pair,
-        a["reference_xy"],
-        a["query_xy"],
-        a["score"],
-        a.get("precision"),
-        float("nan") if facts["overlap"] is None else float(facts["overlap"]),
-        (seeing[0], seeing[1]),
-        a.get("warp_xy"),
-        a.get("warp_certainty"),
-        str(facts["error"]),
-        {str(k): float(v) for k, v in facts["timings_ms"].items()},
+        pair=pair,
+        reference_xy=a["reference_xy"],
+        query_xy=a["query_xy"],
+        score=a["score"],
+        precision=a.get("precision"),
+        overlap=float("nan") if facts["overlap"] is None else float(facts["overlap"]),
+        seeing=(seeing[0], seeing[1]),
+        warp_xy=a.get("warp_xy"),
+        warp_certainty=a.get("warp_certainty"),
+        error=str(facts["error"]),
+        timings_ms={str(k): float(v) for k, v in facts["timings_ms"].items()},
     )

@@ -155,16 +155,16 @@ def judged_problem(pair: Pair, prediction: Prediction, protocol: Protocol) -> tu
         intrinsics.append(np.array([[g, 0, offset], [0, g, offset], [0, 0, 1]]) @ seen.intrinsics(K))
         sizes.append((round(seen.size[0] * g), round(seen.size[1] * g)))
     problem = Problem(
-        points[0],
-        points[1],
-        intrinsics[0],
-        intrinsics[1],
-        truth.reference_D,
-        truth.query_D,
-        sizes[0],
-        sizes[1],
-        prediction.score,
-        prediction.precision,
+        xy0=points[0],
+        xy1=points[1],
+        K0=intrinsics[0],
+        K1=intrinsics[1],
+        D0=truth.reference_D,
+        D1=truth.query_D,
+        size0=sizes[0],
+        size1=sizes[1],
+        score=prediction.score,
+        precision=prediction.precision,
     )
     return problem, T_true
 
@@ -264,7 +264,16 @@ def auc_figures(errors: Float64) -> tuple[Figure, ...]:
     std = runs.std(0, ddof=1) if len(runs) > 1 else [None] * len(keys)
     mean = runs.mean(0)
     return tuple(
-        Figure(k, label, float(v), 1, "%", float(a), float(b), None if s is None else float(s))
+        Figure(
+            key=k,
+            label=label,
+            value=float(v),
+            digits=1,
+            unit="%",
+            low=float(a),
+            high=float(b),
+            std=None if s is None else float(s),
+        )
         for k, label, v, a, b, s in zip(keys, labels, mean, low, high, std, strict=True)
     )
 

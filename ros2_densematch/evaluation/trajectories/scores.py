@@ -102,15 +102,15 @@ def judge(records: Sequence[FrameRecord], truth: Trajectory) -> Judged:
         translation, angle = errors.relative_errors(T, T_true, steps, similarity.scale)
         drift = errors.rms(translation), errors.rms(angle)
     return Judged(
-        assessment.accuracy,
-        assessment.view,
-        assessment.main_segment,
-        path,
-        position,
-        rotation,
-        rigid,
-        scale_error,
-        drift,
+        accuracy=assessment.accuracy,
+        view=assessment.view,
+        segment=assessment.main_segment,
+        path_m=path,
+        position_m=position,
+        rotation_deg=rotation,
+        rigid_m=rigid,
+        scale_error=scale_error,
+        drift_1_s=drift,
     )
 
 

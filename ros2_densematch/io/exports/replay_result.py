@@ -57,18 +57,18 @@ class FrameResult:
         none = np.zeros((0, 2), np.float32)
         count = 0 if m is None else len(m)
         return FrameResult(
-            tracked.index,
-            tracked.stamp_ns,
-            tracked.status.value,
-            tracked.reason,
-            tracked.is_keyframe,
-            tracked.segment,
-            tracked.keyframe_stamp_ns,
-            tracked.T_world_from_camera,
-            none if m is None else m.reference_xy,
-            none if m is None else m.query_xy,
-            np.zeros(0, np.float32) if m is None else m.score,
-            np.ones(count, np.bool_) if tracked.inliers is None else tracked.inliers,
+            index=tracked.index,
+            stamp_ns=tracked.stamp_ns,
+            status=tracked.status.value,
+            reason=tracked.reason,
+            is_keyframe=tracked.is_keyframe,
+            segment=tracked.segment,
+            keyframe_stamp_ns=tracked.keyframe_stamp_ns,
+            T_world_from_camera=tracked.T_world_from_camera,
+            reference_xy=none if m is None else m.reference_xy,
+            query_xy=none if m is None else m.query_xy,
+            score=np.zeros(0, np.float32) if m is None else m.score,
+            inlier=np.ones(count, np.bool_) if tracked.inliers is None else tracked.inliers,
         )
 
 
@@ -96,18 +96,18 @@ def read_frame_results(folder: Path) -> Iterator[FrameResult]:
         count = len(query_xy)
         inlier = np.ones(count, np.bool_) if found is None or not len(found.inlier) else np.asarray(found.inlier) > 0
         yield FrameResult(
-            int(row["index"]),
-            stamp,
-            row["status"],
-            row["reason"],
-            row["is_keyframe"] == "1",
-            int(row["segment"]),
-            int(row["keyframe_stamp_ns"] or -1),
-            world.get(stamp),
-            reference_xy,
-            query_xy,
-            np.zeros(0, np.float32) if found is None else np.asarray(found.score, np.float32),
-            inlier,
+            index=int(row["index"]),
+            stamp_ns=stamp,
+            status=row["status"],
+            reason=row["reason"],
+            is_keyframe=row["is_keyframe"] == "1",
+            segment=int(row["segment"]),
+            keyframe_stamp_ns=int(row["keyframe_stamp_ns"] or -1),
+            T_world_from_camera=world.get(stamp),
+            reference_xy=reference_xy,
+            query_xy=query_xy,
+            score=np.zeros(0, np.float32) if found is None else np.asarray(found.score, np.float32),
+            inlier=inlier,
         )
 
 
@@ -183,15 +183,15 @@ def _relative(row: dict[str, str]) -> RelativeRow:
     covariance[upper] = [float(row[f"cov_{i}{j}"]) for i, j in zip(*upper, strict=True)]
     covariance += np.triu(covariance, 1).T
     return RelativeRow(
-        int(row["keyframe_index"]),
-        int(row["index"]),
-        int(row["keyframe_stamp_ns"]),
-        int(row["stamp_ns"]),
-        row["geometry"],
-        row["scale"],
-        poses.pose_from_quaternion(t, q),
-        covariance,
-        int(row["num_inliers"]),
+        reference=int(row["keyframe_index"]),
+        query=int(row["index"]),
+        reference_stamp_ns=int(row["keyframe_stamp_ns"]),
+        query_stamp_ns=int(row["stamp_ns"]),
+        geometry=row["geometry"],
+        scale=row["scale"],
+        T_query_from_reference=poses.pose_from_quaternion(t, q),
+        covariance=covariance,
+        num_inliers=int(row["num_inliers"]),
     )
 
 

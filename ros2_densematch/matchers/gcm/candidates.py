@@ -56,7 +56,17 @@ class Candidates:
     @staticmethod
     def empty() -> Candidates:
         z = np.zeros
-        return Candidates(z((0, 2)), z((0, 2)), z((0, 2, 2)), z(0), z(0), z(0), z((0, 3)), z(0), np.zeros(0, np.bool_))
+        return Candidates(
+            reference_xy=z((0, 2)),
+            query_xy=z((0, 2)),
+            linear=z((0, 2, 2)),
+            similarity=z(0),
+            margin=z(0),
+            correlation=z(0),
+            information=z((0, 3)),
+            moved=z(0),
+            grown=np.zeros(0, np.bool_),
+        )
 
     def select(self, index: NDArray[np.bool_] | NDArray[np.intp]) -> Candidates:
         """The candidates that a mask or an index array picks."""
@@ -120,15 +130,15 @@ def refine_coarse(reference: GcmEncoding, query: GcmEncoding, coarse: Coarse, co
     query_xy = array(refined.query_xy)
     correlation = array(refined.correlation)
     candidates = Candidates(
-        coarse.reference_xy,
-        query_xy,
-        coarse.linear,
-        coarse.similarity,
-        coarse.margin,
-        correlation,
-        array(refined.information),
-        np.linalg.norm(query_xy - coarse.query_xy, axis=1),
-        np.zeros(len(query_xy), np.bool_),
+        reference_xy=coarse.reference_xy,
+        query_xy=query_xy,
+        linear=coarse.linear,
+        similarity=coarse.similarity,
+        margin=coarse.margin,
+        correlation=correlation,
+        information=array(refined.information),
+        moved=np.linalg.norm(query_xy - coarse.query_xy, axis=1),
+        grown=np.zeros(len(query_xy), np.bool_),
     )
     return candidates.select((correlation > config.seed_correlation) & within)
 

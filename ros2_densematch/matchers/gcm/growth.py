@@ -62,15 +62,15 @@ def grow(reference: GcmEncoding, query: GcmEncoding, seeds: Candidates, config: 
         )
         correlation = array(refined.correlation)
         grown = Candidates(
-            at,
-            array(refined.query_xy),
-            linear,
-            array(similarity),
-            np.zeros(len(at)),
-            correlation,
-            array(refined.information),
-            np.linalg.norm(array(refined.query_xy) - local.predicted[within], axis=1),
-            np.ones(len(at), np.bool_),
+            reference_xy=at,
+            query_xy=array(refined.query_xy),
+            linear=linear,
+            similarity=array(similarity),
+            margin=np.zeros(len(at)),
+            correlation=correlation,
+            information=array(refined.information),
+            moved=np.linalg.norm(array(refined.query_xy) - local.predicted[within], axis=1),
+            grown=np.ones(len(at), np.bool_),
         ).select((correlation > config.grown_correlation) & inside(array(refined.query_xy), query.size))
         if query.allowed is not None and len(grown):
             place = np.round(grown.query_xy).astype(int)

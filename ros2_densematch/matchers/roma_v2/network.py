@@ -59,7 +59,16 @@ class NetworkSize:
 # "small" is ours, for trying the training; weights say by their shapes which they are for
 SIZES = {
     "published": NetworkSize(),
-    "small": NetworkSize(64, 18, 2, 64, 4, 2, (32, 32, 64, 64), 32),
+    "small": NetworkSize(
+        width=64,
+        depth=18,
+        heads=2,
+        joint_width=64,
+        joint_depth=4,
+        joint_heads=2,
+        levels=(32, 32, 64, 64),
+        head_width=32,
+    ),
 }
 
 
