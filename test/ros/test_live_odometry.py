@@ -203,12 +203,14 @@ def test_a_second_author_of_the_transform_stops_ours_with_an_error(
     transforms = peer.listen("/tf", "tf2_msgs/msg/TFMessage")
     fly(peer, camera, flight[:2], depth=True)
     peer.until(lambda: len(transforms) == 2, "our transforms")
-    peer.publish("/tf", transform_message(np.eye(4), 1, "odom", "base_link"))  # wheel odometry begins
-    peer.until(lambda: len(transforms) == 3, "the other's transform")
-    time.sleep(0.5)
+    # wheel odometry begins, and goes on: its first messages may come before the node has found the publisher
+    for _ in range(10):
+        peer.publish("/tf", transform_message(np.eye(4), 1, "odom", "base_link"))
+        time.sleep(0.1)
     fly(peer, camera, flight[2:], depth=True)
     node.wait_for("publish_tf is refused: somebody else already sends odom -> base_link on /tf")
-    assert len(transforms) == 3
+    ours = [t for m in transforms for t in m.transforms if time_ns(t.header.stamp) > 1]
+    assert len(ours) == 2
     assert "publish_tf is refused" in peer.diagnostics_message()
 
 
@@ -220,13 +222,15 @@ def test_odom_does_not_jump_when_everything_is_forgotten(start_node: Any, peer: 
     fly(peer, camera, flight, depth=True)
     peer.until(lambda: len(odometry) == len(flight), "odometry of every image")
     assert peer.call("/matcher/reset", "std_srvs/srv/Trigger").success
-    fly(peer, camera, flight[:2], depth=True)
-    peer.until(lambda: len(odometry) == len(flight) + 2 == len(in_map), "odometry after the reset")
-    before, after, next_one = (pose_matrix(m.pose.pose) for m in odometry[-3:])
+    # a depth image may be lost on the way: odometry goes on with the next one
+    stamps = fly(peer, camera, flight, depth=True)
+    peer.until(lambda: time_ns(odometry[-1].header.stamp) == time_ns(in_map[-1].header.stamp) == stamps[-1], "odometry")
+    poses_heard = [pose_matrix(m.pose.pose) for m in odometry]
+    before, after, next_one = poses_heard[len(flight) - 1 : len(flight) + 2]
     np.testing.assert_allclose(after, before, atol=1e-6)
-    assert 0.05 < np.linalg.norm(next_one[:3, 3] - after[:3, 3]) < 0.12
+    assert 0.05 < np.linalg.norm(next_one[:3, 3] - after[:3, 3]) < 0.25
     assert in_map[-1].header.frame_id == "map"
-    np.testing.assert_allclose(pose_matrix(in_map[-1].pose.pose), next_one, atol=1e-6)  # nothing was corrected
+    np.testing.assert_allclose(pose_matrix(in_map[-1].pose.pose), poses_heard[-1], atol=1e-6)  # nothing was corrected
 
 
 def test_tf_without_tf2_msgs_is_refused_with_the_reason(
