@@ -62,6 +62,11 @@ class Motion:
             return None
         return poses.compose(self._start(self._mount), self._chain.in_odom(T_world_from_camera))
 
+    def base_in_odom(self, T_world_from_camera: Float64) -> Float64 | None:
+        """The base's pose (4, 4) in `odom` where the camera has this pose in the tracker's world, as `in_odom`."""
+        T = self.in_odom(T_world_from_camera)
+        return None if T is None or self._mount is None else poses.compose(T, poses.inverse(self._mount.T))
+
     def move_map(self, T_map_from_base: Float64) -> bool:
         """Says where the base was in the map (4, 4) at the last frame; False where no frame has a pose yet."""
         if self._mount is None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +22,8 @@ from ros2_densematch.messages.typestore import message_class
 
 # names the optical frame of the first camera, standing still, where nothing says how that lies in odom_frame
 CAMERA_WORLD = "first_camera"
+
+_JPEG_QUALITY = 85
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,13 @@ def messages_of(
     if found.warp is not None and wanted("~/warp"):
         dense = np.dstack([found.warp.xy, found.warp.certainty]).astype(np.float32)
         yield "~/warp", image_message(dense, "32FC3", tracked.keyframe_stamp_ns, frame_id)
-    if outcome.reference_image is not None and wanted("~/matches_image"):
+    raw, compressed = wanted("~/matches_image"), wanted("~/matches_image/compressed")
+    if outcome.reference_image is not None and (raw or compressed):
         picture = match_picture(outcome.reference_image, frame.image, found, tracked.inliers)
-        yield "~/matches_image", image_message(picture, "rgb8", tracked.stamp_ns, frame_id)
+        if raw:
+            yield "~/matches_image", image_message(picture, "rgb8", tracked.stamp_ns, frame_id)
+        if compressed:
+            yield "~/matches_image/compressed", compressed_message(picture, tracked.stamp_ns, frame_id)
 
 
 def place_messages(place: Place, configuration: Configuration, stamp_ns: int) -> Iterator[tuple[str, Any]]:
@@ -168,6 +175,16 @@ def image_message(image: NDArray[Any], encoding: str, stamp_ns: int, frame_id: s
         is_bigendian=0,
         step=data.strides[0],
         data=data.view(np.uint8).reshape(-1),
+    )
+
+
+def compressed_message(image: NDArray[np.uint8], stamp_ns: int, frame_id: str) -> Any:
+    """sensor_msgs/CompressedImage (JPEG) of a picture (H, W, 3) RGB."""
+    _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return message_class("sensor_msgs/msg/CompressedImage")(
+        header=header_message(stamp_ns, frame_id),
+        format="rgb8; jpeg compressed bgr8",  # as image_transport writes it: colours before and in the file
+        data=np.asarray(data, np.uint8).reshape(-1),
     )
 
 

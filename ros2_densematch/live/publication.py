@@ -14,10 +14,12 @@ from ros2_densematch.geometry.transform_tree import TransformTree
 from ros2_densematch.io.results.odometry import MetricState
 from ros2_densematch.live.base_frame import BaseFrame, Mount
 from ros2_densematch.live.core import Outcome
+from ros2_densematch.live.keyframe_path import KeyframePath
 from ros2_densematch.live.motion import Motion, why_no_odometry
 from ros2_densematch.live.products import Place, messages_of
 from ros2_densematch.live.scale_agreement import ScaleAgreement
 from ros2_densematch.live.tf_tree import Authorship
+from ros2_densematch.live.topics import PATH
 from ros2_densematch.messages.conversions import pose_matrix
 from ros2_densematch.tracking.segments import LengthSource
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
@@ -60,6 +62,7 @@ class Publication:
         self.last: TrackedFrame | None = None
         self._publish, self._wanted, self._now_ns, self._log = publish, wanted, now_ns, log
         self._motion = Motion()
+        self._path = KeyframePath()
         self._why_no_odometry = ""
         self.begin()
 
@@ -110,6 +113,21 @@ class Publication:
             scale_sources=self.scale_sources,
         ):
             self._publish(topic, message)
+        self._send_path(tracked, mount, known=state is not None)
+
+    def _send_path(self, tracked: TrackedFrame, mount: Mount | None, *, known: bool) -> None:
+        """Takes the frame's keyframes where the odometry is known, and sends the path to those who listen."""
+        for keyframe in tracked.new_keyframes if known and mount is not None else ():
+            T = (
+                None
+                if keyframe.T_world_from_camera is None
+                else self._motion.base_in_odom(keyframe.T_world_from_camera)
+            )
+            if T is not None and mount is not None:
+                self._path.add(keyframe.stamp_ns, T, mount.base)
+        path = self._path.message(self.configuration.odom_frame, wanted=self._wanted(PATH))
+        if path is not None:
+            self._publish(PATH, path)
 
     def _compare_lengths(self, tracked: TrackedFrame, odometry: NDArray[np.float64] | None) -> None:
         """Where depth or stereo measure the metre, the odometry's may not be another one."""

@@ -49,6 +49,7 @@ class Service:
 IMAGE, CAMERA_INFO, DEPTH, DEPTH_INFO = "image", "camera_info", "depth", "depth/camera_info"
 RIGHT, RIGHT_INFO, ODOMETRY, TF, TF_STATIC = "right/image", "right/camera_info", "odometry", "/tf", "/tf_static"
 INITIAL_POSE = "initialpose"
+PATH = "~/path"
 
 _IMAGES = Qos("best_effort", 1)
 _INFO = Qos("best_effort", 5)
@@ -129,12 +130,25 @@ _PUBLISHED = (
     Topic(
         "~/keyframe", "densematch/msg/KeyframeInfo", Qos("reliable", 10, True), "Every new keyframe; the last are kept."
     ),
+    Topic(
+        PATH,
+        "nav_msgs/msg/Path",
+        Qos("reliable", 1, True),
+        "base_frame in odom_frame at the keyframes, the last 1000, under the conditions of ~/odometry; sent only while "
+        "subscribed, at every new keyframe.",
+    ),
     Topic("~/status", "densematch/msg/MatcherStatus", OUTPUT, "Every image, with the reason in words."),
     Topic(
         "~/matches_image",
         "sensor_msgs/msg/Image",
         OUTPUT,
         "Keyframe and image side by side with their matches, rgb8; drawn only while subscribed.",
+    ),
+    Topic(
+        "~/matches_image/compressed",
+        "sensor_msgs/msg/CompressedImage",
+        OUTPUT,
+        "The same picture as JPEG, for a network; compressed only while subscribed.",
     ),
     Topic(
         "~/warp",

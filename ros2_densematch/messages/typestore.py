@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from ros2_densematch.messages.definitions import message_definitions
@@ -21,6 +21,24 @@ def ros2_typestore() -> Typestore:
         parsed = get_types_from_msg(text, name)
         types.update({key.replace("/srv/msg/", "/srv/"): fields for key, fields in parsed.items()})
     store.register(types)
+    return store
+
+
+@cache
+def recorded_typestore(definitions: tuple[tuple[str, str], ...]) -> Typestore:
+    """The types as a bag defines them: our messages in bags of earlier versions had fewer fields.
+
+    Args:
+        definitions: (type name, text as the bag carries it, with the types that it needs behind it); one without text
+            has today's definition.
+    """
+    store = get_typestore(Stores.ROS2_JAZZY)
+    own = ros2_typestore().fielddefs
+    for name, text in definitions:
+        idl = text.startswith("=" * 80 + "\nIDL: ")
+        types = (get_types_from_idl(text) if idl else get_types_from_msg(text, name)) if text else {name: own[name]}
+        # the common types have one layout from Humble on
+        store.register({kind: fields for kind, fields in types.items() if kind not in store.types})
     return store
 
 

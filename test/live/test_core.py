@@ -18,8 +18,9 @@ from ros2_densematch.live.core import Job, MatcherCore, Outcome
 from ros2_densematch.live.counters import Drop
 from ros2_densematch.live.diagnostics import Level, diagnostic_message, report
 from ros2_densematch.live.publication import Publication
-from ros2_densematch.messages.conversions import correspondences_from_message, pose_matrix, to_cdr
+from ros2_densematch.messages.conversions import correspondences_from_message, pose_matrix, time_ns, to_cdr
 from ros2_densematch.messages.errors import ImageDecodeError
+from ros2_densematch.messages.image import decode_image
 from ros2_densematch.messages.typestore import ros2_typestore
 from ros2_densematch.simulation.flight import demo_camera, look
 from ros2_densematch.simulation.renderer import render
@@ -146,6 +147,61 @@ def test_every_keyframe_that_a_message_names_was_announced(frames: list[Frame]) 
     pictures = sink.on("~/matches_image")
     assert len(pictures) == len(frames) * 2 - 1
     assert pictures[0].encoding == "rgb8"
+    assert not sink.on("~/matches_image/compressed")  # each form only for its own listeners
+
+
+def test_the_compressed_picture_is_the_raw_one(frames: list[Frame]) -> None:
+    both = Recorder(SIFT, ("~/matches_image", "~/matches_image/compressed"))
+    core = MatcherCore(SIFT, both)
+    run(core, both, frames[:2])
+    only = Recorder(SIFT, ("~/matches_image/compressed",))
+    other = MatcherCore(SIFT, only)
+    run(other, only, frames[:2])
+    assert core.stop()
+    assert other.stop()
+    (raw,), (compressed,) = both.on("~/matches_image"), both.on("~/matches_image/compressed")
+    assert compressed.header == raw.header
+    assert compressed.format == "rgb8; jpeg compressed bgr8"
+    read, drawn = decode_image(compressed), decode_image(raw)
+    assert read.shape == drawn.shape
+    blurred, swapped = (np.abs(image.astype(int) - drawn).mean() for image in (read, read[:, :, ::-1]))
+    assert blurred < 8.0  # JPEG blurs the lines
+    assert blurred < 0.5 * swapped, (blurred, swapped)
+    assert not only.on("~/matches_image")
+    assert only.on("~/matches_image/compressed")[0].data.tobytes() == compressed.data.tobytes()
+
+
+def test_the_path_is_where_the_odometry_was_at_the_keyframes(frames: list[Frame]) -> None:
+    settings = configuration_from(
+        {"matcher": "sift", "base_frame": "base_link", "base_from_camera": "0.2 0.0 0.3 -0.5 0.5 -0.5 0.5"}
+    )
+    sink = Recorder(settings, ("~/path",))
+    core = MatcherCore(settings, sink)
+    core.start()
+    for index, frame in enumerate(frames):
+        core.request_keyframe().result(10)
+        core.submit(job(frame))
+        sink.wait(index + 1)
+    core.stop()
+    path = sink.on("~/path")[-1]
+    odometry = {time_ns(m.header.stamp): pose_matrix(m.pose.pose) for m in sink.on("~/odometry")}
+    announced = [time_ns(m.header.stamp) for m in sink.on("~/keyframe")]
+    assert len(announced) == len(frames)
+    assert [time_ns(p.header.stamp) for p in path.poses] == announced
+    assert {path.header.frame_id, *(p.header.frame_id for p in path.poses)} == {"odom"}
+    for pose in path.poses:
+        np.testing.assert_allclose(pose_matrix(pose.pose), odometry[time_ns(pose.header.stamp)], atol=1e-9)
+    assert len(sink.on("~/path")) == len(frames)
+
+
+def test_without_metric_scale_the_path_is_empty_as_the_odometry_is(frames: list[Frame]) -> None:
+    sink = Recorder(SIFT, ("~/path",))
+    core = MatcherCore(SIFT, sink)
+    run(core, sink, [replace(frame, depth=None) for frame in frames])
+    core.stop()
+    assert sink.on("~/keyframe")
+    assert not sink.on("~/odometry")
+    assert not sink.on("~/path")
 
 
 def test_what_cannot_be_used_is_counted_named_and_survived(frames: list[Frame]) -> None:

@@ -134,7 +134,8 @@ def test_the_default_parameter_file_is_that_of_the_package(matcher: types.Module
 def test_the_replay_records_what_the_node_publishes(load: Any) -> None:
     replay = load("replay")
     topics = set(replay.recorded_topics("", "matcher"))
-    lazy = {"/matcher/matches_image", "/matcher/warp"}  # pictures, made only for those who look at them
+    # pictures and the path, made only for those who look at them
+    lazy = {f"/matcher/{name}" for name in ("matches_image", "matches_image/compressed", "warp", "path")}
     assert topics - {"/tf_static"} == OUT - lazy
     assert "/rear/matcher/status" in replay.recorded_topics("rear", "matcher")
 

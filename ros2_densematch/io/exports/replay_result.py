@@ -207,17 +207,17 @@ def _rows(folder: Path) -> list[dict[str, str]]:
 
 
 def _correspondences(folder: Path) -> Iterator[tuple[int, Any]]:
-    """(stamp, densematch/Correspondences) of the result bag, in the order of time."""
+    """(stamp, densematch/Correspondences) of the result bag, in the order of time; as the bag itself defines them."""
     from rosbags.rosbag2 import Reader
 
-    from ros2_densematch.messages.typestore import ros2_typestore
+    from ros2_densematch.messages.typestore import recorded_typestore
 
     bag = folder / "bag"
     if not bag.is_dir():
         raise FileNotFoundError(f"{bag} is missing: replay the recording again")
-    store = ros2_typestore()
     with Reader(bag) as reader:
         wanted = [c for c in reader.connections if c.topic == "/matcher/correspondences"]
+        store = recorded_typestore(tuple((c.msgtype, c.msgdef.data) for c in wanted))
         for connection, stamp, data in reader.messages(connections=wanted):
             yield stamp, store.deserialize_cdr(data, connection.msgtype)
 
