@@ -162,8 +162,8 @@ def _ours(
         return loaded[-1]
 
     found = {"full": time_full(load, images, camera, limits, repeat, advance)}
-    if loaded[0].uses_prior:
-        guided = time_guided(partial(loaded.__getitem__, 0), images, camera, limits, repeat, advance)
+    if loaded[0].uses_prior and len(images) > 2:  # two photos are no flight
+        guided = time_guided(partial(loaded.__getitem__, 0), images, camera, tracker, repeat, advance)
         found |= {} if guided is None else {"guided": guided}
     facts = {**matcher_facts(configuration, loaded[0]), "what": f"at most {limits.max_matches} matches"}
     return [{"matcher": facts, "mode": mode, **timed.facts()} for mode, timed in found.items()]
@@ -211,7 +211,7 @@ def _table(rows: Sequence[dict[str, Any]], repeat: int, machine: dict[str, Any],
     for name, what in {row["matcher"]["name"]: row["matcher"]["what"] for row in rows}.items():
         yield f"{name}: {what}."
     yield "keyframe, frame: encoding an image, with what its first match does for it; total: frame, match and pose."
-    yield "guided: matches carried on from the frame before, as the tracker does."
+    yield "guided: as the tracker follows a flight, with matches carried on from frame to frame and a pose prediction."
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.pose_config import PoseConfig
 from ros2_densematch.geometry.two_view import estimate_relative_pose
 from ros2_densematch.matchers.base import Matcher
-from ros2_densematch.matchers.prior import Prior
+from ros2_densematch.tracking.config import TrackerConfig
+from ros2_densematch.tracking.frame import Frame
+from ros2_densematch.tracking.tracker import Tracker
 
 Picture = NDArray[np.uint8]
 
@@ -38,6 +41,7 @@ AGAINST = {
     "dis": ("opencv-dis", "medium preset, forward and backward within 1 px, one match per 4 x 4 px"),
 }
 STAGES = ("keyframe", "encode", "match", "pose", "total")
+_CAMERA_PERIOD_NS = 33_333_333
 
 
 @dataclass(frozen=True)
@@ -134,41 +138,43 @@ def time_guided(
     load: Callable[[], Matcher],
     images: Sequence[Picture],
     camera: Camera,
-    limits: Limits,
+    config: TrackerConfig,
     repeat: int,
     advance: Callable[[], None],
 ) -> Timed | None:
-    """Frames of a flight matched near where the frame before says that the keyframe's points are; None where the
-    matcher cannot. The arguments are those of `time_full`; `images` follow each other at camera rate."""
+    """Frames as the tracker follows them at 30 Hz: matches carried on from the frame before, and the predicted pose
+    refined. None where the matcher cannot, or where no frame was followed in this way.
+
+    Args:
+        load: builds the matcher; its memory counts.
+        images: of a flight; they are shown forwards and backwards in turn.
+        camera: of all of them.
+        config: of the tracker.
+        repeat: guided frames timed. The keyframe and frames that were matched anew are left out.
+        advance: called after each frame that is timed, and once for the keyframe.
+    """
     memory = PeakMemory()
     matcher = load()
     if not matcher.uses_prior:
         return None
     found: dict[str, list[float]] = {stage: [] for stage in STAGES}
     counts: list[tuple[int, int]] = []
-    keyframe = matcher.encode(images[0], reference=True)
-    prior: Prior | None = None
-    for i in range(repeat + 1):
-        step = i % (len(images) - 1)
-        if step == 0 or prior is None:
-            prior = Prior.at_rest(matcher.guide_points(keyframe), keyframe)
-        image, given = images[1 + step], prior
-        encode, frame = _ms(lambda image=image: matcher.encode(image))  # type: ignore[misc]
-        match, matches = _ms(
-            lambda f=frame, p=given: matcher.match(  # type: ignore[misc]
-                keyframe, f, max_matches=limits.max_matches, seed=limits.seed, prior=p
-            )
-        )
-        pose, estimated = _ms(
-            lambda m=matches: estimate_relative_pose(m, camera, camera, config=limits.pose, seed=limits.seed)  # type: ignore[misc]
-        )
-        prior = Prior.from_previous(matches, frame) if len(matches) else None
-        if i:
-            for stage, value in zip(STAGES[1:], (encode, match, pose, encode + match + pose), strict=True):
-                found[stage].append(value)
-            counts.append((len(matches), estimated.num_inliers))
+    tracker = Tracker(matcher, config)
+    there_and_back = [*range(len(images)), *range(len(images) - 2, 0, -1)]
+    advance()
+    for i in range(2 * repeat + 10):
+        frame = Frame(images[there_and_back[i % len(there_and_back)]], i * _CAMERA_PERIOD_NS, i, camera)
+        total, tracked = _ms(partial(tracker.process, frame))
+        if not tracked.guided or tracked.correspondences is None:
+            continue
+        stages = [tracked.timings_ms.get(stage, 0.0) for stage in STAGES[1:4]]
+        for stage, value in zip(STAGES[1:], (*stages, total), strict=True):
+            found[stage].append(value)
+        counts.append((len(tracked.correspondences), tracked.num_inliers))
         advance()
-    return _timed(found, counts, memory)
+        if len(counts) == repeat:
+            break
+    return _timed(found, counts, memory) if counts else None
 
 
 def _match(matcher: Matcher, keyframe: Any, frame: Any, limits: Limits) -> Any:
