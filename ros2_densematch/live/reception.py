@@ -106,12 +106,22 @@ class Reception:
     def problems(self) -> dict[str, str]:
         """Input -> what is wrong with its messages, for inputs whose last message could not be used."""
         found = {f"{name} content": text for name, text in self._problems.items() if text}
-        unregistered = self._inputs.depth_problem(self._image_frame) if DEPTH in self.heard else ""
-        found["depth registration"] = unregistered
-        found["odometry frame"] = self._inputs.odometry_problem(self._image_frame) if ODOMETRY in self.heard else ""
-        for name in (DEPTH, RIGHT, ODOMETRY):
-            found[f"{name} clock"] = self._clocks.problem(name)
+        for (name, what), text in self._misfits().items():
+            found[f"{name} {what}"] = text
         return {what: text for what, text in found.items() if text}
+
+    def unused(self) -> set[str]:
+        """The inputs that reach no image, because their frame or their clock is another."""
+        return {name for (name, _), text in self._misfits().items() if text}
+
+    def _misfits(self) -> dict[tuple[str, str], str]:
+        """(input, what does not fit) -> why, in words; "" where it fits."""
+        frame = self._image_frame
+        found = {
+            (DEPTH, "registration"): self._inputs.depth_problem(frame) if DEPTH in self.heard else "",
+            (ODOMETRY, "frame"): self._inputs.odometry_problem(frame) if ODOMETRY in self.heard else "",
+        }
+        return found | {(name, "clock"): self._clocks.problem(name) for name in (DEPTH, RIGHT, ODOMETRY)}
 
     _image_frame = ""
 

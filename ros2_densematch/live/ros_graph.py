@@ -72,6 +72,12 @@ def publishers_of(node: Any, topic: str) -> list[Publisher]:
     return found
 
 
+def nodes_of(node: Any) -> list[str]:
+    """Full names of all nodes, this one too; one name as often as nodes have it."""
+    found = node.get_node_names_and_namespaces()
+    return [f"{str(namespace).rstrip('/')}/{name}" for name, namespace in found]
+
+
 def topics_of_type(node: Any, kind: str) -> list[str]:
     """Names of the topics of a type that another node publishes."""
     own = str(node.get_fully_qualified_name())

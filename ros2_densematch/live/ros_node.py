@@ -22,6 +22,7 @@ from ros2_densematch.live.ros_graph import (
     declare,
     events,
     is_installed,
+    nodes_of,
     publishers_of,
     qos_profile,
     ros_type,
@@ -42,7 +43,7 @@ from ros2_densematch.live.topics import (
     TF_STATIC,
     Topic,
 )
-from ros2_densematch.live.watch import another_cause, mismatch, rmem_max, silence, small_buffer_advice
+from ros2_densematch.live.watch import another_cause, mismatch, rmem_max, silence, small_buffer_advice, twins
 from ros2_densematch.live.wiring import Input, chosen_transport, scale_sources, wire
 from ros2_densematch.messages.conversions import to_cdr
 
@@ -298,8 +299,12 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
     def _refuse_odometry(self, problem: str) -> None:
         """The depth measures what the odometry only says."""
         self.inputs.refuse_odometry(problem)
-        self.publication.scale_sources = scale_sources(self._wiring, without=ODOMETRY)
+        self._name_sources()
         self._say.error(self.inputs.odometry_problem(""))
+
+    def _name_sources(self) -> None:
+        """The sources of scale that are in use now, for every status."""
+        self.publication.scale_sources = scale_sources(self._wiring, without=self.reception.unused())
 
     def _initial_pose(self, message: Any) -> None:
         """Between two images."""
@@ -341,7 +346,9 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         if self._active_since is None:
             return
         now = time.monotonic()
+        self._name_sources()
         current = dict(self.reception.problems())
+        current["node name"] = twins(str(self.get_fully_qualified_name()), nodes_of(self))
         for name, source in self._wiring.items():
             topic = self._subscribed.get(name) or self._as_subscribed(name, source)
             heard = self.reception.heard.get(name)
@@ -370,6 +377,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
                 large=topic.type == "sensor_msgs/msg/Image",
                 rmem_max=rmem_max(),
             )
+        current = {name: text for name, text in current.items() if text}
         for name, text in current.items():
             before, logged = self._complaints.get(name, ("", -_REPEAT_S))
             if now - logged >= _REPEAT_S or another_cause(before, text):

@@ -83,6 +83,22 @@ def silence(
     return f"{begin}, though {names} publishes it: {'; or '.join(causes)}; check with: ros2 topic hz {topic}"
 
 
+def twins(own: str, nodes: Sequence[str]) -> str:
+    """One line where several nodes have this node's full name; "" where none has.
+
+    Args:
+        own: full name of this node.
+        nodes: full names of all nodes that the graph shows, this one too.
+    """
+    others = sum(name == own for name in nodes) - 1
+    if others < 1:
+        return ""
+    return (
+        f"{others + 1} nodes are called {own}: their services, parameters and topics get mixed up; give each a name or "
+        "namespace of its own (name:=, namespace:=). A node that was killed is seen for some 20 s more"
+    )
+
+
 def another_cause(before: str, now: str) -> bool:
     """Whether two lines of `silence` about one topic differ in more than the seconds; False for other lines."""
     if not (before.startswith(_SILENT) and now.startswith(_SILENT)):

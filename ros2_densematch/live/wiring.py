@@ -6,7 +6,7 @@ a topic that happens to be called /odometry must not turn an arbitrary unit into
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ros2_densematch.configuration import Configuration
@@ -77,14 +77,14 @@ def wire(settings: Configuration, expand: Expand, resolve: Resolve) -> dict[str,
     return found
 
 
-def scale_sources(inputs: dict[str, Input], without: str = "") -> str:
+def scale_sources(inputs: dict[str, Input], without: Collection[str] = ()) -> str:
     """The sources of metric scale among the inputs, as "depth /camera/depth, odometry /odom"; "" = none.
 
     Args:
         inputs: in use.
-        without: one that is refused.
+        without: those that are refused.
     """
-    used = {name: kind for name, kind in _SCALE.items() if name in inputs and name != without}
+    used = {name: kind for name, kind in _SCALE.items() if name in inputs and name not in without}
     return ", ".join(f"{kind} {inputs[name].topic}" for name, kind in used.items())
 
 

@@ -32,7 +32,8 @@ def decode_compressed(msg: Any) -> NDArray[Any]:
     """
     name = str(msg.format)
     if "compressedDepth" in name:
-        raise ImageDecodeError(name, "this is a depth image", "name its topic with --depth-topic")
+        remedy = "name its topic as the depth (depth:= of the launch file, --depth-topic)"
+        raise ImageDecodeError(name, "this is a depth image", remedy)
     data = _as_bytes(msg.data, name)
     video = _VIDEO.search(name)
     if video is not None:

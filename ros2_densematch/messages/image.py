@@ -101,7 +101,9 @@ def decode_image(msg: Any) -> Image:
     encoding = str(msg.encoding)
     if encoding in _DEPTH:
         raise ImageDecodeError(
-            encoding, "this is a depth image", "name its topic with --depth-topic, or republish grey values as mono16"
+            encoding,
+            "this is a depth image",
+            "name its topic as the depth (depth:= of the launch file, --depth-topic); grey values are mono16",
         )
     if encoding in _DIRECT:
         channels = _DIRECT[encoding]

@@ -11,7 +11,7 @@ import yaml
 from ros2_densematch.configuration import Configuration, option_names, parameter_names, pose_of_text
 from ros2_densematch.live.parameters import checked, declared
 from ros2_densematch.live.topics import PUBLISHED, SERVICES, SUBSCRIBED, Qos
-from ros2_densematch.live.watch import Publisher, another_cause, mismatch, silence, small_buffer_advice
+from ros2_densematch.live.watch import Publisher, another_cause, mismatch, silence, small_buffer_advice, twins
 from ros2_densematch.messages.definitions import message_definitions
 from ros2_densematch.messages.typestore import ros2_typestore
 
@@ -116,6 +116,12 @@ def test_small_buffers_are_named_only_where_they_matter() -> None:
     assert small_buffer_advice(RELIABLE, 212_992) == ""
     assert small_buffer_advice(BEST_EFFORT, 10**8) == ""
     assert small_buffer_advice(BEST_EFFORT, None) == ""
+
+
+def test_nodes_of_one_name_are_counted() -> None:
+    assert twins("/a/matcher", ["/matcher", "/a/matcher", "/b/matcher"]) == ""
+    assert twins("/a/matcher", []) == ""  # the graph does not show this node yet
+    assert twins("/matcher", ["/matcher", "/rviz", "/matcher"]).startswith("2 nodes are called /matcher")
 
 
 def test_a_silence_is_named_again_when_its_cause_is_another() -> None:

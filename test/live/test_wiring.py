@@ -50,6 +50,7 @@ def test_a_named_one_is_used_and_said(
     inputs = wired(remappings, **settings)
     assert inputs[name].topic == topic
     assert scale_sources(inputs).endswith(topic)
+    assert scale_sources(inputs, without={name}) == ""
 
 
 def test_the_calibration_of_an_optional_image_is_beside_it_unless_it_is_remapped() -> None:

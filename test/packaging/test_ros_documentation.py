@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -50,3 +51,21 @@ def test_every_launch_file_and_layout_is_named(repository: Path, document: str) 
 def test_what_was_not_seen_is_said(document: str, repository: Path) -> None:
     assert "## Not seen on a full installation" in document
     assert "NOT VERIFIED" in (repository / "docker/Dockerfile").read_text()
+
+
+def test_every_argument_that_a_text_names_can_be_set_where_it_says(repository: Path, document: str) -> None:
+    """`NAME:=` in the node's log lines, in the messages of its errors and in the document is a launch argument, or a
+    parameter or topic behind --ros-args."""
+    given = json.loads((repository / "launch/parameters.json").read_text("utf-8"))
+    launch = set(given) | set(re.findall(r'^    "(\w+)": \(', "".join(
+        (repository / f"launch/{name}.launch.py").read_text("utf-8") for name in ("matcher", "replay", "two_cameras")
+    ), re.MULTILINE))  # fmt: skip
+    texts = [(repository / f"ros2_densematch/{part}") for part in ("live", "messages")]
+    lines = [line for folder in texts for path in folder.glob("*.py") for line in path.read_text("utf-8").splitlines()]
+    named: set[str] = set()
+    for line in [*lines, *document.splitlines()]:
+        if "--ros-args" not in line and "-p " not in line:
+            named |= set(re.findall(r"(?<![\w.])([a-z][\w.]*):=", line))
+    of_others = {"odom"}  # RTAB-Map's
+    assert {"image_transport", "publish_tf", "params", "depth", "name"} <= named
+    assert named - launch - of_others == set()

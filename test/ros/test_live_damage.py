@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ros2_densematch.messages.conversions import header_message
+from ros2_densematch.messages.conversions import header_message, pose_message
+from ros2_densematch.messages.typestore import message_class
 
 REJECTED = 7
 RELIABLE = ("--ros-args", "-p", "image_reliability:=reliable")
@@ -172,6 +173,42 @@ def test_incompatible_qos_is_named_with_its_publisher(start_node: Any, peer: Any
     peer.node.create_publisher(ros_type("sensor_msgs/msg/Image"), "/image", best_effort)
     node = start_node("--matcher", "sift", *RELIABLE, "-p", "no_data_timeout_s:=1.0")
     node.wait_for(f"/{peer.node.get_name()} publishes best effort, this node asks for reliable: incompatible QoS")
+
+
+def test_two_nodes_of_one_name_are_noticed_and_named(start_node: Any, peer: Any) -> None:
+    first = start_node("--matcher", "sift", *RELIABLE)
+    peer.listen("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray")
+    second = start_node("--matcher", "sift", *RELIABLE)
+    for node in (first, second):
+        node.wait_for("2 nodes are called /matcher")
+    peer.until(lambda: "2 nodes are called /matcher" in str(peer.diagnostics()), "the complaint in /diagnostics")
+    assert second.stop() == 0
+    first.wait_for("node name: as it should be again")
+
+
+def test_odometry_that_reaches_no_image_is_no_source_of_scale(start_node: Any, peer: Any, camera: Any) -> None:
+    """It was named, and nothing places the camera on what it moves: the status does not count it."""
+    odometry = message_class("nav_msgs/msg/Odometry")
+    node = start_node("--matcher", "sift", *RELIABLE, "-p", "odometry_topic:=/wheels")
+    peer.listen_to_node()
+    peer.calibrate(camera.info())
+    zero = [message_class(f"geometry_msgs/msg/{name}") for name in ("PoseWithCovariance", "TwistWithCovariance")]
+    vector, twist = message_class("geometry_msgs/msg/Vector3"), message_class("geometry_msgs/msg/Twist")
+    pose = zero[0](pose=pose_message(np.eye(4)), covariance=np.zeros(36))
+    still = vector(x=0.0, y=0.0, z=0.0)
+
+    def sources() -> str:
+        stamp = camera.next_stamp()
+        peer.publish("/wheels", odometry(
+            header=header_message(stamp, "odom"), child_frame_id="base_link", pose=pose,
+            twist=zero[1](twist=twist(linear=still, angular=still), covariance=np.zeros(36)),
+        ))  # fmt: skip
+        peer.publish("/image", camera.raw(0, stamp))
+        return str(peer.status_of(stamp).scale_sources)
+
+    assert node.log.count("scale from odometry /wheels") == 1
+    peer.until(lambda: sources() == "", "a status without sources of scale")
+    assert "nothing on /tf_static places camera_optical_frame on it" in node.log
 
 
 def test_short_endurance_with_a_matcher_slower_than_the_camera(start_node: Any, peer: Any, camera: Any) -> None:

@@ -23,12 +23,14 @@ PREFIX = Path(sys.prefix)
 EXECUTABLES = ("densematch", "matcher", "replay_gate", "vins_features")
 
 
-def cmake(*arguments: object) -> None:
+def cmake(folder: Path, *arguments: object) -> None:
+    """Runs it in a folder, where a symlink install leaves its list of files."""
     environment = os.environ | {
         "PATH": f"{PREFIX / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "AMENT_PREFIX_PATH": os.environ.get("AMENT_PREFIX_PATH", str(PREFIX)),
     }
-    done = subprocess.run(["cmake", *map(str, arguments)], capture_output=True, text=True, env=environment)
+    command = ["cmake", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
@@ -46,7 +48,7 @@ def package(repository: Path, tmp_path: Path) -> Path:
 
 def configure(package: Path, build: Path, install: Path, *, symlinks: bool) -> None:
     cmake(
-        "-S", package, "-B", build, "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF",
+        build.parent, "-S", package, "-B", build, "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF",
         f"-DAMENT_CMAKE_SYMLINK_INSTALL={int(symlinks)}", f"-DCMAKE_PREFIX_PATH={PREFIX}",
         f"-DCMAKE_INSTALL_PREFIX={install}", f"-DPython3_EXECUTABLE={sys.executable}",
     )  # fmt: skip
@@ -62,8 +64,8 @@ def test_the_files_that_a_symlink_install_links_to_are_executable(package: Path,
 def test_the_matcher_of_a_symlink_install_starts(package: Path, tmp_path: Path) -> None:
     build, install = tmp_path / "build", tmp_path / "install"
     configure(package, build, install, symlinks=True)
-    cmake("--build", build, "--parallel", "2")
-    cmake("--install", build)
+    cmake(tmp_path, "--build", build, "--parallel", "2")
+    cmake(tmp_path, "--install", build)
     for name in EXECUTABLES:
         path = install / "lib/densematch" / name
         assert path.is_symlink()
