@@ -178,8 +178,8 @@ class Configuration(MatchingSettings):
     )
     mask: str = Field(
         "",
-        description="Pixels are not matched where this image file, of the frames' size, is 127 or darker; empty "
-        "matches everywhere.",
+        description="Pixels are not matched where this image file, of the frames' size, is 127 or darker (or 0, in a "
+        "file of labels); empty matches everywhere.",
     )
     max_image_age_s: float = Field(
         0.0,

@@ -49,6 +49,22 @@ def test_two_files_in_one_line(paths: list[Path]) -> None:
     assert found.relative_pose(camera).num_inliers > 50
 
 
+def test_masks_leave_pixels_out(paths: list[Path], images: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    allowed = np.zeros((240, 320), np.bool_)
+    allowed[:, :150] = True
+    cv2.imwrite(str(tmp_path / "mask.png"), allowed * np.uint8(255))
+    for mask in (allowed, allowed * 3, tmp_path / "mask.png"):
+        found = dm.match(*images, matcher="sift", mask=mask)
+        assert len(found) > 20
+        assert max(found.reference_xy[:, 0].max(), found.query_xy[:, 0].max()) < 149.6
+    found = dm.match(*paths, matcher="sift", reference_mask=allowed)
+    assert found.reference_xy[:, 0].max() < 149.6 < found.query_xy[:, 0].max()
+    with pytest.raises(ValueError, match="the mask of the reference is 150 x 240, the image 320 x 240: make a mask"):
+        dm.match(*images, matcher="sift", mask=allowed[:, :150])
+    with pytest.raises(FileNotFoundError, match=r"there is no mask .*no\.png"):
+        dm.match(*images, matcher="sift", mask=tmp_path / "no.png")
+
+
 @pytest.mark.parametrize(
     "convert",
     [

@@ -137,6 +137,8 @@ def match(
     matcher: str | Matcher = "gcm",
     preset: str = "base",
     device: str = "auto",
+    mask: Any = None,
+    reference_mask: Any = None,
     max_matches: int | None = 5000,
     seed: int = 0,
 ) -> MatchedImages:
@@ -149,18 +151,27 @@ def match(
             the turned one, and its matches are brought back.
         matcher: name, or a matcher of `load_matcher`; a named one is kept for the next call.
         preset, device: as in `load_matcher`, for a named matcher.
+        mask: of both images, or of the query alone where `reference_mask` is given: path of an image, or array (H, W)
+            of the stored pixels, whose black or zero pixels are not matched (robot body, text in the picture).
+        reference_mask: of the reference.
         max_matches, seed: as in `Matcher.match`.
 
     Raises:
         FileNotFoundError: there is no such image file.
-        ValueError: a file is no image, an array has another type or shape, or the matcher's name is unknown.
+        ValueError: a file is no image, an array has another type or shape, a mask is not of its image's size, or the
+            matcher's name is unknown.
         TypeError: an image is of another type.
     """
     chosen = _loaded(matcher, preset, device) if isinstance(matcher, str) else matcher
     images = image_of(reference), image_of(query)
     turns = _orientation_of(reference), _orientation_of(query)
     shown = [turned_picture(image, turn) for image, turn in zip(images, turns, strict=True)]
-    encodings = chosen.encode(shown[0], reference=True), chosen.encode(shown[1])
+    given = mask if reference_mask is None else reference_mask, mask
+    masks = [
+        None if value is None else turned_picture(_mask_of(value, image, name), turn)
+        for value, image, name, turn in zip(given, images, ("reference", "query"), turns, strict=True)
+    ]
+    encodings = chosen.encode(shown[0], reference=True, mask=masks[0]), chosen.encode(shown[1], mask=masks[1])
     found = turned_matches(chosen.match(*encodings, max_matches=max_matches, seed=seed), *map(back, turns))
     values = {field.name: getattr(found, field.name) for field in fields(Correspondences)}
     return MatchedImages(
@@ -203,6 +214,22 @@ def image_of(value: Any) -> Image:
         f"an image must be a path, NumPy array, PIL image or torch tensor, got {type(value).__name__}: "
         "convert it with numpy.asarray"
     )
+
+
+def _mask_of(value: Any, image: Image, name: str) -> NDArray[np.bool_]:
+    """Where an image may be matched, bool (H, W)."""
+    if isinstance(value, (str, os.PathLike)):
+        from ros2_densematch.io.sources.files import load_mask
+
+        if not Path(value).is_file():
+            raise FileNotFoundError(f"there is no mask {value}")
+        allowed = load_mask(Path(value))
+    else:
+        allowed = np.asarray(value) > 0
+    if allowed.shape != image.shape[:2]:
+        size, wanted = (" x ".join(map(str, shape[::-1])) for shape in (allowed.shape, image.shape[:2]))
+        raise ValueError(f"the mask of the {name} is {size}, the image {wanted}: make a mask of its size")
+    return allowed
 
 
 def _orientation_of(value: Any) -> int:

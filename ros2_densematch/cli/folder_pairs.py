@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ros2_densematch.cli.errors import InputError
+from ros2_densematch.cli.pair_masks import PairMasks
 from ros2_densematch.cli.pairs import Pair
 from ros2_densematch.cli.progress import progress_counter
 
@@ -34,13 +35,19 @@ def folder_images(folder: Path) -> list[Path]:
 
 
 def folder_pairs(
-    images: list[Path], matcher: Matcher, *, window: int | None, exhaustive: bool, retrieve: int | None
+    images: list[Path],
+    matcher: Matcher,
+    masks: PairMasks,
+    *,
+    window: int | None,
+    exhaustive: bool,
+    retrieve: int | None,
 ) -> list[Pair]:
     """The pairs to match.
 
     Args:
         images: in their order.
-        matcher: makes the encodings for `retrieve`.
+        matcher, masks: make the encodings for `retrieve`.
         window: each image with so many that follow it.
         exhaustive: each image with each other one.
         retrieve: each image with so many that look most like it.
@@ -54,7 +61,7 @@ def folder_pairs(
     count = len(images)
     problems: list[tuple[Path, str]] = []
     if retrieve is not None:
-        chosen: Iterable[tuple[int, int]] = _alike(images, matcher, retrieve, problems)
+        chosen: Iterable[tuple[int, int]] = _alike(images, matcher, masks, retrieve, problems)
     else:
         reach = count if window is None else window
         chosen = ((i, j) for i in range(count) for j in range(i + 1, min(i + reach, count - 1) + 1))
@@ -64,7 +71,9 @@ def folder_pairs(
     return pairs + [Pair(len(pairs) + k, 0, path, path, problem=why) for k, (path, why) in enumerate(problems)]
 
 
-def _alike(images: list[Path], matcher: Matcher, count: int, problems: list[tuple[Path, str]]) -> list[tuple[int, int]]:
+def _alike(
+    images: list[Path], matcher: Matcher, masks: PairMasks, count: int, problems: list[tuple[Path, str]]
+) -> list[tuple[int, int]]:
     """Pairs of images that look alike; what cannot be read goes to `problems`."""
     import numpy as np
 
@@ -78,11 +87,12 @@ def _alike(images: list[Path], matcher: Matcher, count: int, problems: list[tupl
     with progress_counter("look", len(images), "image") as counter:
         for path in images:
             try:
-                picture = turned_picture(read_image(path), read_exif(path).orientation)
-            except ImageDecodeError as error:
+                stored, turn = read_image(path), read_exif(path).orientation
+                mask = masks.of(path, (stored.shape[1], stored.shape[0]), turn, reference=False)
+            except (ImageDecodeError, InputError) as error:
                 problems.append((path, str(error)))
                 sets.append(np.zeros((0, 1), np.float32))
             else:
-                sets.append(local_descriptors(matcher.encode(picture)))
+                sets.append(local_descriptors(matcher.encode(turned_picture(stored, turn), mask=mask)))
             counter.advance()
     return nearest_pairs(pooled(sets), count)

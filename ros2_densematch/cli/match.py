@@ -23,6 +23,7 @@ from ros2_densematch.cli.options import (
     output_folder,
 )
 from ros2_densematch.cli.pair_cameras import cameras_of_options
+from ros2_densematch.cli.pair_masks import PairMasks
 from ros2_densematch.cli.pairs import Pair, read_pairs
 from ros2_densematch.files.shipped import sample_file
 
@@ -66,6 +67,12 @@ def command(
     fov: Annotated[
         float | None, typer.Option("--fov", help="Horizontal field of view of both images, in degrees.")
     ] = None,
+    mask: Annotated[
+        Path | None, typer.Option("--mask", help="Image of the images' size: nothing is matched where it is black.")
+    ] = None,
+    reference_mask: Annotated[
+        Path | None, typer.Option("--reference-mask", help="Mask of reference images, where it is another one.")
+    ] = None,
     config: ConfigOption = None,
     matcher: MatcherOption = None,
     preset: PresetOption = None,
@@ -106,15 +113,17 @@ def command(
             raise InputError("cameras of a list of pairs are K0 and K1 of its lines: leave --...-camera out")
         wanted = read_pairs(pairs, root or pairs.parent)
     cameras = cameras_of_options(reference_camera, query_camera, intrinsics, fov)
+    masks = PairMasks(mask, reference_mask)
     chosen = configured(config, matcher, preset, device, weights, assignments)
     results = output_folder(out)
     built = matcher_of(chosen)
     if folder is not None:
-        wanted = folder_pairs(images, built, window=window, exhaustive=exhaustive, retrieve=retrieve)
+        wanted = folder_pairs(images, built, masks, window=window, exhaustive=exhaustive, retrieve=retrieve)
     job = MatchJob(
         configuration=chosen,
         matcher=built,
         cameras=cameras,
+        masks=masks,
         max_matches=max_matches,
         folder=results,
         single=folder is None and pairs is None,

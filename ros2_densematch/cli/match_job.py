@@ -13,6 +13,7 @@ from ros2_densematch.cli.interrupt import stop_request
 from ros2_densematch.cli.match_progress import PROGRESS, MatchProgress, fingerprint_of
 from ros2_densematch.cli.options import estimator_facts, identity_of, matcher_facts, say
 from ros2_densematch.cli.pair_cameras import KnownCameras, PairCameras
+from ros2_densematch.cli.pair_masks import PairMasks
 from ros2_densematch.cli.pairs import Pair
 from ros2_densematch.cli.progress import progress_counter
 from ros2_densematch.files.results_folder import ResultsFolder
@@ -43,7 +44,7 @@ class MatchJob:
 
     Attributes:
         configuration, matcher: what runs.
-        cameras: those that the options name.
+        cameras, masks: those that the options name.
         max_matches: of a pair; None = the configuration's.
         folder: for the results.
         single: one pair, whose problem is the command's, and whose picture is matches.png.
@@ -55,6 +56,7 @@ class MatchJob:
     configuration: Configuration
     matcher: Matcher
     cameras: PairCameras
+    masks: PairMasks
     max_matches: int | None
     folder: Path
     single: bool = False
@@ -124,6 +126,7 @@ class MatchJob:
             self.max_matches,
             [cameras, self.cameras.intrinsics, self.cameras.fov_deg],
             pictures,
+            self.masks.files,
         ]
         progress = MatchProgress(self.folder, fingerprint_of(wanted, settings))
         if progress.rows:
@@ -225,9 +228,12 @@ class MatchJob:
         key = (path, reference, turning)
         if key not in self._encodings:
             orientation = read_exif(path).orientation if turning else 1
-            picture = turned_picture(read_image(path), orientation)
+            stored = read_image(path)
+            size = stored.shape[1], stored.shape[0]
+            mask = self.masks.of(path, size, orientation, reference=reference)
+            picture = turned_picture(stored, orientation)
             start = time.perf_counter()
-            encoding = self.matcher.encode(picture, reference=reference)
+            encoding = self.matcher.encode(picture, reference=reference, mask=mask)
             timings["encode"] = timings.get("encode", 0.0) + (time.perf_counter() - start) * 1e3
             self._encodings[key] = _Shown(encoding, picture, orientation)
             if len(self._encodings) > self.encodings_kept:

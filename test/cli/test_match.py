@@ -85,6 +85,36 @@ def test_a_camera_file_gives_the_pose(densematch, flight: Path, tmp_path: Path) 
     assert found["inliers"].sum() > 50
 
 
+def test_nothing_is_matched_where_a_mask_is_black(densematch, flight: Path, tmp_path: Path) -> None:
+    left, top = np.zeros((2, 240, 320), np.uint8)
+    left[:, :200], top[:120] = 255, 1  # a picture, and labels
+    for name, mask in (("left", left), ("top", top)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), mask)
+    cv2.imwrite(str(tmp_path / "deep.png"), (left > 0) * np.uint16(65535))
+    command = ("match", *(flight / i for i in IMAGES), "--matcher", "sift", "--out", tmp_path / "o")
+
+    def matched(*options: object) -> tuple[np.ndarray, np.ndarray]:
+        outcome = densematch(*command, *options)
+        assert outcome.code == 0, outcome.err
+        found = np.load(tmp_path / "o/000000.npz")
+        assert len(found["score"]) > 30
+        return found["reference_xy"], found["query_xy"]
+
+    reference, query = matched()
+    assert min(reference[:, 0].max(), query[:, 0].max()) > 250
+    for name in ("left.png", "deep.png"):
+        reference, query = matched("--mask", tmp_path / name)
+        assert max(reference[:, 0].max(), query[:, 0].max()) < 199.6
+    reference, query = matched("--mask", tmp_path / "left.png", "--reference-mask", tmp_path / "top.png")
+    assert reference[:, 0].max() > 200
+    assert reference[:, 1].max() < 119.6
+    assert query[:, 0].max() < 199.6
+    assert query[:, 1].max() > 120
+    reference, query = matched("--reference-mask", tmp_path / "top.png")
+    assert reference[:, 1].max() < 119.6
+    assert query[:, 0].max() > 250
+
+
 def test_a_result_is_exported_and_what_is_none_is_named(densematch, flight: Path, tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text(a_line() + "\n")
     arguments = ("--pairs", tmp_path / "pairs.txt", "--root", flight, "--matcher", "sift", "--out", tmp_path / "out")

@@ -13,6 +13,7 @@ import pytest
 
 from ros2_densematch.cli.folder_pairs import folder_pairs
 from ros2_densematch.cli.match_progress import PROGRESS
+from ros2_densematch.cli.pair_masks import PairMasks
 from ros2_densematch.matchers.registry import load_matcher
 
 
@@ -61,7 +62,7 @@ def test_retrieval_finds_the_images_of_the_same_scene(flight: Path, tmp_path: Pa
         for name, shown in (("a", picture), ("b", other[number : number + 240, :320])):
             files.append(tmp_path / f"{number}_{name}.png")
             cv2.imwrite(str(files[-1]), shown)
-    pairs = folder_pairs(files, load_matcher(matcher), window=None, exhaustive=False, retrieve=2)
+    pairs = folder_pairs(files, load_matcher(matcher), PairMasks(None, None), window=None, exhaustive=False, retrieve=2)
     assert len(pairs) == 6
     assert all(pair.reference.stem[-1] == pair.query.stem[-1] for pair in pairs)
 
@@ -179,3 +180,20 @@ def test_one_of_three_ways_to_choose_pairs_is_needed(densematch, images: Path, t
         outcome = densematch("match", "--folder", images, "--matcher", "sift", *ways, "--out", tmp_path / "out")
         assert outcome.code == 2
         assert "one of --window N, --exhaustive and --retrieve K" in outcome.err
+
+
+def test_a_mask_is_that_of_all_images_of_a_folder(densematch, images: Path, tmp_path: Path) -> None:
+    mask = np.zeros((240, 320), np.uint8)
+    mask[:, 160:] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    common = ("match", "--folder", images, "--matcher", "sift", "--retrieve", "1", "--mask", tmp_path / "mask.png")
+    outcome = densematch(*common, "--out", tmp_path / "o")
+    assert outcome.code == 0, outcome.err
+    for file in (tmp_path / "o").glob("*.npz"):
+        found = np.load(file)
+        assert len(found["score"]) > 20
+        assert min(found["reference_xy"][:, 0].min(), found["query_xy"][:, 0].min()) >= 159.5
+    cv2.imwrite(str(images / "small.png"), mask[:100])
+    outcome = densematch(*common, "--out", tmp_path / "o")
+    assert outcome.code == 2
+    assert f"--mask {tmp_path / 'mask.png'} is 320 x 240, {images / 'small.png'} is 320 x 100" in outcome.err

@@ -19,6 +19,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3)).astype(np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), cv2.GaussianBlur(noise, (0, 0), 2))
     cv2.imwrite(str(tmp_path / "small.png"), noise[:40, :50])
+    cv2.imwrite(str(tmp_path / "black.png"), 0 * noise)
     (tmp_path / "pics").mkdir()
     for name in ("0.png", "1.png"):
         shutil.copy(tmp_path / "a.png", tmp_path / "pics" / name)
@@ -58,6 +59,11 @@ REPLAY = "replay pics --matcher sift --out o "
         (MATCH + "--reference-camera bad.yaml", "error: bad.yaml: this is not a YAML file"),
         (MATCH + "--reference-camera dir", "dir is a folder: name the camera file in it"),
         (MATCH + "--reference-camera flat.yaml", "--reference-camera flat.yaml: the image is 320 x 240"),
+        (MATCH + "--mask small.png", "--mask small.png is 50 x 40, a.png is 320 x 240: make a mask of its size"),
+        (MATCH + "--reference-mask small.png", "--reference-mask small.png is 50 x 40, a.png is 320 x 240"),
+        (MATCH + "--mask bad.yaml", "bad.yaml: this is no image"),
+        (MATCH + "--mask no.png", "there is no mask no.png: check --mask"),
+        (MATCH + "--mask black.png", "the mask black.png is black everywhere: make white what may be matched"),
         (REPLAY + "--mask small.png", "the mask small.png is 50 x 40, the images are 320 x 240"),
         (REPLAY + "--mask bad.yaml", "bad.yaml: this is no image"),
         (REPLAY + "--from 30", "--from 30 lies behind the last image, which comes 0.100 s after the first"),

@@ -182,6 +182,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("camera.yaml", "C.yaml"):
         camera.to_yaml(folder / name)
     (folder / "pairs.txt").write_text("a.jpg b.jpg\n")
+    cv2.imwrite(str(folder / "body.png"), np.full((240, 320), 255, np.uint8))
     K = " ".join(f"{v:.9g}" for v in camera.K.ravel())
     T = " ".join(str(float(v)) for v in np.eye(4).ravel())
     (folder / "DATA/pairs.txt").write_text(f"images/a.jpg images/b.jpg {K} {K} {T}\n")
