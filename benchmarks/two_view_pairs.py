@@ -26,6 +26,7 @@ Floats = NDArray[np.float64]
 RENDERING = SceneRenderConfig(groups=200, views=3, width=512, height=384, seed=17)
 DAMAGES = ("sharp", "out of focus", "motion blur", "jpeg", "dark")
 OVERLAYS = ("hud", "body", "watermark", "dirt", "dots")
+_PICTURE = ("stillness", "unchanged")  # what matches know of the pictures, where some stand still
 _OVERLAY_SEEDS = 7919  # one overlay a pair: the same in both images
 
 
@@ -234,12 +235,19 @@ def kept_matches(
             K=np.stack([views.K0, views.K1]),
             T=views.T,
             scene=views.scene,
+            **{name: value for name in _PICTURE if (value := getattr(m, name)) is not None},
         )
         partial.replace(path)
     with np.load(path) as d:
         sizes = [(int(w), int(h)) for w, h in d["sizes"]]
         m = Correspondences(
-            d["reference_xy"], d["query_xy"], d["score"], float(d["overlap"]), *sizes, precision=d["precision"]
+            d["reference_xy"],
+            d["query_xy"],
+            d["score"],
+            float(d["overlap"]),
+            *sizes,
+            precision=d["precision"],
+            **{name: d[name] for name in _PICTURE if name in d},
         )
         nothing = np.zeros((0, 0, 3), np.uint8)
         return m, TwoViews(nothing, nothing, d["K"][0], d["K"][1], d["T"], str(d["scene"]))
