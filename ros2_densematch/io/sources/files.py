@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,7 +31,7 @@ def load_mask(path: Path) -> NDArray[np.bool_]:
     return _allowed(image.max(axis=2) if image.ndim == 3 else image, path)
 
 
-def _allowed(values: NDArray[np.uint8] | NDArray[np.uint16], path: Path) -> NDArray[np.bool_]:
+def _allowed(values: NDArray[Any], path: Path) -> NDArray[np.bool_]:
     bright = values > np.iinfo(values.dtype).max // 2
     allowed = bright if bright.any() else values > 0
     if not allowed.any():
