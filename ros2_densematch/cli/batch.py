@@ -45,6 +45,7 @@ def command(
     memory_limit: Annotated[
         float | None, typer.Option("--memory-limit", min=1, help="MiB of memory a recording may take (Linux).")
     ] = None,
+    no_resume: Annotated[bool, typer.Option("--no-resume", help="Delete the batch in --out and start again.")] = False,
 ) -> int:
     """Replay and score many recordings; resumes, names what failed, and lists the worst first."""
     from ros2_densematch.evaluation.fleet.job import Limits, read_outcome
@@ -56,10 +57,10 @@ def command(
     arguments = _arguments(config, matcher, preset, ground_truth_topic)
     settings = _settings(config, matcher, preset, ground_truth_topic, time_limit, memory_limit)
     folder = output_folder(out)
-    _claim(folder, settings)
+    _claim(folder, settings, {r.name for r in recordings}, resume=not no_resume)
     outcomes: dict[str, Outcome] = {}
     for recording in recordings:
-        earlier = read_outcome(folder, recording.name)
+        earlier = read_outcome(folder, recording)
         if earlier is not None and earlier.done:
             outcomes[recording.name] = earlier
     left = [r for r in recordings if r.name not in outcomes]
@@ -128,21 +129,44 @@ def _settings(
     }
 
 
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Notes the settings in the folder, or refuses one that holds results under others. Limits may change."""
+def _claim(folder: Path, settings: dict[str, Any], names: set[str], *, resume: bool) -> None:
+    """Notes the settings in the folder, or refuses one that holds results under others. Limits may change.
+
+    What an earlier run left is removed: its summary, which is not that of what the folder holds from now on, and
+    recordings that are not among `names`; without `resume` all.
+    """
+    from ros2_densematch.evaluation.fleet.job import forget, known_names
+    from ros2_densematch.evaluation.fleet.summary import FILES
     from ros2_densematch.files.atomic import write_text
+    from ros2_densematch.files.results_folder import holds_run, refuse_foreign, refuse_other_runs, remove
 
     file = folder / BATCH
-    limits = ("time_limit_s", "memory_limit_mb")
+    refuse_other_runs(folder, BATCH)
     if file.exists():
-        try:
-            found = json.loads(file.read_text("utf-8"))
-            other = [k for k in settings if k not in limits and found.get(k) != settings[k]]
-        except (ValueError, AttributeError) as error:
-            raise InputError(f"{file} is damaged ({error}): choose another --out, or remove the folder") from error
-        if other:
-            words = "; ".join(f"{k} {found.get(k)}, not {settings[k]}" for k in other)
-            raise InputError(f"{folder} holds a batch with {words}: choose another --out")
-    elif (folder / "outcomes").exists():
-        raise InputError(f"{folder} holds outcomes without {BATCH}: choose another --out")
+        if resume or not holds_run(folder, BATCH):
+            _refuse_other(file, settings)
+        gone = sorted(known_names(folder) - (names if resume else set()))
+        if gone and resume:
+            say(f"results of {len(gone)} recordings that are not named any more are removed: {', '.join(gone)}")
+        for name in gone:
+            forget(folder, name)
+        for name in FILES:
+            remove(folder / name)
+    else:
+        for name in (*FILES, "outcomes", "recordings", "running"):
+            refuse_foreign(folder / name, ours=False, writer="a batch")
     write_text(file, json.dumps(settings, indent=1) + "\n")
+
+
+def _refuse_other(file: Path, settings: dict[str, Any]) -> None:
+    limits = ("time_limit_s", "memory_limit_mb")
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        other = [k for k in settings if k not in limits and found.get(k) != settings[k]]
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{file} is damaged ({error}): choose another --out, or remove the folder") from error
+    if other:
+        words = "; ".join(f"{k} {found.get(k)}, not {settings[k]}" for k in other)
+        raise InputError(
+            f"{file.parent} holds a batch with {words}: choose another --out, or start again with --no-resume"
+        )

@@ -21,7 +21,7 @@ from ros2_densematch.cli.options import (
     say,
 )
 from ros2_densematch.cli.progress import progress_counter
-from ros2_densematch.files.results_folder import refuse_foreign
+from ros2_densematch.files.results_folder import make_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ros2_densematch.geometry.camera import Camera
     from ros2_densematch.matchers.base import Matcher
 
+_FILES = ("bench.json", "bench.md")
 KEYFRAME, FRAMES = 20, 6  # of the demo flight: sideways past foreground objects
 
 
@@ -74,7 +75,7 @@ def command(
     ]
     folder = None if out is None else output_folder(out)
     if folder is not None:
-        refuse_foreign(folder / "bench.json", ours=_is_bench(folder / "bench.json"))
+        make_room(folder, _FILES, ours=_is_bench(folder / _FILES[0]))
     machine = timing.machine()
     if machine["load_before"] is not None and machine["load_before"] > 0.5 and not busy:
         say(f"note: the machine is busy (load {machine['load_before']:g}): these times are not those of a quiet one")
@@ -108,8 +109,8 @@ def command(
             "estimator": estimator_facts(settings[0]),
             "runs": rows,
         }
-        write_json(folder / "bench.json", result)
-        write_text(folder / "bench.md", "\n".join(table) + "\n")
+        write_json(folder / _FILES[0], result)
+        write_text(folder / _FILES[1], "\n".join(table) + "\n")
 
 
 def _words(option: str | None) -> list[str | None]:

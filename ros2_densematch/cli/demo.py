@@ -41,18 +41,23 @@ def command(
 ) -> int:
     """Simulate a camera flight with ground truth, replay it and say how far off the result is: no download, no ROS."""
     from ros2_densematch.cli.replay import replay
+    from ros2_densematch.cli.result_files import PLANNED
+    from ros2_densematch.files.results_folder import ResultsFolder
     from ros2_densematch.io.sources.options import SourceOptions
     from ros2_densematch.simulation.bag import CAMERA_INFO_TOPIC, GROUND_TRUTH_TOPIC, IMAGE_TOPIC
 
     configuration = configured(None, matcher, preset, device, None)
     folder = output_folder(out)
     flight = demo_flight(frames)
-    bag = folder / "flight"
-    _record(bag, folder / "flight.jpg", flight, seed)
+    bag, sheet = folder / "flight", folder / "flight.jpg"
+    results = ResultsFolder(folder, [*PLANNED, bag.name, sheet.name])
+    results.begin()
+    _record(bag, sheet, flight, seed)
+    results.written += [bag.name, sheet.name]
     topics = SourceOptions(
         image_topic=IMAGE_TOPIC, camera_info_topic=CAMERA_INFO_TOPIC, ground_truth_topic=GROUND_TRUTH_TOPIC
     )
-    result = replay(bag, folder, configuration, topics)
+    result = replay(bag, folder, configuration, topics, claimed=results)
     if result.exit_code != DONE:
         return result.exit_code
     rows = read_frames(folder / "relative_poses.csv")

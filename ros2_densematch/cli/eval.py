@@ -40,6 +40,7 @@ ThresholdOption = Annotated[
 HelpOption = Annotated[
     bool, typer.Option("--download-help", help="Say where the data comes from and its licence; downloads nothing.")
 ]
+NoResumeOption = Annotated[bool, typer.Option("--no-resume", help="Delete the evaluation in --out and start again.")]
 
 
 def _truth_command(
@@ -54,6 +55,7 @@ def _truth_command(
     protocol: str,
     estimator: str | None,
     threshold: str | None,
+    no_resume: bool,
     download_help: bool,
 ) -> int:
     from ros2_densematch.cli.eval_run import Wanted, evaluate, spec_of
@@ -63,7 +65,9 @@ def _truth_command(
     if data is None or out is None:
         raise InputError(f"eval {task} needs DATA and --out DIR; --download-help lists the data sets")
     entry = spec_of(matcher, preset, weights)
-    return evaluate(Wanted(task, data, folder, out, (entry,), device, weights, protocol, estimator, threshold))
+    return evaluate(
+        Wanted(task, data, folder, out, (entry,), device, weights, protocol, estimator, threshold, not no_resume)
+    )
 
 
 @app.command()
@@ -79,10 +83,11 @@ def pose(
     protocol: ProtocolOption = "default",
     estimator: EstimatorOption = None,
     threshold: ThresholdOption = None,
+    no_resume: NoResumeOption = False,
     download_help: HelpOption = False,
 ) -> int:
     """Relative poses: AUC, mAP, purity, calibration and covariance on pairs with known cameras."""
-    given = (folder, matcher, preset, device, weights, protocol, estimator, threshold, download_help)
+    given = (folder, matcher, preset, device, weights, protocol, estimator, threshold, no_resume, download_help)
     return _truth_command("pose", data, out, *given)
 
 
@@ -99,10 +104,11 @@ def homography(
     protocol: ProtocolOption = "default",
     estimator: EstimatorOption = None,
     threshold: ThresholdOption = None,
+    no_resume: NoResumeOption = False,
     download_help: HelpOption = False,
 ) -> int:
     """Homographies: matching accuracy, corner errors, calibration on HPatches and Oxford folders."""
-    given = (folder, matcher, preset, device, weights, protocol, estimator, threshold, download_help)
+    given = (folder, matcher, preset, device, weights, protocol, estimator, threshold, no_resume, download_help)
     return _truth_command("homography", data, out, *given)
 
 
@@ -117,10 +123,11 @@ def dense(
     device: DeviceOption = None,
     weights: WeightsOption = None,
     protocol: ProtocolOption = "default",
+    no_resume: NoResumeOption = False,
     download_help: HelpOption = False,
 ) -> int:
     """Dense truth and key points: accuracy, coverage, end-point error, PCK on stereo, flow and category-level sets."""
-    given = (folder, matcher, preset, device, weights, protocol, None, None, download_help)
+    given = (folder, matcher, preset, device, weights, protocol, None, None, no_resume, download_help)
     return _truth_command("dense", data, out, *given)
 
 
@@ -153,6 +160,7 @@ def trajectory(
     ground_truth_topic: Annotated[
         str | None, typer.Option("--ground-truth-topic", help="True poses (bags; default: a topic whose name says so).")
     ] = None,
+    no_resume: NoResumeOption = False,
     download_help: HelpOption = False,
 ) -> int:
     """Trajectories: ATE, RPE, losses, relocalisation and time per stage on TUM, EuRoC, KITTI, frames.csv and bags."""
@@ -172,7 +180,7 @@ def trajectory(
         )
     entry = spec_of(settings.matcher, None if settings.preset == "base" else settings.preset, None)
     file = Path(settings.weights) if settings.weights else None
-    rest = (mono, interruptions, max_frames, camera, image_topic, ground_truth_topic)
+    rest = (mono, interruptions, max_frames, camera, image_topic, ground_truth_topic, not no_resume)
     return evaluate_trajectories(
         WantedTracks(data, folder, out, (entry,), settings.tracker, settings.device, file, *rest)
     )
@@ -199,6 +207,7 @@ def bag(
     gps_topic: Annotated[
         str | None, typer.Option("--gps-topic", help="Satellite fixes to compare with (default: the only ones).")
     ] = None,
+    no_resume: NoResumeOption = False,
 ) -> int:
     """Compare matchers on a recording without true poses: consistency, losses, agreement. These are not accuracies."""
     from ros2_densematch.cli.eval_trajectory import WantedBag, evaluate_bag
@@ -208,7 +217,8 @@ def bag(
     tracker = configured(config, None, None, None, None, assignments).tracker
     source = SourceOptions(image_topic=image_topic, camera_yaml=camera, odometry_topic=odometry_topic)
     names = tuple(entries or ("gcm", "sift"))
-    return evaluate_bag(WantedBag(path, out, names, tracker, device, triples, max_frames, gps_topic, source))
+    rest = (triples, max_frames, gps_topic, source, not no_resume)
+    return evaluate_bag(WantedBag(path, out, names, tracker, device, *rest))
 
 
 @app.command()
@@ -235,6 +245,7 @@ def compare(
     protocol: ProtocolOption = "default",
     estimator: EstimatorOption = None,
     threshold: ThresholdOption = None,
+    no_resume: NoResumeOption = False,
 ) -> int:
     """Compare matchers, presets, checkpoints and peers on one data set: one page with tables and the worst pairs."""
     from ros2_densematch.cli.eval_run import TRAJECTORY, Wanted, evaluate, task_of, with_peers
@@ -247,8 +258,10 @@ def compare(
 
         if protocol != "default" or estimator is not None or threshold is not None:
             raise InputError("trajectories come from the tracker: leave out --protocol, --estimator and --threshold")
-        return evaluate_trajectories(WantedTracks(on, folder, out, names, TrackerConfig(), device))
-    return evaluate(Wanted(chosen, on, folder, out, names, device, None, protocol, estimator, threshold))
+        return evaluate_trajectories(
+            WantedTracks(on, folder, out, names, TrackerConfig(), device, resume=not no_resume)
+        )
+    return evaluate(Wanted(chosen, on, folder, out, names, device, None, protocol, estimator, threshold, not no_resume))
 
 
 @app.command()

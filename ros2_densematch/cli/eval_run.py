@@ -12,10 +12,18 @@ from ros2_densematch.cli.errors import BAD_INPUT, DONE, INTERRUPTED, InputError
 from ros2_densematch.cli.interrupt import stop_request
 from ros2_densematch.cli.options import matcher_named_in, output_folder, say
 from ros2_densematch.cli.progress import progress_counter
-from ros2_densematch.evaluation.comparison.json_form import SCORES, write_scores
+from ros2_densematch.evaluation.comparison.json_form import write_scores
 from ros2_densematch.evaluation.comparison.markdown import write_markdown
-from ros2_densematch.evaluation.comparison.page import REPORT, write_page
-from ros2_densematch.evaluation.comparison.run import Evaluation, export_all, open_folder, score_all
+from ros2_densematch.evaluation.comparison.page import write_page
+from ros2_densematch.evaluation.comparison.run import (
+    REPORT,
+    SCORES,
+    Evaluation,
+    drop_results,
+    export_all,
+    open_folder,
+    score_all,
+)
 from ros2_densematch.evaluation.comparison.tables import Table, sweep_tables, tables
 from ros2_densematch.evaluation.comparison.worst_pairs import ShownPair, worst_pairs
 from ros2_densematch.evaluation.datasets.base import Dataset, Task
@@ -45,6 +53,7 @@ class Wanted:
     protocol: str
     estimator: str | None
     threshold: str | None
+    resume: bool = True
 
 
 def spec_of(matcher: str | None, preset: str | None, weights: Path | None) -> str:
@@ -99,7 +108,7 @@ def evaluate(wanted: Wanted) -> int:
         "folder": None if wanted.folder is None else str(wanted.folder.resolve()),
         "path": str(dataset.folder.resolve()),
     }
-    open_folder(out, dataset, protocol, entries, source)
+    open_folder(out, dataset, protocol, entries, source, resume=wanted.resume)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_request())
         counter = stack.enter_context(progress_counter("match", len(dataset.pairs) * len(entries), "pair"))
@@ -169,6 +178,7 @@ def _score(out: Path, dataset: Dataset, protocol: Protocol, entries: Sequence[En
 
 def write_reports(out: Path, evaluation: Evaluation, shown: Sequence[ShownPair]) -> int:
     """Writes scores and pages and says what came out; the exit code."""
+    drop_results(out)
     write_scores(out, evaluation)
     write_markdown(out, evaluation)
     write_page(out, evaluation, shown)

@@ -44,6 +44,7 @@ class WantedTracks:
     camera: Path | None = None
     image_topic: str | None = None
     ground_truth_topic: str | None = None
+    resume: bool = True
 
 
 def evaluate_trajectories(wanted: WantedTracks) -> int:
@@ -65,7 +66,7 @@ def evaluate_trajectories(wanted: WantedTracks) -> int:
         "path": str(dataset.folder.resolve()),
         "source": source,
     }
-    open_folder(out, dataset, rule, entries, named)
+    open_folder(out, dataset, rule, entries, named, resume=wanted.resume)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_request())
         counter = stack.enter_context(progress_counter("track", job_count(dataset, rule) * len(entries), dataset.unit))
@@ -91,6 +92,7 @@ class WantedBag:
     max_frames: int | None
     gps_topic: str | None
     source: SourceOptions
+    resume: bool = True
 
 
 def evaluate_bag(wanted: WantedBag) -> int:
@@ -100,7 +102,7 @@ def evaluate_bag(wanted: WantedBag) -> int:
     entries = [entry_named(word, wanted.device, None) for word in wanted.entries]
     out = output_folder(wanted.out)
     named = {"name": str(wanted.path), "folder": None, "path": str(wanted.path.resolve())}
-    open_folder(out, bag.dataset, rule, entries, named)
+    open_folder(out, bag.dataset, rule, entries, named, resume=wanted.resume)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_request())
         counter = stack.enter_context(progress_counter("track", len(entries), "matcher"))

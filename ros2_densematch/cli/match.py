@@ -27,7 +27,7 @@ from ros2_densematch.cli.pair_masks import PairMasks
 from ros2_densematch.cli.pairs import Pair, read_pairs
 from ros2_densematch.files.shipped import sample_file
 
-_FORMS = ("hloc", "colmap")
+_FORMS = {"hloc": "hloc", "colmap": "database.db"}  # what is written in the folder of the results
 
 
 def command(
@@ -128,6 +128,7 @@ def command(
         folder=results,
         single=folder is None and pairs is None,
         fail_on_empty=fail_on_empty,
+        exported=() if export is None else (_FORMS[export],),
         encodings_kept=ENCODINGS_KEPT if folder is None else 2 * BLOCK + 2,
     )
     code = job.run(wanted, folder is None if pictures is None else pictures)
@@ -144,11 +145,11 @@ def _export(results: Path, form: str, root: Path | None) -> None:
     if form == "hloc":
         from ros2_densematch.io.exports.hloc import write_hloc
 
-        where = results / "hloc"
+        where = results / _FORMS[form]
         write_hloc(output_folder(where), keypoints, pairs)
     else:
         from ros2_densematch.io.exports.colmap import write_colmap
 
-        where = results / "database.db"
+        where = results / _FORMS[form]
         write_colmap(where, keypoints, pairs)
     print(f"{len(keypoints)} images, {len(pairs)} pairs for {form}: {where}")

@@ -49,6 +49,7 @@ class MatchJob:
         folder: for the results.
         single: one pair, whose problem is the command's, and whose picture is matches.png.
         encodings_kept: so many are in memory, for the pairs that follow.
+        exported: names of what the command writes from the results, in the folder.
         fail_on_empty: whether a pair without a match to rely on makes the exit code 3.
         files: names of the files written.
     """
@@ -62,6 +63,7 @@ class MatchJob:
     single: bool = False
     fail_on_empty: bool = False
     encodings_kept: int = ENCODINGS_KEPT
+    exported: tuple[str, ...] = ()
     files: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -72,7 +74,8 @@ class MatchJob:
 
     def run(self, wanted: list[Pair], pictures: bool) -> int:
         """Matches all pairs, writes their files and the summary, and returns the exit code."""
-        self._results = ResultsFolder(self.folder, self._planned(wanted))
+        reads = {path for pair in wanted if not pair.problem for path in (pair.reference, pair.query)}
+        self._results = ResultsFolder(self.folder, self._planned(wanted), reads)
         self._progress = None if self.single else self._progress_of(wanted, pictures)
         done = {} if self._progress is None else self._progress.rows
         rows: list[dict[str, Any]] = []
@@ -149,7 +152,7 @@ class MatchJob:
 
     def _planned(self, wanted: list[Pair]) -> list[str]:
         names = [f"{pair.index:06d}{suffix}" for pair in wanted for suffix in (".npz", ".png")]
-        return [*names, "matches.png"]
+        return [*names, "matches.png", *self.exported]
 
     def _result(self, matches: Correspondences, pose: RelativePose | None) -> str:
         """ "matched", "weak" (fewer than `min_inliers` matches to rely on) or "failed" (none, or none that agree)."""
@@ -256,7 +259,7 @@ class MatchJob:
             "stopped_early": stop,
             "timings_ms": stage_times([row["timings_ms"] for row in rows]),
             "pairs": rows,
-            "files": [*self.files, "summary.json"],
+            "files": [*self.files, "summary.json", *(self.exported if self.files else ())],
         }
         write_json(self.folder / "summary.json", summary)
 

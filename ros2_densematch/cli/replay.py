@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ros2_densematch.evaluation.accuracy import Assessment
     from ros2_densematch.evaluation.animation import Animation
     from ros2_densematch.evaluation.summary import FrameRecord
+    from ros2_densematch.files.results_folder import ResultsFolder
     from ros2_densematch.io.exports.rerun import RerunLog
     from ros2_densematch.io.sources.base import FrameSource
     from ros2_densematch.io.sources.options import SourceOptions
@@ -179,6 +180,7 @@ def replay(
     max_frames: int | None = None,
     animation: Animation | None = None,
     viewers: Sequence[RerunLog] = (),
+    claimed: ResultsFolder | None = None,
 ) -> ReplayResult:
     """Replays a recording and writes all its results (docs/formats.md) into a folder.
 
@@ -192,6 +194,7 @@ def replay(
         max_frames: at most so many frames.
         animation: moving picture of the matches to write as well, or None.
         viewers: where each frame is shown while the replay runs.
+        claimed: the results in the folder, where the calling command has begun them; None: a run of its own.
 
     Raises:
         FileNotFoundError, ValueError: the input cannot be used at all; nothing was written then.
@@ -204,7 +207,7 @@ def replay(
         say(f"note: {note}")
     matcher = matcher_of(configuration)
     folder = output_folder(out)
-    job = _Replay(path, source, matcher, configuration, folder, max_frames, animation, viewers)
+    job = _Replay(path, source, matcher, configuration, folder, max_frames, animation, viewers, claimed)
     job.recording = _inspected(path)
     with stop_request() as stop:
         job.run(stop)
@@ -232,6 +235,7 @@ class _Replay:
         max_frames: int | None,
         animation: Animation | None,
         viewers: Sequence[RerunLog],
+        claimed: ResultsFolder | None,
     ):
         from ros2_densematch.evaluation.gallery import Gallery
         from ros2_densematch.geometry.focal_fit import FocalFit
@@ -243,7 +247,7 @@ class _Replay:
         self._configuration, self._folder, self._max_frames = configuration, folder, max_frames
         self._gallery = Gallery()
         self._focal = FocalFit()
-        self._animation, self._viewers = animation, viewers
+        self._animation, self._viewers, self._claimed = animation, viewers, claimed
         self._image = ""
         self._first_segment = self._last_segment = 0
         self._last_stamp_ns: int | None = None
@@ -328,6 +332,8 @@ class _Replay:
             preset=facts["preset"],
             device=facts["device"],
             also=[] if self._animation is None else [self._animation.name],
+            reads=[self._path],
+            claimed=self._claimed,
             scale_sources=lambda: _scale_sources(self._source.inputs),
         )
 
@@ -401,7 +407,7 @@ class _Replay:
             "recording": self.recording,
             "notes": list(self._source.notes),
             "warnings": _once(self._source.warnings, assessment.warnings, self._focal.doubt()),
-            "files": [BAG, POSES, *trajectories, "summary.json", "report.html", *moving],
+            "files": [*self._files.written_before, BAG, POSES, *trajectories, "summary.json", "report.html", *moving],
         }
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ros2_densematch.tracking.tracked_frame import TrackedFrame
 
 BAG, POSES, TRAJECTORY = "bag", "relative_poses.csv", "trajectory.tum"
-PLANNED = (BAG, POSES, TRAJECTORY, "report.html")
+PLANNED = (BAG, POSES, TRAJECTORY, "trajectory_segment_*.tum", "report.html")
 
 
 class ResultFiles:
@@ -29,6 +29,8 @@ class ResultFiles:
         matcher, preset, device: what runs, for the messages.
         scale_sources: gives the inputs of metric scale, in words, when the first frame is there.
         also: names of further files that the command is going to write.
+        reads: the recording, which is not to be replaced.
+        claimed: the results in the folder, where the calling command has begun them.
     """
 
     def __init__(
@@ -41,12 +43,19 @@ class ResultFiles:
         device: str,
         scale_sources: Callable[[], str],
         also: Sequence[str] = (),
+        reads: Sequence[Path] = (),
+        claimed: ResultsFolder | None = None,
     ):
         self._folder, self._frame_id, self._scale_sources = folder, frame_id, scale_sources
         self._matcher, self._preset, self._device = matcher, preset, device
         self._stack = ExitStack()
         self._opened = False
-        self._results = ResultsFolder(folder, [*PLANNED, *also])
+        self._results = claimed or ResultsFolder(folder, [*PLANNED, *also], reads)
+
+    @property
+    def written_before(self) -> list[str]:
+        """Names of the files that the calling command has added to the results."""
+        return self._results.written
 
     def write(self, frame: Frame, tracked: TrackedFrame, *, frames_dropped: int = 0) -> None:
         """All that is written of one frame; with the first one the results of an earlier run are removed.

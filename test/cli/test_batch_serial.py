@@ -48,6 +48,41 @@ def test_one_that_fails_is_named_and_the_rest_is_done_and_resumed(
     assert "matcher sift, not gcm" in other.err
 
 
+def test_a_batch_holds_its_own_recordings_and_no_others(
+    densematch: Run, recordings: Path, flight: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(flight, recordings / "third")
+    (recordings / "second.mcap").unlink()
+    words = ("batch", recordings, "--out", out, "--serial")
+    assert densematch(*words, "--matcher", "sift").code == 0
+    (out / "notes.txt").write_text("mine")
+
+    shutil.rmtree(recordings / "third")
+    lines = (recordings / "first" / "frames.csv").read_text().splitlines()
+    (recordings / "first" / "frames.csv").write_text("\n".join(lines[:-2]) + "\n")  # another recording of this name
+    again = densematch(*words, "--matcher", "sift")
+    assert "1 recordings that are not named any more are removed: third" in again.err
+    assert json.loads((out / "summary.json").read_text())["rows"][0]["frames"] == 6
+    assert not list(out.rglob("*third*"))
+
+    assert "start again with --no-resume" in densematch(*words, "--matcher", "gcm").err
+    assert densematch(*words, "--matcher", "gcm", "--no-resume", "--time-limit", "0.1").code == 2
+    assert json.loads((out / "summary.json").read_text())["rows"][0]["status"] == "failed"
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["summary.json", "recordings", "outcomes"])
+def test_files_that_no_batch_wrote_are_not_replaced(
+    densematch: Run, recordings: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    done = densematch("batch", recordings, "--out", tmp_path / "out", "--matcher", "sift", "--serial", "--no-resume")
+    assert (done.code, "was not written by a batch" in done.err) == (2, True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_limits_end_a_recording_with_a_reason_that_does_not_depend_on_the_run(flight: Path, tmp_path: Path) -> None:
     recording = Recording("first", flight)
@@ -56,17 +91,18 @@ def test_limits_end_a_recording_with_a_reason_that_does_not_depend_on_the_run(fl
     assert slow.reason == "took longer than the limit of 0.3 s"
     large = run_recording(recording, tmp_path / "memory", ["--matcher", "sift"], Limits(memory_mb=5))
     assert large.reason == "took more memory than the limit of 5 MiB"
-    assert read_outcome(tmp_path / "memory", "first") == large
+    assert read_outcome(tmp_path / "memory", recording) == large
 
 
 def test_what_was_half_done_is_not_taken_for_done(tmp_path: Path) -> None:
     write_outcome(tmp_path, Outcome("a", True))
-    assert read_outcome(tmp_path, "a") is None  # its results are not there
+    recording = Recording("a", tmp_path / "a.mcap")
+    assert read_outcome(tmp_path, recording) is None  # its results are not there
     (tmp_path / "recordings" / "a").mkdir(parents=True)
     (tmp_path / "recordings" / "a" / "summary.json").write_text("{}")
-    assert read_outcome(tmp_path, "a") == Outcome("a", True)
+    assert read_outcome(tmp_path, recording) == Outcome("a", True)
     (tmp_path / "outcomes" / "a.json").write_text('{"half')
-    assert read_outcome(tmp_path, "a") is None
+    assert read_outcome(tmp_path, recording) is None
 
 
 def test_lists_and_names(tmp_path: Path) -> None:

@@ -128,3 +128,23 @@ def test_a_folder_that_is_no_bag_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "flight" / "mine.txt").write_text("keep me")
     assert main(["demo", "--out", str(tmp_path), "--matcher", "sift", "--frames", "20"]) == 2
     assert (tmp_path / "flight" / "mine.txt").read_text() == "keep me"
+
+
+def test_the_flight_is_a_result_and_is_not_replaced_while_it_is_read(
+    demo: tuple[Path, int, str], flight: Path, tmp_path: Path
+) -> None:
+    import json
+    import shutil
+
+    from ros2_densematch.cli.main import main
+
+    folder = Path(shutil.copytree(demo[0], tmp_path / "out"))
+    (folder / "notes.txt").write_text("keep me")
+    named = set(json.loads((folder / "summary.json").read_text())["files"])
+    assert {path.name for path in folder.iterdir()} == named | {"notes.txt"}
+    assert main(["replay", str(folder / "flight"), "--out", str(folder), "--matcher", "sift"]) == 2
+    assert {path.name for path in folder.iterdir()} == named | {"notes.txt"}
+    assert main(["replay", str(flight), "--out", str(folder), "--matcher", "sift"]) == 0
+    left = {path.name for path in folder.iterdir()}
+    assert left == {*json.loads((folder / "summary.json").read_text())["files"], "notes.txt"}
+    assert "flight" not in left

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ros2_densematch.cli.errors import exit_code_of
-from ros2_densematch.files.results_folder import ForeignFileError, ResultsFolder
+from ros2_densematch.files.results_folder import ForeignFileError, ResultsFolder, make_room
 
 
 def run(folder: Path, *names: str, finish: bool = True) -> None:
@@ -64,6 +64,54 @@ def test_a_summary_cannot_name_files_outside_of_the_folder(tmp_path: Path) -> No
     (folder / "summary.json").write_text(json.dumps({"command": "x", "versions": {"densematch": "1"}, "files": files}))
     run(folder, "a")
     assert (tmp_path / "outside").read_text() == "mine"
+
+
+def test_a_killed_run_is_known_by_all_its_segments(tmp_path: Path) -> None:
+    results = ResultsFolder(tmp_path, ["trajectory_segment_*.tum"])
+    results.begin()
+    for name in ("trajectory_segment_1.tum", "trajectory_segment_12.tum", "trajectory.txt"):
+        (tmp_path / name).write_text("new")
+    run(tmp_path, "a")
+    assert names(tmp_path) == {"trajectory.txt", "a", "summary.json"}
+    (tmp_path / "trajectory_segment_3.tum").write_text("mine")
+    with pytest.raises(ForeignFileError, match="trajectory_segment_3"):
+        ResultsFolder(tmp_path, ["trajectory_segment_*.tum"]).begin()
+
+
+def test_what_is_read_is_not_replaced(tmp_path: Path) -> None:
+    run(tmp_path, "flight", "bag")
+    for read in (tmp_path / "flight", tmp_path / "bag" / "part.mcap"):
+        with pytest.raises(ForeignFileError, match="is read"):
+            ResultsFolder(tmp_path, ["bag"], [read]).begin()
+    assert names(tmp_path) == {"flight", "bag", "summary.json"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("evaluation.json", {"entries": {}, "data": {}, "export": {}}, "an evaluation"),
+        ("batch.json", {"version": "1", "configuration": "", "matcher": ""}, "a batch"),
+        ("manifest.json", {"recipe": {}, "densematch": "1"}, "a training run"),
+    ],
+)
+def test_hours_of_work_are_no_other_commands_to_replace(
+    tmp_path: Path, name: str, content: dict[str, Any], what: str
+) -> None:
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(ForeignFileError, match=f"holds {what}"):
+        ResultsFolder(tmp_path, ["a"]).begin()
+    (tmp_path / name).write_text("{}")  # of another program
+    ResultsFolder(tmp_path, ["a"]).begin()
+
+
+def test_files_that_are_written_together_are_replaced_together_and_only_ones_own(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).write_text("old")
+    with pytest.raises(ForeignFileError, match="first"):
+        make_room(tmp_path, ["first", "second"], ours=False)
+    assert names(tmp_path) == {"first", "second"}
+    make_room(tmp_path, ["first", "second"], ours=True)
+    assert names(tmp_path) == set()
 
 
 def test_a_full_disk_is_one_line_and_bad_input(capsys: pytest.CaptureFixture[str]) -> None:

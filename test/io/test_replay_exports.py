@@ -4,12 +4,14 @@ installed): poses, order of covariances, pixels and times."""
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ros2_densematch.files.results_folder import ForeignFileError
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
@@ -273,3 +275,35 @@ def test_a_viewer_that_does_not_answer_is_named() -> None:
         RerunLog("rerun+http://127.0.0.1:9/proxy", "flight"),
     ):
         pass
+
+
+def test_exports_replace_their_own_files_and_no_other(tmp_path: Path) -> None:
+    result = result_of(tmp_path / "result", Scale.METRIC)
+    graph, frames = read_factor_graph(result), list(read_frame_results(result))
+
+    def gtsam(folder: Path) -> None:
+        write_gtsam(folder, graph)
+
+    def foxglove(folder: Path) -> None:
+        write_foxglove(folder / "a.mcap", frames)
+
+    def rerun(folder: Path) -> None:
+        with RerunLog(str(folder / "a.rrd"), "a") as log:
+            log.add(frames[0], None)
+
+    # name of a foreign file that must stay, the export, the package that it needs
+    cases = [("graph.g2o", gtsam, "json"), ("a.mcap", foxglove, "foxglove"), ("a.rrd", rerun, "rerun")]
+    for name, write, package in cases:
+        if find_spec(package) is None:
+            continue
+        folder = tmp_path / package
+        folder.mkdir()
+        for _ in range(2):
+            write(folder)
+        for file in folder.iterdir():
+            file.unlink()
+        (folder / name).write_bytes((next((result / "bag").glob("*.mcap"))).read_bytes())
+        before = (folder / name).read_bytes()
+        with pytest.raises(ForeignFileError, match=name):
+            write(folder)
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == {name: before}

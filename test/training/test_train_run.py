@@ -248,6 +248,25 @@ def test_another_seed_gives_other_weights_and_does_not_mix_with_a_run(data, tmp_
     assert same(tmp_path / "a/last.safetensors", tmp_path / "b/last.safetensors")
 
 
+@pytest.mark.parametrize("name", ["checkpoints/mine.ckpt", "last.safetensors", "manifest.json"])
+@pytest.mark.parametrize("resume", [True, False])
+def test_files_that_no_training_wrote_are_not_touched(data, tmp_path, name, resume):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match="was not written by a training"):
+        train(recipe(), tmp_path, data, max_steps=1, resume=resume)
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()] == [name]
+
+
+def test_a_run_that_is_begun_again_leaves_nothing_of_the_one_before(data, tmp_path):
+    both = [{"stage": "tiny", "max_steps": 1}, {"stage": "second", "max_steps": 1, "settings": {"prefix": "other"}}]
+    train(recipe(both), tmp_path, data)
+    (tmp_path / "notes.txt").write_text("mine")
+    train(recipe(), tmp_path, data, max_steps=1, resume=False)
+    assert not list(tmp_path.rglob("*second*"))
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_changed_data_or_recipe_is_refused_with_its_name(data, tmp_path):
     (tmp_path / "data" / "train_photos").mkdir(parents=True)
     for photo in (data / "train_photos").iterdir():

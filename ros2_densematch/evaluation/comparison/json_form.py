@@ -6,11 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ros2_densematch.evaluation.comparison.run import Evaluation
+from ros2_densematch.evaluation.comparison.run import SCORES, Evaluation
 from ros2_densematch.evaluation.scores.figures import EntryScores, Figure, FigureGroup
 from ros2_densematch.evaluation.summary import versions, write_json
-
-SCORES = "scores.json"
 
 
 def write_scores(out: Path, evaluation: Evaluation) -> None:

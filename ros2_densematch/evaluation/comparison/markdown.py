@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ros2_densematch.evaluation.comparison.run import Evaluation
+from ros2_densematch.evaluation.comparison.run import MARKDOWN, Evaluation
 from ros2_densematch.evaluation.comparison.tables import Cell, Table, count_table, subset_table, sweep_tables, tables
 from ros2_densematch.files.atomic import write_text
 
-MARKDOWN = "report.md"
 TITLES = {"bag": "Not accuracies, without true poses"}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ros2_densematch.evaluation.comparison.charts import Line, colour, line_chart, scatter_chart
-from ros2_densematch.evaluation.comparison.run import Evaluation
+from ros2_densematch.evaluation.comparison.run import REPORT, Evaluation
 from ros2_densematch.evaluation.comparison.tables import (
     Cell,
     Table,
@@ -23,7 +23,6 @@ from ros2_densematch.evaluation.scores.figures import Curve, EntryScores
 from ros2_densematch.evaluation.summary import versions
 from ros2_densematch.files.atomic import write_text
 
-REPORT = "report.html"
 _MORE_STYLE = """
 td small { display: block; font-size: 11.5px; } td.best { font-weight: 700; color: #15803d; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); gap: 18px; } .two h3 { margin: 0 0 4px; font-size: 15px; }

@@ -26,8 +26,10 @@ from ros2_densematch.evaluation.protocols import Protocol
 from ros2_densematch.evaluation.scores.dispatch import score_of
 from ros2_densematch.evaluation.scores.figures import EntryScores
 from ros2_densematch.files.atomic import write_text
+from ros2_densematch.files.results_folder import holds_run, refuse_foreign, refuse_other_runs, remove
 
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions"
+SCORES, REPORT, MARKDOWN = "scores.json", "report.html", "report.md"
 
 
 class Described(Protocol_):
@@ -85,20 +87,34 @@ class Evaluation:
 
 
 def open_folder(
-    out: Path, dataset: Described, protocol: Rule, entries: Sequence[Entry], source: dict[str, Any]
+    out: Path,
+    dataset: Described,
+    protocol: Rule,
+    entries: Sequence[Entry],
+    source: dict[str, Any],
+    *,
+    resume: bool = True,
 ) -> None:
     """Claims a folder for an evaluation, or recognises it as its own.
 
     Further entries may join a folder; other data, other image sizes or another weights file of the same name may not.
+    Scores and reports of an earlier run are removed: they would not be those of what the folder holds from now on.
 
     Args:
         out: the folder.
         dataset, protocol, entries: what is evaluated.
         source: how the data set was named, so that it can be scored again without naming it.
+        resume: go on with the evaluation in the folder; otherwise it is deleted.
 
     Raises:
         StoreError: the folder holds another evaluation; the message says what differs.
+        ForeignFileError: it holds something else under the names of an evaluation.
     """
+    refuse_other_runs(out, EVALUATION)
+    if not resume and holds_run(out, EVALUATION):
+        drop_results(out)
+        remove(out / PREDICTIONS)
+        remove(out / EVALUATION)  # last: by it a killed run is known
     wanted: dict[str, Any] = {
         "format": 1,
         "version": __version__,
@@ -112,8 +128,18 @@ def open_folder(
         found = read_manifest(file)
         _refuse_other(out, found, wanted)
         wanted["entries"] = {**found["entries"], **wanted["entries"]}
+    else:
+        for name in (PREDICTIONS, SCORES, REPORT, MARKDOWN):
+            refuse_foreign(out / name, ours=False, writer="an evaluation")
     out.mkdir(parents=True, exist_ok=True)
+    drop_results(out)
     write_text(file, json.dumps(wanted, indent=1) + "\n")
+
+
+def drop_results(out: Path) -> None:
+    """Removes scores and reports from an evaluation's folder, so that those of two runs never lie side by side."""
+    for name in (MARKDOWN, REPORT, SCORES):
+        remove(out / name)
 
 
 def _refuse_other(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -126,11 +152,15 @@ def _refuse_other(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> N
     if not set(kept) <= set(wanted["entries"]):
         missing = ", ".join(sorted(set(kept) - set(wanted["entries"])))
         raise StoreError(
-            f"{out} holds an evaluation of {missing} as well: name it too (eval compare), or choose another --out"
+            f"{out} holds an evaluation of {missing} as well: name it too (eval compare), choose another --out, or "
+            "start again with --no-resume"
         )
     if other:
         details = "; ".join(f"{key}: {_short(found, key)}, not {_short(wanted, key)}" for key in other)
-        raise StoreError(f"{out} holds an evaluation with other settings ({details}): choose another --out")
+        raise StoreError(
+            f"{out} holds an evaluation with other settings ({details}): choose another --out, or start again with "
+            "--no-resume"
+        )
 
 
 def _short(content: dict[str, Any], key: str) -> str:

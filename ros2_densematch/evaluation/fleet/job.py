@@ -19,12 +19,13 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ros2_densematch.evaluation.fleet.recordings import Recording
 from ros2_densematch.files.atomic import write_text
+from ros2_densematch.files.results_folder import remove
 
 _POLL_S = 0.2
 _GRACE_S = 10.0  # a replay that is asked to end writes what it has
@@ -48,6 +49,7 @@ class Outcome:
         reason: why not, in words that do not depend on the run; "" when it did.
         seconds: it took.
         peak_memory_mb: resident memory of its process at most, or None where the system does not tell.
+        recording: size and time of the recording, by which another one of the same name is told; "" where not known.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Outcome:
     reason: str = ""
     seconds: float = 0.0
     peak_memory_mb: float | None = None
+    recording: str = ""
 
 
 def run_recording(recording: Recording, out: Path, arguments: list[str], limits: Limits) -> Outcome:
@@ -70,6 +73,7 @@ def run_recording(recording: Recording, out: Path, arguments: list[str], limits:
     final = out / "recordings" / recording.name
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    state = recording.state()
     command = [sys.executable, "-m", "ros2_densematch", "replay", str(recording.path), "--out", str(part), *arguments]
     running = out / "running" / f"{recording.name}.json"
     running.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +85,7 @@ def run_recording(recording: Recording, out: Path, arguments: list[str], limits:
             write_text(running, json.dumps({"worker": os.getpid(), "replay": process.pid}))
             why, peak = _watch(process, limits, begin)
         outcome = _outcome(recording.name, process.returncode, why, log, part)
-        outcome = Outcome(**{**asdict(outcome), "seconds": time.monotonic() - begin, "peak_memory_mb": peak})
+        outcome = replace(outcome, seconds=time.monotonic() - begin, peak_memory_mb=peak, recording=state)
         shutil.rmtree(final, ignore_errors=True)
         part.rename(final)
         write_outcome(out, outcome)
@@ -156,12 +160,30 @@ def write_outcome(out: Path, outcome: Outcome) -> None:
     write_text(file, json.dumps(asdict(outcome), indent=1) + "\n")
 
 
-def read_outcome(out: Path, name: str) -> Outcome | None:
-    """How a recording ended in an earlier run; None where it did not, or where the file is damaged."""
+def read_outcome(out: Path, recording: Recording) -> Outcome | None:
+    """How a recording ended in an earlier run; None where it did not, where that was another recording of the name, or
+    where the file is damaged."""
+    name = recording.name
     try:
         content: dict[str, Any] = json.loads((out / "outcomes" / f"{name}.json").read_text("utf-8"))
         outcome = Outcome(**content)
     except (OSError, ValueError, TypeError):
         return None
+    if outcome.recording and outcome.recording != recording.state():
+        return None
     whole = (out / "recordings" / name / "summary.json").is_file()
     return outcome if whole or not outcome.done else None
+
+
+def known_names(out: Path) -> set[str]:
+    """Recordings of which the folder of a batch holds something."""
+    begun = {folder.name.removesuffix(".part") for folder in (out / "recordings").glob("*.part")}
+    return begun | {file.stem for folder in ("outcomes", "running") for file in (out / folder).glob("*.json")}
+
+
+def forget(out: Path, name: str) -> None:
+    """Removes all that the folder of a batch holds of a recording; how it ended is removed last."""
+    for folder in (out / "recordings" / f"{name}.part", out / "recordings" / name):
+        remove(folder)
+    for file in (out / "running" / f"{name}.json", out / "outcomes" / f"{name}.json"):
+        remove(file)

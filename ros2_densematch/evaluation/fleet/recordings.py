@@ -17,6 +17,16 @@ class Recording:
     name: str
     path: Path
 
+    def state(self) -> str:
+        """Size and time of change, by which a recording that was replaced is told; "" where there is none."""
+        try:
+            files = [self.path] if self.path.is_file() else [f for f in self.path.rglob("*") if f.is_file()]
+            found = [file.stat() for file in files]
+        except OSError:
+            return ""
+        size, changed = sum(f.st_size for f in found), max((f.st_mtime_ns for f in found), default=0)
+        return f"{len(found)} files, {size} bytes, {changed}" if found else ""
+
 
 def find_recordings(source: Path) -> list[Recording]:
     """The recordings in a folder (bags, videos, sequence folders; sorted by name), or those that a text file lists.

@@ -18,7 +18,7 @@ from ros2_densematch.evaluation.page import PAGE, STYLE
 from ros2_densematch.evaluation.summary import write_json
 from ros2_densematch.files.atomic import write_text
 
-SUMMARY, RESOURCES, REPORT = "summary.json", "resources.json", "report.html"
+SUMMARY, RESOURCES, REPORT = FILES = "summary.json", "resources.json", "report.html"
 _COLUMNS = (
     ("frames", "frames", ""),
     ("coverage", "with pose", "%"),

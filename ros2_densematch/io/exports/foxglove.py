@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.files.atomic import replacing
+from ros2_densematch.files.results_folder import refuse_foreign
 from ros2_densematch.geometry import poses
 from ros2_densematch.io.exports.colours import score_colours
 from ros2_densematch.io.exports.replay_result import FrameResult
+from ros2_densematch.io.sources.mcap_file import McapFile
 
 ANNOTATIONS, POSE, LOG = "/matcher/annotations", "/matcher/pose", "/matcher/log"
 _THICKNESS = 2.0
@@ -32,7 +34,9 @@ def write_foxglove(path: Path, frames: Iterable[FrameResult], *, world_frame_id:
 
     Raises:
         ModuleNotFoundError: foxglove-sdk is not installed.
+        ForeignFileError: the file exists and is no earlier export.
     """
+    refuse_foreign(path, ours=_is_export(path))
     foxglove, channels = import_module("foxglove"), import_module("foxglove.channels")
     messages = import_module("foxglove.messages")
     context = foxglove.Context()
@@ -61,6 +65,15 @@ def write_foxglove(path: Path, frames: Iterable[FrameResult], *, world_frame_id:
         for channel in made:
             channel.close()
     return count
+
+
+def _is_export(path: Path) -> bool:
+    """Whether the file is an MCAP file with our three topics and no other."""
+    try:
+        topics = McapFile(path).topics.keys()
+    except Exception:  # noqa: BLE001  (mcap raises struct, codec and its own errors)
+        return False
+    return ANNOTATIONS in topics and topics <= {ANNOTATIONS, POSE, LOG}
 
 
 def _annotations(messages: Any, frame: FrameResult, stamp: Any) -> Any:

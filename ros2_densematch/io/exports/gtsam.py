@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.files.atomic import write_text
+from ros2_densematch.files.results_folder import make_room, read_json
 from ros2_densematch.geometry import poses
 from ros2_densematch.io.exports.replay_result import (
     RelativeRow,
@@ -29,6 +30,8 @@ from ros2_densematch.io.exports.replay_result import (
 
 Float64 = NDArray[np.float64]
 
+_FILES = ("factors.json", "graph.g2o")
+_CONVENTION = "T_key1_from_key2; covariance of (rotation, translation), perturbation on the right"
 _KINDS = {"METRIC": "between", "UNIT": "essential", "NONE": "rotation"}
 
 
@@ -144,28 +147,31 @@ def write_gtsam(folder: Path, graph: FactorGraph) -> list[str]:
 
     Raises:
         ValueError: the graph holds no factor.
+        ForeignFileError: one of these files exists and is no earlier export; nothing was written.
     """
     if not graph.factors:
         raise ValueError("the replay holds no relative pose between frames with a pose: nothing to export")
+    before = read_json(folder / _FILES[0])
+    make_room(folder, _FILES, ours=isinstance(before, dict) and before.get("convention") == _CONVENTION)
     content = {
-        "convention": "T_key1_from_key2; covariance of (rotation, translation), perturbation on the right",
+        "convention": _CONVENTION,
         "values": [{"key": key, "T_world_from_camera": T.tolist()} for key, T in graph.values.items()],
         "factors": [
             {"kind": f.kind, "key1": f.key1, "key2": f.key2, "T": f.T.tolist(), "covariance": f.covariance.tolist()}
             for f in graph.factors
         ],
     }
-    write_text(folder / "factors.json", json.dumps(content, indent=1) + "\n")
+    write_text(folder / _FILES[0], json.dumps(content, indent=1) + "\n")
     metric = [f for f in graph.factors if f.kind == "between"]
     if not metric:
-        return ["factors.json"]
+        return [_FILES[0]]
     lines = [f"VERTEX_SE3:QUAT {key} {_pose_words(T)}" for key, T in graph.values.items()]
     for f in metric:
         information = np.linalg.inv(_regular(f.covariance))[[3, 4, 5, 0, 1, 2]][:, [3, 4, 5, 0, 1, 2]]
         numbers = " ".join(f"{v:.12g}" for v in information[np.triu_indices(6)])
         lines.append(f"EDGE_SE3:QUAT {f.key1} {f.key2} {_pose_words(f.T)} {numbers}")
-    write_text(folder / "graph.g2o", "\n".join(lines) + "\n")
-    return ["factors.json", "graph.g2o"]
+    write_text(folder / _FILES[1], "\n".join(lines) + "\n")
+    return list(_FILES)
 
 
 def read_factors(path: str | Path) -> FactorGraph:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ros2_densematch.files.atomic import replacing
-from ros2_densematch.files.results_folder import refuse_foreign
+from ros2_densematch.files.results_folder import make_room
 from ros2_densematch.io.exports.keypoints import IndexedPair, Keypoints
 
 _FILES = ("features.h5", "matches.h5", "pairs.txt")
@@ -30,9 +30,7 @@ def write_hloc(folder: Path, keypoints: dict[str, Keypoints], pairs: Sequence[In
         ForeignFileError: one of these files exists and is no earlier export; nothing was written.
     """
     h5py = import_module("h5py")
-    ours = _is_export(folder / _FILES[0], h5py)
-    for name in _FILES:
-        refuse_foreign(folder / name, ours=ours)
+    make_room(folder, _FILES, ours=_is_export(folder / _FILES[0], h5py))
     with replacing(folder / _FILES[0]) as path, h5py.File(path, "w") as file:
         file.attrs["creator"] = _CREATOR
         for name, points in keypoints.items():

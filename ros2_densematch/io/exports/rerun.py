@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.files.atomic import replacing
+from ros2_densematch.files.results_folder import refuse_foreign
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.io.exports.colours import score_colours
 from ros2_densematch.io.exports.replay_result import FrameResult
 from ros2_densematch.tracking.frame import Frame
 
 WORLD, CAMERA, IMAGE, KEYFRAME = "world", "world/camera", "world/camera/image", "keyframe"
+_APPLICATION = "densematch"
 _PATH_EVERY = 10  # frames between two drawings of the whole path
 _JPEG_QUALITY = 80
 _KEYFRAMES_KEPT = 64
@@ -38,6 +40,7 @@ class RerunLog:
     Raises:
         ModuleNotFoundError: rerun-sdk is not installed.
         ValueError: the target is none of these, or no viewer answers there.
+        ForeignFileError: the file exists and is no earlier recording of ours.
     """
 
     def __init__(self, target: str, name: str) -> None:
@@ -45,7 +48,7 @@ class RerunLog:
             raise ValueError(f"{target} is no rerun target: give viewer, rerun+http://HOST:PORT/proxy or a FILE.rrd")
         self._rr = import_module("rerun")
         self._target = target
-        self._stream = self._rr.RecordingStream("densematch")
+        self._stream = self._rr.RecordingStream(_APPLICATION)
         self._stream.send_recording_name(name)
         self._file: Any = None
         self._path: dict[int, list[NDArray[np.float64]]] = {}
@@ -59,6 +62,7 @@ class RerunLog:
         elif "://" in self._target:
             self._connect()
         else:
+            refuse_foreign(Path(self._target), ours=_is_export(Path(self._target)))
             self._file = replacing(Path(self._target))
             self._stream.save(self._file.__enter__())
         self._stream.log(WORLD, self._rr.ViewCoordinates.RDF, static=True)
@@ -138,3 +142,13 @@ class RerunLog:
         for segment, positions in self._path.items():
             strip = self._rr.LineStrips3D([np.array(positions)], colors=[(37, 99, 235)])
             self._stream.log(f"{WORLD}/trajectory/{segment}", strip)
+
+
+def _is_export(path: Path) -> bool:
+    """Whether the file is a recording of ours: its first message names the application."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(512)
+    except OSError:
+        return False
+    return head.startswith(b"RRF") and _APPLICATION.encode() in head

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 import cv2
 import torch
 
+from ros2_densematch.files.results_folder import holds_run, read_json, refuse_foreign, refuse_other_runs, remove
 from ros2_densematch.training.data.dataset import PairDataset
 from ros2_densematch.training.data.recording import Recording
 from ros2_densematch.training.data.sample import Part
@@ -25,6 +25,9 @@ from ros2_densematch.training.run.processes import Processes
 from ros2_densematch.training.run.stage_run import Run, StageRun
 from ros2_densematch.training.run.validation import draw_validation_pairs
 from ros2_densematch.training.stages.registry import stage_config
+
+_MANIFEST = "manifest.json"
+_FILES = ("checkpoints", "tensorboard", "last.safetensors", "skipped.txt", "validation.json")
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ def train(
         on_note: called with what was decided on the user's behalf, one sentence each.
 
     Raises:
-        ValueError: bad recipe, data, or a run in `out` that does not fit; the message names the remedy.
+        ValueError: bad recipe, data, or a run in `out` that does not fit, or foreign files; the message names the
+            remedy.
     """
     if max_steps is not None and max_steps < 1:
         raise ValueError(f"--max-steps must be at least 1, got {max_steps}")
@@ -91,15 +95,17 @@ def train(
         skip_log = out / "skipped.txt"
         if processes.primary:
             out.mkdir(parents=True, exist_ok=True)
-            if not resume:
-                _clear(out)
+            _claim(out, resume=resume)
             recordings: dict[str, Recording] = {}
             opening = Opening(out, report, _part(recipe), dense=recipe.data.dense, recordings=recordings)
             sources = open_sources(recipe.data.sources, data, opening)
-            _tell_problems(problems(sources), skip_log, strict=strict)
+            found = problems(sources)
+            if found and strict:
+                raise TrainingDataError(found[0])
             held_out = _held_out(recipe, data, out, recordings)
             files = sorted({p for s, _ in [*sources, *held_out] for p in s.files()})
-            start_manifest(out / "manifest.json", recipe, seed, digests(files, data, out), resume=resume)
+            start_manifest(out / _MANIFEST, recipe, seed, digests(files, data, out), resume=resume)
+            _tell_problems(found, skip_log)
             processes.wait()
         else:
             processes.wait()  # for what the first one renders and matches
@@ -170,7 +176,7 @@ def _train_stages(
             break
     skipped = Counter(skip_log.read_text(encoding="utf-8").splitlines()) if skip_log.exists() else Counter()
     if run.processes.primary:
-        finish_manifest(out / "manifest.json", steps, skipped)
+        finish_manifest(out / _MANIFEST, steps, skipped)
     finished = all(steps.get(s.stage, 0) >= s.max_steps for s in recipe.stages)
     return Outcome(steps, finished, stopped, skipped, skipped_steps, out / "last.safetensors")
 
@@ -190,18 +196,25 @@ def _part(recipe: Recipe, *, held_out: bool = False) -> Part:
     return Part(0.0 if recipe.validation is None else recipe.validation.share, held_out)
 
 
-def _clear(out: Path) -> None:
-    """Removes an earlier run's files; rendered scenes stay, they depend on their own settings only."""
-    for folder in ("checkpoints", "tensorboard"):
-        shutil.rmtree(out / folder, ignore_errors=True)
-    for name in ("manifest.json", "last.safetensors", "skipped.txt", "validation.json"):
-        (out / name).unlink(missing_ok=True)
+def _claim(out: Path, *, resume: bool) -> None:
+    """Makes the folder this run's own. Without `resume` an earlier run's files are removed; rendered scenes stay, they
+    depend on their own settings only.
+
+    Raises:
+        ForeignFileError: the folder holds another command's run, or files of these names that no training wrote.
+    """
+    refuse_other_runs(out, _MANIFEST)
+    damaged = (out / _MANIFEST).is_file() and read_json(out / _MANIFEST) is None
+    ours = damaged or holds_run(out, _MANIFEST)
+    for name in (*_FILES, _MANIFEST):
+        refuse_foreign(out / name, ours=ours, writer="a training")
+    if not resume:
+        for name in (*_FILES, _MANIFEST):  # the manifest last: by it a run that was killed here is known
+            remove(out / name)
 
 
-def _tell_problems(found: list[str], skip_log: Path, *, strict: bool) -> None:
-    """Data that could not be used at opening: counted once a run, or an error."""
-    if found and strict:
-        raise TrainingDataError(found[0])
+def _tell_problems(found: list[str], skip_log: Path) -> None:
+    """Notes data that could not be used at opening, once a run."""
     told = set(skip_log.read_text(encoding="utf-8").splitlines()) if skip_log.exists() else set()
     new = [line for line in (" ".join(problem.split()) for problem in found) if line not in told]
     if new:

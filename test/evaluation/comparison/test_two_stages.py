@@ -142,6 +142,41 @@ def test_other_data_and_a_damaged_folder_are_refused(
     assert "damaged" in err
 
 
+def test_the_evaluation_before_is_replaced_whole_where_that_is_asked_for(
+    copy: Path, run: Run, rendered_pairs: Path, tmp_path: Path
+) -> None:
+    (copy / "notes.txt").write_text("mine")
+    fewer = Path(shutil.copytree(rendered_pairs, tmp_path / "fewer"))
+    lines = (fewer / "pairs.txt").read_text().splitlines()
+    (fewer / "pairs.txt").write_text("\n".join(lines[:2]) + "\n")
+    assert run("pose", fewer, "--matcher", "sift", "--out", copy, "--no-resume")[0] == 0
+    assert scores(copy)["entries"][0]["pairs"] == {"scored": 1, "failed": 0, "missing": 0}
+    assert [file.name for file in (copy / "predictions" / "sift").glob("*.npz")] == ["000000.npz"]
+    assert (copy / "notes.txt").read_text() == "mine"
+
+
+def test_an_evaluation_that_is_stopped_leaves_no_scores_of_the_one_before(
+    copy: Path, run: Run, rendered_pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ros2_densematch.cli.eval_run.export_all", stop)
+    run("compare", "sift", "opencv-orb", "--on", rendered_pairs, "--peers", "none", "--out", copy)
+    assert {path.name for path in copy.iterdir()} == {"evaluation.json", "predictions"}
+
+
+def test_files_that_no_evaluation_wrote_are_not_replaced(run: Run, rendered_pairs: Path, tmp_path: Path) -> None:
+    for name in ("report.html", "predictions"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        for extra in ((), ("--no-resume",)):
+            code, _, err = run("pose", rendered_pairs, "--matcher", "sift", "--out", folder, *extra)
+            assert (code, "was not written by an evaluation" in err) == (2, True)
+        assert {path.name for path in folder.iterdir()} == {name}
+
+
 def test_missing_pairs_are_counted_and_left_out(run: Run, rendered_pairs: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(rendered_pairs, tmp_path / "holes"))
     (folder / "images" / "28.png").write_bytes(b"damaged")
