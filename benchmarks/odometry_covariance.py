@@ -1,15 +1,18 @@
 """Is the covariance of metric odometry true? Normalised errors over windows of rendered flights.
 
-    python benchmarks/odometry_covariance.py --out out/covariance --flights 20 --windows 10
+    python benchmarks/odometry_covariance.py --out out/covariance --part judge --flights 240
 
-Each window is a tracker that begins on a frame of its own and sees depth whose metre is wrong by 2 % (one draw a
-window) and whose pixels are noisy, through a camera whose calibration is wrong by 0.2 % (one draw a window); so no two
-windows share an error. After 5, 20 and 100 frames the error of the pose in `odom` is divided by its covariance: NEES
-(normalised estimation error squared) over the degrees of freedom is 1 where the covariance is true; below, it is too
-cautious; above, too sure. Its 95th percentile is given beside that of chi-square. The twist is judged likewise, over
-all frames.
+Each flight is one window: a tracker that sees depth whose metre is wrong by 2 % (one draw a flight) and whose pixels
+are noisy, through a camera whose calibration is wrong by 0.2 % (one draw a flight). So no two windows share an image or
+an error. After 5, 20 and 100 frames the error of the pose in `odom` is divided by its covariance: NEES (normalised
+estimation error squared) over the degrees of freedom is 1 where the covariance is true; below, it is too cautious;
+above, too sure. Its 95th percentile is given beside that of chi-square. The twist is judged likewise, over all frames.
 
-With --unit the windows have no depth: the length is arbitrary, and the five observable degrees remain.
+The constants of the model (`io/results/odometry.py`, `io/results/covariance_chain.py`) were chosen on the flights of
+`--part fit`; the figures are those of `--part judge`: other textures, other paths. --by-kind gives a table for each
+kind of flight.
+
+With --unit there is no depth: the length is arbitrary, and the five observable degrees remain.
 With --sequence the windows are cut from a recording with depth and true poses; the truth's own noise is added.
 
 Flights are tracked once and kept in --out; a second call judges them again.
@@ -22,6 +25,7 @@ import pickle
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +39,15 @@ from ros2_densematch.io.results.odometry import OdometryChain
 from ros2_densematch.io.sources.opening import open_source
 from ros2_densematch.io.sources.options import SourceOptions
 from ros2_densematch.simulation.passes import PassFrame, fly_pass
+from ros2_densematch.simulation.scene import Scene
 from ros2_densematch.simulation.worlds import tabletop, workshop
 from ros2_densematch.tracking.tracked_frame import TrackedFrame
 
 Float64 = NDArray[np.float64]
 LENGTHS = (5, 20, 100)
 _WIDTH = 320
+_WORLDS, _KINDS = ("workshop", "workshop", "tabletop"), ("plain", "exposure", "plain", "fast")
+_FIRST, _FLIGHTS_A_SCENE = {"fit": 0, "judge": 60}, 60  # so both parts have textures of their own
 _DEPTH_STD, _DEPTH_NOISE, _CALIBRATION_STD = 0.02, 0.01, 0.002
 _TRUTH_STD = np.array([0.005] * 3 + [np.radians(0.3)] * 3)  # of motion capture and head tracking
 
@@ -58,20 +65,27 @@ class Window:
     truth_std: Float64
 
 
-def flights(count: int) -> Iterator[tuple[str, list[PassFrame], int]]:
-    """Name, frames and seed of each flight: slow and fast ones through both rendered scenes."""
-    made, seed = 0, 0
-    scenes = {"workshop": workshop(), "tabletop": tabletop()}
-    while made < count:
-        name = ("workshop", "workshop", "tabletop")[seed % 3]
-        kind = ("plain", "exposure", "plain", "fast")[seed % 4]
-        seed += 1
-        try:
-            frames = fly_pass(scenes[name], kind, seed=1000 + seed, frames=LENGTHS[-1] + 1, width=_WIDTH)
-        except ValueError:  # no free path for this seed
-            continue
-        made += 1
-        yield f"{name}_{kind}_{seed}", frames, seed
+@lru_cache(2)
+def scene(world: str, seed: int) -> Scene:
+    return {"workshop": workshop, "tabletop": tabletop}[world](seed)
+
+
+def flights(part: str, count: int) -> Iterator[tuple[str, int]]:
+    """Name and number of each flight: slow and fast ones through both rendered scenes."""
+    first = _FIRST[part]
+    for number in range(first, first + count):
+        world, kind = _WORLDS[number % 3], _KINDS[number % 4]
+        yield f"{world}_{kind}_{number}", number
+
+
+def flown(number: int) -> list[PassFrame]:
+    """The frames of a flight.
+
+    Raises:
+        ValueError: no free path.
+    """
+    place = scene(_WORLDS[number % 3], number // _FLIGHTS_A_SCENE)
+    return fly_pass(place, _KINDS[number % 4], seed=number, frames=LENGTHS[-1] + 1, width=_WIDTH)
 
 
 def disturbed(
@@ -92,23 +106,21 @@ def wrong_camera(camera: Camera, rng: np.random.Generator) -> Camera:
     return Camera.from_matrix(K, camera.width, camera.height)
 
 
-def of_flight(name: str, frames: list[PassFrame], seed: int, matcher: Any, windows: int, unit: bool) -> list[Window]:
-    """The windows of one flight. The first is the whole flight, the others begin later and end with it, or at 20."""
-    found = []
-    for k in range(windows):
-        rng = np.random.default_rng([seed, k])
-        start = 0 if k == 0 else int(rng.integers(1, len(frames) - 21))
-        stop = len(frames) if k == 0 else start + 21
-        metre = 1 + _DEPTH_STD * rng.standard_normal()
-        camera = wrong_camera(frames[0].camera, rng)
-        tracker = Tracker(matcher, TrackerConfig(seed=seed))
-        tracked = []
-        for i, frame in enumerate(frames[start:stop]):
-            given = disturbed(frame, rng, metre, camera, i, (1 + i) * 33_333_333)
-            tracked.append(bare(tracker.process(replace(given, depth=None) if unit else given)))
-        truth = np.stack([f.T_world_from_camera for f in frames[start:stop]])
-        found.append(Window(f"{name}[{start}]", tracked, truth, np.zeros(6)))
-    return found
+def of_flight(name: str, number: int, matcher: Any, unit: bool) -> list[Window]:
+    """The window of a flight; none where it finds no free path."""
+    try:
+        frames = flown(number)
+    except ValueError:
+        return []
+    rng = np.random.default_rng([number, 0])
+    metre = 1 + _DEPTH_STD * rng.standard_normal()
+    camera = wrong_camera(frames[0].camera, rng)
+    tracker = Tracker(matcher, TrackerConfig(seed=number))
+    tracked = []
+    for i, frame in enumerate(frames):
+        given = disturbed(frame, rng, metre, camera, i, (1 + i) * 33_333_333)
+        tracked.append(bare(tracker.process(replace(given, depth=None) if unit else given)))
+    return [Window(name, tracked, np.stack([f.T_world_from_camera for f in frames]), np.zeros(6))]
 
 
 def of_sequence(folder: Path, matcher: Any, step: int) -> Iterator[list[Window]]:
@@ -124,6 +136,11 @@ def of_sequence(folder: Path, matcher: Any, step: int) -> Iterator[list[Window]]
         part = frames[start : start + LENGTHS[-1] + 1]
         tracked = [bare(tracker.process(frame)) for frame in part]
         yield [Window(f"{folder.name}[{start}]", tracked, truth[start : start + len(part)], _TRUTH_STD)]
+
+
+def kind_of(window: Window) -> str:
+    """World and kind of the flight, or the recording."""
+    return window.name.rstrip("0123456789[]_")
 
 
 def bare(tracked: TrackedFrame) -> TrackedFrame:
@@ -202,8 +219,9 @@ def table(found: dict[str, list[float]], dof: int) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder that keeps the tracked windows")
-    parser.add_argument("--flights", type=int, default=20)
-    parser.add_argument("--windows", type=int, default=10, help="windows a flight")
+    parser.add_argument("--part", choices=sorted(_FIRST), default="judge")
+    parser.add_argument("--flights", type=int, default=240, help="some of them find no free path and are left out")
+    parser.add_argument("--by-kind", action="store_true", help="a table for each kind of flight too")
     parser.add_argument("--matcher", default="gcm")
     parser.add_argument("--unit", action="store_true", help="without depth")
     parser.add_argument("--sequence", type=Path, help="a recording with depth and true poses, instead of flights")
@@ -220,15 +238,18 @@ def main() -> int:
             )
         windows = pickle.loads(kept.read_bytes())
     else:
-        for name, frames, seed in flights(arguments.flights):
-            kept = arguments.out / f"{name}_{arguments.windows}{'_unit' if arguments.unit else ''}.pickle"
+        for name, number in flights(arguments.part, arguments.flights):
+            kept = arguments.out / f"{name}{'_unit' if arguments.unit else ''}.pickle"
             if not kept.is_file():
-                made = of_flight(name, frames, seed, matcher, arguments.windows, arguments.unit)
-                kept.write_bytes(pickle.dumps(made))
+                kept.write_bytes(pickle.dumps(of_flight(name, number, matcher, arguments.unit)))
             windows += pickle.loads(kept.read_bytes())
             print(f"{name}: {len(windows)} windows", file=sys.stderr, flush=True)
-    found = judge_unit(windows) if arguments.unit else judge(windows)
-    print("\n".join(table(found, 5 if arguments.unit else 6)))
+    kinds = sorted({kind_of(w) for w in windows}) if arguments.by_kind else []
+    for kind in ["", *kinds]:
+        chosen = [w for w in windows if kind in ("", kind_of(w))]
+        found = judge_unit(chosen) if arguments.unit else judge(chosen)
+        print(f"\n{kind or 'all'}: {len(chosen)} windows\n")
+        print("\n".join(table(found, 5 if arguments.unit else 6)))
     return 0
 
 

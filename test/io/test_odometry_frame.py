@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -205,6 +206,51 @@ def test_an_error_of_the_calibration_grows_with_the_turning_and_cancels_on_the_w
     assert yaw_std[11] == pytest.approx(2 * yaw_std[5], rel=0.05)  # after 60 degrees and after 30
     assert yaw_std[11] >= 0.01 * np.radians(60)
     assert yaw_std[-1] == pytest.approx(1e-3, rel=0.05)  # the noise of one link is left
+
+
+def test_a_wrong_calibration_makes_motion_of_turns_the_more_the_farther_the_scene_is() -> None:
+    """It shifts what is seen of a turn, and that looks like a motion past far points."""
+    known = IntrinsicUncertainty(focal=0.01, principal_point=0.01)
+    stds = []
+    for depth in (1.0, 4.0):
+        noise = np.diag([depth * 1e-6] * 3 + [1e-6] * 3) ** 2  # next to nothing: what is left is shared
+        chain = OdometryChain()
+        chain.add(frame(0, at(0.0), calibration=known))
+        for i in range(1, 13):
+            hung = frame(i, at(0.0, 5.0 * i), T_keyframe=at(0.0), calibration=known)
+            state = state_of(chain, replace(hung, pose_noise=noise))
+        stds.append(std_x(state.covariance))
+        assert std_x(state.covariance) > 0.1 * 0.01 * depth * np.radians(60)
+    assert stds[1] == pytest.approx(4 * stds[0], rel=0.01)
+
+
+def test_the_twist_holds_the_errors_of_metre_and_calibration_which_grow_with_the_speed() -> None:
+    """At 2 m/s a metre that is wrong by 2 % makes 4 cm/s, however well the two poses are known."""
+    known = IntrinsicUncertainty(focal=0.01, principal_point=0.0)
+    chain, slow_chain = OdometryChain(), OdometryChain()
+    for each in (chain, slow_chain):
+        each.add(frame(0, at(0.0), scale_std=0.02, calibration=known))
+    for i in range(1, 4):
+        moved = [at(0.2 * i, 6.0 * i), at(0.02 * i, 0.6 * i)]
+        fast, slow = (
+            state_of(
+                each,
+                replace(
+                    frame(i, T, T_keyframe=at(0.0), scale_std=0.02, calibration=known), pose_noise=1e-12 * np.eye(6)
+                ),
+            )
+            for each, T in zip((chain, slow_chain), moved, strict=True)
+        )
+    linear, angular = np.sqrt(np.diag(fast.velocity_covariance)).reshape(2, 3)
+    assert np.linalg.norm(linear) == pytest.approx(0.02 * 2.0, rel=0.2)
+    assert angular[1] >= 0.01 * np.radians(60.0)
+    assert np.linalg.norm(np.sqrt(np.diag(slow.velocity_covariance))[:3]) < 0.15 * np.linalg.norm(linear)
+
+
+def test_the_noise_of_the_twist_is_less_than_that_of_two_poses_which_see_the_same_points() -> None:
+    state = state_of(begun(), frame(3, at(0.3), T_keyframe=at(0.0)))
+    apart = np.sqrt(2) * 1e-3 / (STEP_NS * 1e-9)  # of two links whose noise is all their own
+    assert 0.3 * apart < np.sqrt(state.velocity_covariance[0, 0]) < 0.8 * apart
 
 
 def test_the_error_of_a_turn_grows_with_the_lever() -> None:

@@ -13,10 +13,11 @@ from ros2_densematch.geometry import poses
 Float64 = NDArray[np.float64]
 
 _MOST_KEYFRAMES = 4096  # remembered at once: more than a tracker keeps
-_PARAMETERS = 4 + 9
-# How much of a turn a wrong calibration turns into any other turn, over the error of the calibration: which one depends
-# on where the points lie. Chosen on rendered flights (benchmarks/odometry_covariance.py).
-_REST = 1.2
+_PARAMETERS = 4 + 9 + 9
+# What a wrong calibration makes of a turn beside what follows from its definition: another turn, and a motion, which is
+# larger where the scene is farther away. Per radian, over the error of the calibration; the motion also over the depth.
+# Which ones depends on where the points lie. Chosen on rendered flights (benchmarks/odometry_covariance.py).
+_REST_TURN, _REST_MOTION = 0.5, 0.4
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,12 @@ class SharedErrors:
 
     @property
     def std(self) -> Float64:
-        """(13,) in the order of the derivatives: metre, principal point x and y, focal length, the rest."""
+        """(22,) in the order of the derivatives: metre, principal point x and y, focal length, what else it makes of a
+        turn: turns and motions."""
         metre = 0.0 if np.isnan(self.metre) else self.metre
-        rest = _REST * float(np.hypot(self.principal_point, self.focal))
-        return np.array([metre, self.principal_point, self.principal_point, self.focal, *[rest] * 9])
+        rest = float(np.hypot(self.principal_point, self.focal))
+        known = [metre, self.principal_point, self.principal_point, self.focal]
+        return np.array([*known, *[_REST_TURN * rest] * 9, *[_REST_MOTION * rest] * 9])
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,13 @@ class Link:
         keyframe: index of the keyframe's frame.
         T_frame_from_keyframe: (4, 4), metres.
         noise: (6, 6) of it, conventions of `geometry.poses`.
+        depth: about how far the points are, in metres; NaN where that is not known.
     """
 
     keyframe: int
     T_frame_from_keyframe: Float64
     noise: Float64
+    depth: float = float("nan")
 
     def noise_in(self, T_world_from_keyframe: Float64) -> Float64:
         """Noise (6, 6) of the frame's pose relative to the keyframe, in the axes of the world."""
@@ -83,6 +88,7 @@ class CovarianceChain:
         self._begun: tuple[Float64, Float64] | None = None  # where it began or begins anew: pose, noise
         self._place: Float64 | None = None  # the last pose, up to which the shared errors are carried
         self._shared = np.zeros((6, _PARAMETERS))  # derivative of the last pose by the shared errors
+        self._depth = 0.0  # of the points of the last link that knew it
 
     def go_on_from(self, T: Float64, noise: Float64) -> None:
         """Begins a new chain at a pose (4, 4) with this noise (6, 6); shared errors go on from the old one, but nothing
@@ -93,6 +99,12 @@ class CovarianceChain:
         self._keyframes.clear()
         self._last = None
         self._begun = (T, noise)
+
+    def shared_in_step(self, T_before: Float64, T: Float64, shared: SharedErrors) -> Float64:
+        """Covariance (6, 6) of the step from a pose (4, 4) to the last one, by the shared errors alone; axes of the
+        world."""
+        spread = _of_step(T_before[:3, :3], poses.compose(poses.inverse(T_before), T), self._depth) * shared.std
+        return np.asarray(spread @ spread.T)
 
     def noise_of(self, T: Float64) -> Float64:
         """Noise (6, 6) of the last pose, carried to a pose T (4, 4) that moves with it."""
@@ -119,6 +131,8 @@ class CovarianceChain:
         self._last = (frame, T, noise)
         if is_keyframe:
             self._keyframes[frame] = (T, noise)
+        if link is not None and np.isfinite(link.depth):
+            self._depth = link.depth
         self._carry_shared(T)
         spread = self._shared * shared.std
         return np.asarray(noise + spread @ spread.T)
@@ -127,7 +141,8 @@ class CovarianceChain:
         """The derivatives at the next pose: those at the last one, levered, and what its step adds."""
         if self._place is not None:
             last, step = self._place, poses.compose(poses.inverse(self._place), T)
-            self._shared = _levered_derivative(self._shared, T[:3, 3] - last[:3, 3]) + _of_step(last[:3, :3], step)
+            self._shared = _levered_derivative(self._shared, T[:3, 3] - last[:3, 3])
+            self._shared += _of_step(last[:3, :3], step, self._depth)
         self._place = T
 
     def _of_keyframe(self, index: int, T: Float64) -> tuple[Float64, Float64]:
@@ -161,17 +176,19 @@ def _levered_derivative(derivative: Float64, lever: Float64) -> Float64:
     return np.asarray(J @ derivative)
 
 
-def _of_step(R: Float64, step: Float64) -> Float64:
-    """Derivative (6, 13) of a pose by the shared errors of one step.
+def _of_step(R: Float64, step: Float64, depth: float) -> Float64:
+    """Derivative (6, 22) of a pose by the shared errors of one step.
 
     A wrong metre stretches the step. A wrong principal point turns all rays alike, as if the camera were mounted with a
     small turn d: the step T becomes Exp(d) T Exp(-d). A wrong focal length stretches what is seen of turns about x and
     y and of motion along them. What else a wrong calibration does is a linear map of the turn, of which nothing is
-    known.
+    known: a wrong field of displacements over the image, part of which looks like a turn and part like a motion past
+    points at their depth.
 
     Args:
         R: (3, 3) R_world_from_camera before the step.
         step: (4, 4) T_before_from_after.
+        depth: of the points, metres.
     """
     t, w = step[:3, 3], poses.log_rotation(step)
     derivative = np.zeros((6, _PARAMETERS))
@@ -179,7 +196,8 @@ def _of_step(R: Float64, step: Float64) -> Float64:
     derivative[:3, 1:3] = -poses.skew(t)[:, :2]
     derivative[3:, 1:3] = -poses.skew(w)[:, :2]
     derivative[:2, 3], derivative[3:5, 3] = t[:2], w[:2]
-    derivative[3:, 4:] = np.kron(np.eye(3), w)
+    derivative[3:, 4:13] = np.kron(np.eye(3), w)
+    derivative[:3, 13:] = depth * derivative[3:, 4:13]
     turned = np.zeros((6, _PARAMETERS))
     turned[:3], turned[3:] = R @ derivative[:3], R @ derivative[3:]
     return turned

@@ -26,6 +26,8 @@ T_BODY_FROM_OPTICAL = poses.make_pose([[0, 0, 1], [-1, 0, 0], [0, -1, 0]], [0, 0
 # The noise of a link is larger than its residuals say: matches of one surface are off together. Chosen on rendered
 # flights (benchmarks/odometry_covariance.py).
 NOISE_FACTOR = 3.0
+# The part of it that two neighbouring frames do not share: they see the same points.
+_OWN_SHARE = 0.25
 
 # What a camera on a robot or in a hand may do while it is not seen: standard deviations of its accelerations.
 _ACCELERATION, _ANGULAR_ACCELERATION = 1.0, 1.0  # m/s^2, rad/s^2
@@ -115,7 +117,7 @@ class OdometryChain:
         )
         step = np.zeros((6, 6)) if link is None else link.noise_in(poses.compose(T, link.T_frame_from_keyframe))
         usable = self._last is not None and self._last.usable and not placed.resumed
-        velocity, velocity_covariance = self._velocity(tracked.stamp_ns, T, step, usable=usable)
+        velocity, velocity_covariance = self._velocity(tracked.stamp_ns, T, step, shared, usable=usable)
         self._last = _Last(tracked.stamp_ns, T, step, velocity, usable=True)
         if apart:
             covariance = np.eye(6) * UNKNOWN_VARIANCE
@@ -151,8 +153,14 @@ class OdometryChain:
             self._in_map.go_on_from(placed.T_map_from_camera, known + growth)
         return apart
 
-    def _velocity(self, stamp_ns: int, T: Float64, step: Float64, *, usable: bool) -> tuple[Float64, Float64]:
-        """Mean velocity since the frame before, in the axes of the present frame."""
+    def _velocity(
+        self, stamp_ns: int, T: Float64, step: Float64, shared: SharedErrors, *, usable: bool
+    ) -> tuple[Float64, Float64]:
+        """Mean velocity since the frame before, in the axes of the present frame.
+
+        A wrong metre and a wrong calibration are wrong in each step too: they grow with the speed, where the noise of
+        two poses does not.
+        """
         if self._last is None or not usable or stamp_ns <= self._last.stamp_ns:
             return np.zeros(6), np.eye(6) * UNKNOWN_VARIANCE
         seconds = (stamp_ns - self._last.stamp_ns) * 1e-9
@@ -161,7 +169,8 @@ class OdometryChain:
         angular = R.T @ poses.log_rotation(R @ before[:3, :3].T) / seconds
         turn = np.zeros((6, 6))
         turn[:3, :3] = turn[3:, 3:] = R.T
-        covariance = turn @ (step + self._last.step) @ turn.T / seconds**2
+        own = _OWN_SHARE * (step + self._last.step)
+        covariance = turn @ (own + self._in_odom.shared_in_step(before, T, shared)) @ turn.T / seconds**2
         return np.concatenate([linear, angular]), _bounded(covariance)
 
 
@@ -169,8 +178,13 @@ def _link(tracked: TrackedFrame) -> Link | None:
     pose = tracked.relative_pose
     if pose is None or not pose.ok or tracked.keyframe_index == tracked.index:
         return None
-    noise = NOISE_FACTOR * tracked.pose_noise if tracked.pose_noise is not None else pose.covariance
-    return Link(tracked.keyframe_index, pose.T_query_from_reference, noise)
+    if tracked.pose_noise is None:
+        return Link(tracked.keyframe_index, pose.T_query_from_reference, pose.covariance)
+    noise = NOISE_FACTOR * tracked.pose_noise
+    # a motion past points and a turn that move them equally in the image are equally well known
+    turn = float(np.trace(noise[3:, 3:]))
+    depth = float(np.sqrt(np.trace(noise[:3, :3]) / turn)) if turn > 0 else float("nan")
+    return Link(tracked.keyframe_index, pose.T_query_from_reference, noise, depth)
 
 
 @dataclass(frozen=True)
