@@ -3,9 +3,9 @@
 ros2 launch densematch replay.launch.py bag:=PATH out:=DIR camera:=/camera/color image:=image_raw
 
 Time is that of the bag (/clock). The player starts paused and goes on when the node is active and everything listens,
-so that the bag is played whole; when it ends everything ends. Frames that come faster than the node matches them are
-dropped and counted, as on the robot; `densematch replay` matches every frame, without ROS. All other arguments are
-those of matcher.launch.py.
+so that the bag is played whole; when the node has answered for the last image everything ends. Frames that come faster
+than the node matches them are dropped and counted, as on the robot; `densematch replay` matches every frame, without
+ROS. All other arguments are those of matcher.launch.py.
 """
 
 import importlib.util
@@ -18,7 +18,6 @@ from launch.actions import (
     ExecuteProcess,
     IncludeLaunchDescription,
     OpaqueFunction,
-    TimerAction,
 )
 from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
@@ -34,6 +33,7 @@ ARGUMENTS = {
     "rate": ("1.0", "The player runs at this multiple of the recording's speed."),
     "storage": ("mcap", "The new bag has this storage: mcap or sqlite3."),
     "wait_s": ("120", "The node must be active and listen within this many seconds, or all is given up."),
+    "settle_s": ("60", "The node has this many seconds after the end of the bag for the images that it has."),
     "namespace": ("", "The node is in this namespace."),
     "name": ("matcher", "The node has this name."),
 }
@@ -75,10 +75,11 @@ def record_command(out, storage, topics):
     return ["ros2", "bag", "record", "--use-sim-time", "--storage", storage, "--output", out, *topics]
 
 
-def gate_arguments(node, played, wait_s):
-    """Of the executable that resumes the player when the node is active and everything listens."""
+def gate_arguments(node, played, wait_s, settle_s):
+    """Of the executable that resumes the player when everything listens, and ends when every image is answered."""
     topics = [word for topic in played for word in ("--topic", topic)]
-    return ["--node", node, *topics, "--recorded", f"{node}/status", "--wait-s", wait_s]
+    recorded = [word for output in OUTPUTS for word in ("--recorded", f"{node}/{output}")]
+    return ["--node", node, *topics, *recorded, "--wait-s", wait_s, "--settle-s", settle_s]
 
 
 def _start(context):
@@ -90,25 +91,27 @@ def _start(context):
     topics = recorded_topics(values["namespace"], values["name"])
     out = str(Path(values["out"]).expanduser())
     recorder = ExecuteProcess(cmd=record_command(out, values["storage"], topics), output="screen")
-    # The node may still be matching the last image.
-    ended = TimerAction(period=3.0, actions=[EmitEvent(event=Shutdown(reason="the bag has been played"))])
-    player = ExecuteProcess(
-        cmd=play_command(str(Path(values["bag"]).expanduser()), values["rate"]), output="screen", on_exit=[ended]
-    )
+    command = play_command(str(Path(values["bag"]).expanduser()), values["rate"])
 
-    def waited(event, _context):
-        if event.returncode == 0:
+    def failed(event, context):
+        if event.returncode == 0 or context.is_shutdown:
             return []
-        return [EmitEvent(event=Shutdown(reason="the player was not resumed: see replay_gate above"))]
+        return [EmitEvent(event=Shutdown(reason=f"the player ended with code {event.returncode}"))]
+
+    player = ExecuteProcess(cmd=command, output="screen", on_exit=failed)
+
+    def ended(event, _context):
+        reason = "the bag has been played" if event.returncode == 0 else "it was given up: see replay_gate above"
+        return [EmitEvent(event=Shutdown(reason=reason))]
 
     node = full_name(values["name"], values["namespace"])
     played = played_topics(context.launch_configurations, values["namespace"])
     gate = Node(
         package="densematch",
         executable="replay_gate",
-        arguments=gate_arguments(node, played, values["wait_s"]),
+        arguments=gate_arguments(node, played, values["wait_s"], values["settle_s"]),
         output="screen",
-        on_exit=waited,
+        on_exit=ended,
     )
     return [
         recorder,

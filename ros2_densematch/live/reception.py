@@ -101,7 +101,11 @@ class Reception:
     def offered(self, name: str) -> None:
         """Somebody publishes this input now."""
         if name in (CAMERA_INFO, DEPTH, RIGHT, ODOMETRY):
-            self._synchroniser.offered(name, time.time_ns())
+            self._synchroniser.offered(name)
+
+    def not_offered(self) -> list[str]:
+        """The inputs that belong to images and that nobody is known to publish."""
+        return self._synchroniser.not_offered()
 
     def problems(self) -> dict[str, str]:
         """Input -> what is wrong with its messages, for inputs whose last message could not be used."""

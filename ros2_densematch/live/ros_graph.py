@@ -98,12 +98,21 @@ def declare(node: Any, parameters: list[Parameter]) -> dict[str, Any]:
                 parameter.name, parameter.default, _descriptor(parameter)
             ).value
         except InvalidParameterTypeException:
-            given = node._parameter_overrides.get(parameter.name)
-            hint = f"write {given.value}.0" if parameter.kind == "double" and given is not None else "change its type"
+            hint = _type_hint(parameter, node._parameter_overrides.get(parameter.name))
             raise ValueError(f"parameter {parameter.name} must be a {parameter.kind}: {hint}") from None
         except InvalidParameterValueException as error:
             raise ValueError(f"parameter {parameter.name}: {error}") from None
     return values
+
+
+def _type_hint(parameter: Parameter, given: Any) -> str:
+    """How to write a value that ROS took for one of another type."""
+    if given is None or parameter.kind not in ("double", "string"):
+        return "change its type"
+    if parameter.kind == "double":
+        return f"write {given.value}.0"
+    value = str(given.value).lower() if isinstance(given.value, bool) else given.value
+    return f"write -p {parameter.name}:=\"'{value}'\", with both kinds of quotation marks"
 
 
 def undeclared(node: Any) -> list[str]:

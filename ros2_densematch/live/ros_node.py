@@ -268,6 +268,8 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
 
         def receive(data: bytes, info: dict[str, Any]) -> None:
             begun = time.perf_counter()
+            if name == IMAGE:
+                self._look_for_companions()
             self.reception.receive(name, topic.type, data, info)
             if name == IMAGE:
                 self.core.times.add(callback=1000.0 * (time.perf_counter() - begun))
@@ -286,6 +288,12 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
                 matched=lambda event: self.reception.offered(name) if event.current_count_change > 0 else None,
             ),
         )
+
+    def _look_for_companions(self) -> None:
+        """An image is waiting in line before the event that says that its depth is published too (Humble has none)."""
+        for name in self.reception.not_offered():
+            if name in self._subscribed and self.count_publishers(self._subscribed[name].name):
+                self.reception.offered(name)
 
     @staticmethod
     def _sends_tf(settings: Configuration) -> bool:

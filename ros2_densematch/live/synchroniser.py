@@ -10,7 +10,7 @@ from ros2_densematch.io.sources.synchronise import Pairing
 
 MAX_WAITING = 8  # images that may wait for their companions at once
 _MAX_RECENT = 60  # messages kept of each companion
-_SILENT_NS = 2_000_000_000  # a companion that sent nothing for so long is not waited for
+_SILENT_NS = 2_000_000_000  # a companion that sent nothing for so long, while images came, is not waited for
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,25 @@ class _Companion:
     until_after: bool
     pairing: Pairing | None = None
     recent: deque[tuple[int, Any]] = field(default_factory=lambda: deque(maxlen=_MAX_RECENT))
-    heard_ns: int | None = None
+    is_offered: bool = False  # somebody publishes it
+    missed_ns: int | None = None  # arrival of the first image that went without it since its last message
 
-    def take(self, stamp_ns: int, message: Any, now_ns: int) -> None:
+    def heard(self) -> None:
+        self.is_offered, self.missed_ns = True, None
+
+    def take(self, stamp_ns: int, message: Any) -> None:
         if self.recent and stamp_ns < self.recent[-1][0] - 10**9:
             self.recent.clear()  # its clock was set back
         self.recent.append((stamp_ns, message))
-        self.heard_ns = now_ns
+        self.heard()
         if self.pairing is not None:
             self.pairing.message(stamp_ns)
 
-    def release(self, stamp_ns: int) -> tuple[int, Any] | None:
+    def release(self, stamp_ns: int, arrival_ns: int) -> tuple[int, Any] | None:
         """What goes with an image that waits no longer."""
         found = self.nearest(stamp_ns)
+        if found is None and self.missed_ns is None:
+            self.missed_ns = arrival_ns
         if self.pairing is not None:
             self.pairing.image(stamp_ns, found=found is not None)
         return found
@@ -61,7 +67,7 @@ class _Companion:
 
     def settled(self, stamp_ns: int, now_ns: int) -> bool:
         """Whether waiting longer cannot or need not give a better message for this time."""
-        if self.heard_ns is None or now_ns - self.heard_ns > _SILENT_NS:
+        if not self.is_offered or (self.missed_ns is not None and now_ns - self.missed_ns > _SILENT_NS):
             return True
         if self.pairing is not None and not self.pairing.expected:
             return True
@@ -73,8 +79,8 @@ class _Companion:
 class LiveSynchroniser:
     """Holds each image until its companions are there or the wait is over. Not thread-safe: one caller at a time.
 
-    A companion that sends nothing, or has been silent for 2 s, is not waited for. Times `now_ns` come from any clock
-    that does not go back.
+    A companion that sends nothing, or has left images without it for 2 s, is not waited for; a pause in which no image
+    comes either says nothing. Times `now_ns` come from any clock that does not go back.
 
     Args:
         wait_ns: how long an image may wait.
@@ -101,9 +107,13 @@ class LiveSynchroniser:
         else:
             known.tolerance_ns = tolerance_ns
 
-    def offered(self, name: str, now_ns: int) -> None:
+    def offered(self, name: str) -> None:
         """Somebody publishes this companion now: images wait for its first message too."""
-        self._companions[name].heard_ns = now_ns
+        self._companions[name].heard()
+
+    def not_offered(self) -> list[str]:
+        """The companions that nobody is known to publish: no image waits for them."""
+        return [name for name, companion in self._companions.items() if not companion.is_offered]
 
     @property
     def waiting(self) -> int:
@@ -120,7 +130,7 @@ class LiveSynchroniser:
 
     def companion(self, name: str, stamp_ns: int, message: Any, now_ns: int) -> list[Bundle]:
         """Takes a companion's message; returns the images that are complete now, oldest first."""
-        self._companions[name].take(stamp_ns, message, now_ns)
+        self._companions[name].take(stamp_ns, message)
         return self.release(now_ns)
 
     def image(self, stamp_ns: int, message: Any, *, arrival_ns: int, number: int, now_ns: int) -> list[Bundle]:
@@ -137,7 +147,7 @@ class LiveSynchroniser:
             if patient and not all(c.settled(first.stamp_ns, now_ns) for c in self._companions.values()):
                 break
             self._waiting.popleft()
-            found = {name: c.release(first.stamp_ns) for name, c in self._companions.items()}
+            found = {name: c.release(first.stamp_ns, first.arrival_ns) for name, c in self._companions.items()}
             messages = {name: item[1] for name, item in found.items() if item is not None}
             ready.append(Bundle(first.stamp_ns, first.message, messages, first.arrival_ns, first.number))
         return ready

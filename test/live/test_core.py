@@ -248,7 +248,8 @@ def test_a_slow_matcher_never_falls_behind(frames: list[Frame]) -> None:
         core.counters.receive(time.time_ns())
         core.submit(job(frame))
         time.sleep(0.01)
-    time.sleep(1.0)
+    with sink.changed:
+        assert sink.changed.wait_for(lambda: sink.outcomes[-1].tracked.index == count - 1, 60)
     core.stop()
     found = core.counters.snapshot()
     assert found.received == count
@@ -256,7 +257,8 @@ def test_a_slow_matcher_never_falls_behind(frames: list[Frame]) -> None:
     assert found.drops[Drop.REPLACED] > 10
     assert sink.outcomes[-1].tracked.index == count - 1
     times = core.times.summary()
-    assert times["waited"].max < 1.2 * times["matcher"].max + 60.0  # nothing waits longer than one image's work
+    # nothing waits longer than one image's work, and than a busy machine lets a thread wait; a queue would be 4 s long
+    assert times["waited"].max < 1.2 * times["matcher"].max + 1000.0
 
 
 def test_settings_change_between_two_images(frames: list[Frame]) -> None:

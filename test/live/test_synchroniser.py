@@ -37,7 +37,9 @@ def test_without_companions_images_pass_at_once(sync: LiveSynchroniser) -> None:
 
 
 def test_an_image_waits_for_the_depth_that_somebody_publishes(sync: LiveSynchroniser) -> None:
-    sync.offered("depth", 1000 * MS)
+    assert sync.not_offered() == ["depth"]
+    sync.offered("depth")
+    assert sync.not_offered() == []
     assert image(sync, 1000, 1001) == []
     assert contents(depth(sync, 1005, 1030)) == [("image 1000", "depth 1005")]
 
@@ -90,7 +92,23 @@ def test_the_wait_ends(sync: LiveSynchroniser) -> None:
 
 def test_a_silent_companion_is_not_waited_for(sync: LiveSynchroniser) -> None:
     depth(sync, 900, 900)
-    assert contents(image(sync, 3000, 3000)) == [("image 3000", None)]
+    assert image(sync, 1000, 1000) == []
+    assert contents(sync.release(1100 * MS)) == [("image 1000", None)]
+    assert image(sync, 2900, 2900) == []
+    assert contents(sync.release(3001 * MS)) == [("image 2900", None)]
+    assert contents(image(sync, 3100, 3100)) == [("image 3100", None)]
+    # it is waited for again once it sends something
+    depth(sync, 3150, 3200)
+    assert image(sync, 3250, 3250) == []
+    assert contents(depth(sync, 3251, 3260)) == [("image 3250", "depth 3251")]
+
+
+def test_depth_is_waited_for_after_a_pause_in_which_no_image_came_either(sync: LiveSynchroniser) -> None:
+    """After a pause the first image went without its depth, because that had been silent for 2 s: so had the images."""
+    depth(sync, 900, 900)
+    assert contents(image(sync, 900, 901)) == [("image 900", "depth 900")]
+    assert image(sync, 60_000, 60_000) == []
+    assert contents(depth(sync, 60_001, 60_020)) == [("image 60000", "depth 60001")]
 
 
 def test_odometry_is_waited_for_until_it_lies_on_both_sides() -> None:

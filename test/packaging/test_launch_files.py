@@ -147,9 +147,10 @@ def test_the_player_waits_until_every_input_of_the_node_is_listened_to(load: Any
     played = replay.played_topics(given, "rear")
     assert {"/camera/rgb/image_raw", "/camera/rgb/camera_info", "/camera/depth"} <= set(played)
     assert replay.played_topics({}, "rear")[0] == "/rear/image_raw"
-    arguments = replay.gate_arguments("/rear/matcher", played, "60")
+    arguments = replay.gate_arguments("/rear/matcher", played, "60", "30")
     assert arguments.count("--topic") == len(played)
-    assert arguments[-4:] == ["--recorded", "/rear/matcher/status", "--wait-s", "60"]
+    assert arguments.count("--recorded") == len(replay.OUTPUTS)
+    assert arguments[-6:] == ["--recorded", "/rear/matcher/status", "--wait-s", "60", "--settle-s", "30"]
 
 
 def test_both_cameras_get_what_the_matcher_launch_file_takes(load: Any, matcher: types.ModuleType) -> None:

@@ -23,12 +23,13 @@ from typing import IO, Any
 import cv2
 import numpy as np
 import pytest
+from rendered_flight import Flown, flown
 
 from ros2_densematch.live.products import image_message
 from ros2_densematch.messages.conversions import header_message, time_ns, to_cdr
 from ros2_densematch.messages.typestore import message_class
 
-LONG_S = 60.0  # a busy machine takes this long for what is done in a second or two
+LONG_S = 180.0  # a busy machine takes this long for what is done in a second or two
 
 
 @pytest.fixture(scope="session")
@@ -214,6 +215,15 @@ class Peer:
             self.until(lambda: publisher.get_subscription_count() > 0, f"a subscription on {topic}")
         publisher.publish(to_cdr(message))
 
+    def stop_publishing(self, *topics: str) -> None:
+        """Ends publishers, as the end of a bag does, once what they sent has been received."""
+        from rclpy.duration import Duration
+
+        for topic in topics:
+            publisher = self._publishers.pop(topic)
+            publisher.wait_for_all_acked(Duration(seconds=LONG_S))
+            self.node.destroy_publisher(publisher)
+
     def calibrate(self, info: Any) -> None:
         """Publishes a calibration again and again, as a camera does: the first may come before the node listens."""
         for _ in range(5):
@@ -311,3 +321,8 @@ class Camera30Hz:
 @pytest.fixture
 def camera(shared_data: Any) -> Camera30Hz:
     return Camera30Hz(shared_data.need("sequences/tum_fr1_rpy"))
+
+
+@pytest.fixture(scope="session")
+def flight() -> Flown:
+    return flown()

@@ -54,6 +54,13 @@ def ros2(*arguments: str, seconds: float = WAIT_S) -> str:
     return done.stdout + done.stderr
 
 
+def wait_for_state(node: str, state: str) -> None:
+    """Until `ros2 lifecycle` sees a node in this state: it may have to find the node first."""
+    end = time.monotonic() + WAIT_S
+    while not (said := ros2("lifecycle", "get", node)).startswith(state):
+        assert time.monotonic() < end, f"{node} is never {state}: {said}"
+
+
 class Launched:
     """`ros2 launch densematch FILE ARGUMENTS`, ended by SIGINT as Ctrl-C does."""
 
@@ -142,7 +149,7 @@ def test_launch_and_the_command_line_tools(launch: Callable[..., Launched], imag
         "/**:\n  ros__parameters:\n    image_reliability: reliable\n    tracker:\n      min_inliers: 25\n"
     )
     launch("matcher.launch.py", *CAMERA, f"config:={parameters}").wait_for("active: images from /camera/image_raw")
-    assert ros2("lifecycle", "get", "/matcher").startswith("active")
+    wait_for_state("/matcher", "active")
 
     pose = ros2("topic", "echo", "/matcher/relative_pose", "--once", "--no-arr")
     assert "frame_id: camera_optical_frame" in pose
@@ -167,10 +174,10 @@ def test_launch_and_the_command_line_tools(launch: Callable[..., Launched], imag
 
     for transition, state in [("deactivate", "inactive"), ("cleanup", "unconfigured")]:
         assert "successful" in ros2("lifecycle", "set", "/matcher", transition)
-        assert ros2("lifecycle", "get", "/matcher").startswith(state)
+        wait_for_state("/matcher", state)
     for transition, state in [("configure", "inactive"), ("activate", "active")]:
         assert "successful" in ros2("lifecycle", "set", "/matcher", transition)
-        assert ros2("lifecycle", "get", "/matcher").startswith(state)
+        wait_for_state("/matcher", state)
 
     shown = ros2("interface", "show", "densematch/msg/MatcherStatus")
     assert "string odometry_reason" in shown
@@ -180,9 +187,7 @@ def test_launch_and_the_command_line_tools(launch: Callable[..., Launched], imag
 def test_a_lifecycle_manager_may_activate(launch: Callable[..., Launched]) -> None:
     need("ros2lifecycle")
     started = launch("matcher.launch.py", *CAMERA, "auto_activate:=false")
-    end = time.monotonic() + WAIT_S
-    while not (state := ros2("lifecycle", "get", "/matcher")).startswith("unconfigured"):
-        assert time.monotonic() < end, state + started.log
+    wait_for_state("/matcher", "unconfigured")
     assert "successful" in ros2("lifecycle", "set", "/matcher", "configure")
     assert "successful" in ros2("lifecycle", "set", "/matcher", "activate")
     started.wait_for("active: images from /camera/image_raw")
@@ -204,7 +209,7 @@ def test_two_cameras(launch: Callable[..., Launched]) -> None:
     started.wait_for("active: images from /a/image_raw")
     started.wait_for("active: images from /b/image_raw")
     for node in ("/first/matcher", "/second/matcher"):
-        assert ros2("lifecycle", "get", node).startswith("active")
+        wait_for_state(node, "active")
 
 
 def test_replay_beside_the_node(launch: Callable[..., Launched], shared_data: Any, tmp_path: Path) -> None:

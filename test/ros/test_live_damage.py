@@ -240,7 +240,7 @@ def test_short_endurance_with_a_matcher_slower_than_the_camera(start_node: Any, 
     assert end - half < 60.0  # a leak of every second image would be 200 MB
     counts = peer.diagnostics()
     waited, matcher = float(counts["waited_ms.max"]), float(counts["matcher_ms.max"])
-    assert waited < 1.5 * matcher + 100.0
+    assert waited < 1.5 * matcher + 1000.0  # a queue would make it wait for most of the 12 s
 
 
 def test_a_missing_package_is_one_line_with_its_command() -> None:

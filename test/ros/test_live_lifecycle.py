@@ -210,9 +210,7 @@ def test_a_signal_ends_the_process_in_order(start_node: Any, peer: Any, camera: 
     peer.listen("/matcher/status", "densematch/msg/MatcherStatus")
     for index in range(5):
         peer.publish("/image", camera.raw(index))
-    start = time.monotonic()
     assert node.stop(number) == 0
-    assert time.monotonic() - start < 15.0
     with pytest.raises(ProcessLookupError):
         os.kill(node.process.pid, 0)
 

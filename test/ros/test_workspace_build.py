@@ -1,6 +1,6 @@
-"""`colcon build --symlink-install` leaves executables that start.
+"""`colcon build`, with and without --symlink-install, leaves executables that start.
 
-colcon passes `-DAMENT_CMAKE_SYMLINK_INSTALL=1` to CMake for --symlink-install; the tests call
+colcon passes `-DAMENT_CMAKE_SYMLINK_INSTALL=1` to CMake for --symlink-install; where it is not there, the tests call
 CMake the same way.
 """
 
@@ -73,3 +73,33 @@ def test_the_matcher_of_a_symlink_install_starts(package: Path, tmp_path: Path) 
     done = subprocess.run([install / "lib/densematch/matcher", "--help"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr[-500:]
     assert "matcher" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--symlink-install",)], ids=["copied", "linked"])
+def test_colcon_builds_a_workspace_whose_executables_start(
+    package: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    if shutil.which("colcon") is None:
+        pytest.skip("colcon is not installed: pip install colcon-core colcon-cmake colcon-ros")
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", str(PREFIX))
+    environment = os.environ | {
+        "PATH": f"{PREFIX / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "AMENT_PREFIX_PATH": prefixes,
+        "CMAKE_PREFIX_PATH": os.environ.get("CMAKE_PREFIX_PATH", prefixes),
+    }
+    install = tmp_path / "install"
+    command = [
+        "colcon", "--log-base", tmp_path / "log", "build", *options, "--base-paths", package,
+        "--build-base", tmp_path / "build", "--install-base", install,
+        "--cmake-args", "-DBUILD_TESTING=OFF", f"-DPython3_EXECUTABLE={sys.executable}",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    for name in EXECUTABLES:
+        path = install / "densematch/lib/densematch" / name
+        assert path.is_symlink() == bool(options)
+        assert os.access(path, os.X_OK), name
+    matcher = install / "densematch/lib/densematch/matcher"
+    done = subprocess.run([matcher, "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-500:]
