@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -40,7 +41,9 @@ class Report:
     values: dict[str, str] = field(default_factory=dict)
 
 
-def report(core: MatcherCore, last: TrackedFrame | None, complaints: list[str], state: str) -> Report:
+def report(
+    core: MatcherCore, last: TrackedFrame | None, complaints: list[str], state: str, remarks: Sequence[str] = ()
+) -> Report:
     """The state of the node.
 
     Args:
@@ -48,6 +51,7 @@ def report(core: MatcherCore, last: TrackedFrame | None, complaints: list[str], 
         last: the tracker's last answer.
         complaints: silent inputs and calibrations that cannot be used, one line each.
         state: lifecycle state: "active" or another.
+        remarks: what of the inputs could not be used so far, and how often, one line each.
     """
     counts = core.counters.snapshot()
     values = {
@@ -73,6 +77,8 @@ def report(core: MatcherCore, last: TrackedFrame | None, complaints: list[str], 
         values.update(status=str(last.status), reason=last.reason, scale=last.scale.name, inliers=str(last.num_inliers))
     for number, text in enumerate(complaints):
         values[f"complaint.{number}"] = text
+    for number, text in enumerate(remarks):
+        values[f"input.{number}"] = text
     level, message = _judgement(core, last, complaints, state)
     return Report(level, message, values)
 

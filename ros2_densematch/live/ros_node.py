@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -98,6 +98,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         self._subscribed: dict[str, Topic] = {}  # input -> as it is subscribed now
         self._active_since: float | None = None
         self._complaints: dict[str, tuple[str, float]] = {}  # input -> (text, when it was logged)
+        self._remarks: set[str] = set()  # what was said of the inputs' content
         self._offered_since: dict[str, float] = {}  # input -> when its publishers were first seen
         self._diagnostics = self.create_publisher(
             ros_type(DIAGNOSTICS.type), DIAGNOSTICS.name, qos_profile(DIAGNOSTICS.qos)
@@ -392,14 +393,24 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
                 self._say.warning(text)
                 logged = now
             self._complaints[name] = (text, logged)
+        self._remark(current.values())
         for name in set(self._complaints) - set(current):
             label = self._subscribed[name].name if name in self._subscribed else name
             self._say.info(f"{label}: as it should be again")
             del self._complaints[name]
 
+    def _remark(self, complaints: Collection[str]) -> None:
+        """Says what was found in the inputs' content, each once, except what stands among the complaints."""
+        log = self.inputs.log
+        for note in [text for text in log.notes if text not in self._remarks]:
+            self._remarks.add(note)
+            self._say.info(note)
+        for text in log.unsaid(self._remarks, complaints):
+            self._say.warning(f"{text} (later cases are counted in /diagnostics)")
+
     def _diagnose(self) -> None:
         state = str(self._state_machine.current_state[1])
-        found = report(self.core, self.publication.last, self._standing(), state)
+        found = report(self.core, self.publication.last, self._standing(), state, self.inputs.log.warnings)
         message = diagnostic_message(
             found,
             stamp_ns=self._now_ns(),
@@ -409,8 +420,8 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         self._diagnostics.publish(to_cdr(message))
 
     def _standing(self) -> list[str]:
-        """What is wrong now, in words."""
-        return [*(text for text, _ in self._complaints.values()), *self.publication.refusals()]
+        """What is wrong now, in words; first what does not go away by itself."""
+        return [*self.publication.refusals(), *(text for text, _ in self._complaints.values())]
 
     def _timer(self, seconds: float, callback: Callable[[], None]) -> Any:
         # of a steady clock: simulated time may stand still

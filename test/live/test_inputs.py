@@ -98,6 +98,20 @@ def test_depth_is_decoded_and_a_damaged_one_is_left_out_and_counted() -> None:
     assert "1 images on depth could not be decoded" in inputs.log.warnings[0]
 
 
+def test_what_cannot_be_used_is_said_once_and_not_twice() -> None:
+    inputs = Inputs()
+    inputs.log.count("images on depth could not be decoded and are not used", "data has 3 bytes")
+    inputs.log.count("calibrations on camera_info could not be used", "fx is 0")
+    said: set[str] = set()
+    elsewhere = ["the calibration on camera_info cannot be used: fx is 0"]
+    found = inputs.log.unsaid(said, elsewhere)
+    assert found == ["images on depth could not be decoded and are not used; the first: data has 3 bytes"]
+    inputs.log.count("images on depth could not be decoded and are not used", "data has 4 bytes")
+    assert inputs.log.unsaid(said, elsewhere) == []
+    assert inputs.log.unsaid(said) == []  # said by somebody else before
+    assert inputs.log.warnings[0].startswith("2 images on depth")
+
+
 def test_each_image_gets_the_calibration_of_its_own_time() -> None:
     inputs = Inputs()
     inputs.camera_info(CAMERA_INFO, info(), 0)

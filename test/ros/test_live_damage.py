@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ros2_densematch.live.products import image_message
 from ros2_densematch.messages.conversions import header_message, pose_message
 from ros2_densematch.messages.typestore import message_class
 
@@ -209,6 +210,22 @@ def test_odometry_that_reaches_no_image_is_no_source_of_scale(start_node: Any, p
     assert node.log.count("scale from odometry /wheels") == 1
     peer.until(lambda: sources() == "", "a status without sources of scale")
     assert "nothing on /tf_static places camera_optical_frame on it" in node.log
+
+
+def test_depth_that_cannot_be_used_is_said_once_and_counted(start_node: Any, peer: Any, camera: Any) -> None:
+    node = start_node("--matcher", "sift", *RELIABLE, "-p", "depth_topic:=depth", "-p", "sync_wait_s:=2.0")
+    peer.listen_to_node()
+    peer.calibrate(camera.info())
+    for _ in range(3):
+        stamp = camera.next_stamp()
+        peer.publish("/depth", image_message(np.ones((100, 640), np.float32), "32FC1", stamp, "camera_optical_frame"))
+        peer.publish("/image", camera.raw(0, stamp))
+        peer.status_of(stamp)
+    line = "depth images have another shape than the image and are not used; the first: 640 x 100 at frame 0"
+    node.wait_for(line)
+    counted = "3 depth images have another shape than the image"
+    peer.until(lambda: counted in str(peer.diagnostics().get("input.0")), "the count in /diagnostics")
+    assert node.log.count("depth images have another shape") == 1
 
 
 def test_short_endurance_with_a_matcher_slower_than_the_camera(start_node: Any, peer: Any, camera: Any) -> None:

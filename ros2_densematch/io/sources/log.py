@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 class SourceLog:
     """Warnings and notes of a source. Events that repeat are counted and their first case is named."""
@@ -37,6 +39,19 @@ class SourceLog:
         self.frames_dropped = 0
         self._events = dict(self._at_opening)
 
+    def unsaid(self, said: set[str], elsewhere: Collection[str] = ()) -> list[str]:
+        """Warnings and the first event of each kind that were not said before.
+
+        Args:
+            said: what was said before; takes what is returned.
+            elsewhere: lines that are said by somebody else; an event that stands in one of them is not returned.
+        """
+        lines = [(text, text) for text in self._warnings]
+        lines += [(f"{kind}; the first: {first}", first) for kind, (_, first) in list(self._events.items())]
+        fresh = [(line, event) for line, event in lines if line not in said]
+        said.update(line for line, _ in fresh)
+        return [line for line, event in fresh if not any(event in other for other in elsewhere)]
+
     @property
     def warnings(self) -> list[str]:
-        return self._warnings + [f"{n} {kind}; the first: {first}" for kind, (n, first) in self._events.items()]
+        return self._warnings + [f"{n} {kind}; the first: {first}" for kind, (n, first) in list(self._events.items())]
