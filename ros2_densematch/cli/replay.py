@@ -238,7 +238,7 @@ class _Replay:
         claimed: ResultsFolder | None,
     ):
         from ros2_densematch.evaluation.gallery import Gallery
-        from ros2_densematch.geometry.focal_fit import FocalFit
+        from ros2_densematch.tracking.focal_watch import FocalWatch
 
         self.records: list[FrameRecord] = []
         self.error: Exception | None = None
@@ -246,7 +246,7 @@ class _Replay:
         self._path, self._source, self._matcher = path, source, matcher
         self._configuration, self._folder, self._max_frames = configuration, folder, max_frames
         self._gallery = Gallery()
-        self._focal = FocalFit()
+        self._focal = FocalWatch()
         self._animation, self._viewers, self._claimed = animation, viewers, claimed
         self._image = ""
         self._first_segment = self._last_segment = 0
@@ -277,7 +277,7 @@ class _Replay:
                 mark_late_keyframes(self.records, tracked)
                 self.records.append(FrameRecord.of(tracked))
                 self._gallery.add(frame, tracked)
-                self._test_focal(frame, tracked)
+                self._focal.add(frame, tracked)
                 if self._animation is not None:
                     self._animation.add(frame, tracked)
                 for viewer in self._viewers:
@@ -313,13 +313,6 @@ class _Replay:
             tracked = replace(tracked, segment=tracked.segment + self._first_segment)
         self._last_segment = max(self._last_segment, tracked.segment)
         return tracked
-
-    def _test_focal(self, frame: Frame, tracked: TrackedFrame) -> None:
-        """Takes the frame as a witness of the focal length."""
-        m, pose, inliers = tracked.correspondences, tracked.relative_pose, tracked.inliers
-        if frame.camera is None or m is None or pose is None or inliers is None or not pose.ok:
-            return
-        self._focal.add(m, inliers, frame.camera, pose, frame=tracked.index, reference=tracked.keyframe_index)
 
     def _result_files(self) -> ResultFiles:
         from ros2_densematch.cli.result_files import ResultFiles
@@ -406,7 +399,7 @@ class _Replay:
             "inputs": self._source.inputs,
             "recording": self.recording,
             "notes": list(self._source.notes),
-            "warnings": _once(self._source.warnings, assessment.warnings, self._focal.doubt()),
+            "warnings": _once(self._source.warnings, assessment.warnings, self._focal.verdict()),
             "files": [*self._files.written_before, BAG, POSES, *trajectories, "summary.json", "report.html", *moving],
         }
 

@@ -24,6 +24,7 @@ Float64 = NDArray[np.float64]
 
 _MATCHES = 256  # of a pair are enough
 _LEAST_MATCHES = 60
+_MOST_GROUPS = 1000  # the newest are kept: a live camera runs for days
 _PAIRS_A_GROUP = 4  # pairs of one reference image have errors in common: more of them say little more
 _STEP = 0.002  # of the focal length, for the derivative
 _LEAST_TURN_DEG = 2.0  # pairs that turn less say next to nothing
@@ -101,6 +102,8 @@ class FocalFit:
         found = _evidence(m.select(chosen), camera, R, t / length)
         if found is not None:
             self._sums[group] = self._sums.get(group, np.zeros(3)) + found
+            if len(self._sums) > _MOST_GROUPS:
+                del self._sums[next(iter(self._sums))]
 
     def finding(self) -> FocalFinding | None:
         """The focal length that fits best; None where fewer than three groups of pairs tell."""

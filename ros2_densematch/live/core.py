@@ -25,6 +25,7 @@ from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.matchers.identity import device_of, identity_of
 from ros2_densematch.matchers.registry import load_matcher
 from ros2_densematch.messages.errors import ImageDecodeError
+from ros2_densematch.tracking.focal_watch import FocalWatch
 from ros2_densematch.tracking.frame import Frame
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
 from ros2_densematch.tracking.tracker import Tracker
@@ -150,6 +151,7 @@ class MatcherCore:
         self._thumbnails: dict[int, Image] = {}  # frame index -> image
         self._frame_ids: dict[int, str] = {}  # frame index -> optical frame
         self._heap = HeapKeeper()
+        self._focal = FocalWatch()
 
     # ---- life
 
@@ -157,6 +159,11 @@ class MatcherCore:
     def loaded(self) -> Loaded | None:
         """What runs, or None while nothing is loaded."""
         return self._loaded
+
+    @property
+    def focal_doubt(self) -> str:
+        """What the matches say against the calibration's focal length; "" where they say nothing."""
+        return self._focal.doubt
 
     @property
     def running(self) -> bool:
@@ -238,6 +245,7 @@ class MatcherCore:
         outcome = self._outcome(tracked, frame, frame_id, matcher_ms)
         self._sink.publish(outcome)
         total_ms = (time.time_ns() - job.arrival_ns) * 1e-6
+        self._focal.add(frame, tracked)
         self._heap.tidy()
         self.times.add(
             **{stage: tracked.timings_ms.get(stage, 0.0) for stage in ("encode", "match", "pose")},

@@ -9,7 +9,7 @@ from typing import Any
 
 from ros2_densematch.configuration import Configuration
 from ros2_densematch.io.sources.stamps import stamp_of
-from ros2_densematch.io.sources.timeline import TimeLine, Verdict
+from ros2_densematch.io.sources.timeline import TimeLine, Verdict, said_of
 from ros2_densematch.live.clocks import Clocks
 from ros2_densematch.live.core import Job, MatcherCore
 from ros2_densematch.live.counters import Drop, SequenceGaps
@@ -44,6 +44,7 @@ class Reception:
         now_ns: the node's clock, which may be simulated.
         heard_transform: told of every transform on /tf and /tf_static: parent, child, stamp, topic.
         initial_pose: takes a geometry_msgs/PoseWithCovarianceStamped.
+        say: takes what was decided about the images' clock, one sentence each.
     """
 
     def __init__(
@@ -55,17 +56,20 @@ class Reception:
         now_ns: Callable[[], int],
         heard_transform: Callable[[str, str, int, str], None],
         initial_pose: Callable[[Any], None],
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.heard: dict[str, float] = {}  # input -> time.monotonic() of its last message
         self._core, self._inputs, self._source, self._now_ns = core, inputs, source, now_ns
         self._store = ros2_typestore()
         self._heard_transform, self._initial_pose = heard_transform, initial_pose
+        self._say = say
         self._problems: dict[str, str] = {}
         self._configuration = configuration
         self._begin()
 
     def _begin(self) -> None:
         self._time: TimeLine[None] = TimeLine(look_ahead=0)
+        self._gap_said = False
         self._segment = 0
         self._gaps = SequenceGaps()
         self._clocks = Clocks()
@@ -112,6 +116,7 @@ class Reception:
         found = {f"{name} content": text for name, text in self._problems.items() if text}
         for (name, what), text in self._misfits().items():
             found[f"{name} {what}"] = text
+        found["focal length"] = self._core.focal_doubt
         return {what: text for what, text in found.items() if text}
 
     def unused(self) -> set[str]:
@@ -179,6 +184,7 @@ class Reception:
         counters = self._core.counters
         last = self._time.last_ns
         (judged,) = self._time.push(stamp_ns, arrival_ns, None)
+        self._say_time()
         if judged.verdict is not Verdict.USED:
             reason = f"its stamp is an outlier: {judged.why}"
             if last is not None and stamp_ns <= last:
@@ -199,6 +205,16 @@ class Reception:
             return
         now = time.time_ns()
         self._submit(self._synchroniser.image(stamp_ns, message, arrival_ns=arrival_ns, number=number, now_ns=now))
+
+    def _say_time(self) -> None:
+        """What was decided about the images' clock; of long pauses the first, silence itself is watched elsewhere."""
+        for decision in self._time.decisions:
+            self._say(f"{self._source}: {decision}")
+        if self._time.gaps and not self._gap_said:
+            self._gap_said = True
+            self._say(f"{self._source}: {said_of(self._time.gaps)} (said once)")
+        self._time.decisions.clear()
+        self._time.gaps.clear()
 
     def _submit(self, bundles: list[Bundle]) -> None:
         for bundle in bundles:

@@ -91,6 +91,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             self._now_ns,
             self.publication.heard_transform,
             self._initial_pose,
+            self._say.warning,
         )
         self.publication.refuse_odometry = self._refuse_odometry
         self._outputs: dict[str, Any] = {}

@@ -97,7 +97,7 @@ def decode_image(msg: Any) -> Image:
         ImageDecodeError: the message breaks its own announcement or its encoding is not supported.
     """
     if not hasattr(msg, "encoding"):
-        return _to_uint8_rgb(decode_compressed(msg))
+        return uint8_rgb(decode_compressed(msg))
     encoding = str(msg.encoding)
     if encoding in _DEPTH:
         raise ImageDecodeError(
@@ -157,7 +157,7 @@ def decode_image_bytes(data: bytes, name: str) -> Image:
         ImageDecodeError: the data is damaged or no image.
     """
     if data.startswith((b"\xff\xd8", b"\x89PNG")):
-        return _to_uint8_rgb(decode_file(data, name))
+        return uint8_rgb(decode_file(data, name))
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     except cv2.error:
@@ -167,7 +167,7 @@ def decode_image_bytes(data: bytes, name: str) -> Image:
             decode_file(data, name)  # says what it is
         what = "this is no image" if image is None else "the image has neither 8 nor 16 bits a channel"
         raise ImageDecodeError(name, what, "give png, jpeg, bmp, tiff, webp or pgm files", file=True)
-    return _to_uint8_rgb(_as_stored(np.asarray(image), data))
+    return uint8_rgb(_as_stored(np.asarray(image), data))
 
 
 def _as_stored(image: NDArray[Any], data: bytes) -> NDArray[Any]:
@@ -266,12 +266,17 @@ def _need_even(msg: Any, encoding: str, *, height: bool = True) -> None:
         )
 
 
-def _to_uint8_rgb(image: NDArray[Any]) -> Image:
+def uint8_rgb(image: NDArray[Any]) -> Image:
+    """Grey (H, W) or BGR[A] (H, W, 3 or 4) as OpenCV gives it, 8 or 16 bits, as grey or RGB of 8 bits."""
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
     if image.dtype == np.uint16:
         image = _local_contrast(image) if image.ndim == 2 else _stretch(image[:, :, :3])
     if image.ndim == 2:
         return np.ascontiguousarray(image, dtype=np.uint8)
-    return np.ascontiguousarray(image[:, :, 2::-1], dtype=np.uint8)
+    # Five times as fast as turning the last axis round in NumPy.
+    code = cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(image, dtype=np.uint8), code))
 
 
 def _stretch(values: NDArray[Any]) -> Image:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from ros2_densematch.io.sources.timeline import Judged, TimeLine, Verdict
+from ros2_densematch.io.sources.timeline import Gap, Judged, TimeLine, Verdict, said_of
 
 SECOND = 10**9
 HOUR = 3600 * SECOND
@@ -112,6 +112,57 @@ def test_a_clock_set_forward_loses_nothing_and_is_said() -> None:
     assert used(found) == list(range(12))
     assert len(line.decisions) == 1
     assert "forward by 3600.1" in line.decisions[0]
+
+
+@pytest.mark.parametrize("look_ahead", [0, 8])
+@pytest.mark.parametrize("step_s", [2.0, 5.0, 9.5])
+@pytest.mark.parametrize("rate", [0.2, 1.0, 10.0])
+def test_a_small_step_forward_loses_nothing_and_is_said(look_ahead: int, step_s: float, rate: float) -> None:
+    rng = random.Random(1)
+    stamps = regular(40)
+    logs = [START + round((i * SECOND // 10 + rng.randrange(60_000_000)) / rate) for i in range(40)]
+    stamps[25:] = [s + round(step_s * SECOND) for s in stamps[25:]]
+    line: TimeLine[int] = TimeLine(look_ahead)
+    found = [j for i, s in enumerate(stamps) for j in line.push(s, logs[i], i)] + line.finish()
+    assert used(found) == list(range(40))
+    assert len(line.decisions) == 1
+    assert f"forward by {step_s + 0.1:.3f} s" in line.decisions[0]
+    assert not line.gaps
+
+
+def test_a_recorder_that_stalls_and_loses_messages_is_no_clock_that_was_set() -> None:
+    """A second's messages are written at once when it goes on, and two more seconds' are lost."""
+    stamps = [s for i, s in enumerate(regular(80)) if not 35 <= i < 55]
+    logs = [max(s, START + 55 * SECOND // 10) if 25 <= i < 35 else s for i, s in enumerate(stamps)]
+    line: TimeLine[int] = TimeLine()
+    found = [j for i, s in enumerate(stamps) for j in line.push(s, logs[i], i)] + line.finish()
+    assert used(found) == list(range(60))
+    assert not line.decisions
+    assert [str(gap) for gap in line.gaps] == ["2.100 s from 1700000003.400000 s to 1700000005.500000 s"]
+
+
+def test_long_pauses_are_counted_and_short_ones_and_first_ones_are_not() -> None:
+    def gaps(steps_s: list[float]) -> list[float]:
+        line: TimeLine[int] = TimeLine()
+        t = START
+        for i, step in enumerate(steps_s):
+            t += round(step * SECOND)
+            line.push(t, t, i)
+        line.finish()
+        assert not line.decisions
+        return [(gap.to_ns - gap.from_ns) / SECOND for gap in line.gaps]
+
+    usual = [0.03] * 12
+    assert gaps([*usual, 4.0, *usual, 0.9, *usual, 3600.0, *usual]) == [4.0, 3600.0]
+    assert gaps([0.03, 4.0, *usual]) == []  # what is usual is not known yet
+    assert gaps([2.0, 8.0, 1.0, 30.0, 3.0] * 8) == []  # a camera that is triggered now and then
+
+
+def test_pauses_are_said_in_one_sentence() -> None:
+    gaps = [Gap(0, 2 * SECOND, SECOND // 10), Gap(10 * SECOND, 15 * SECOND, SECOND // 10)]
+    assert said_of(gaps[:1]).endswith("where messages are usually 0.100 s apart")
+    assert "5.000 s from 10.000000 s" in said_of(gaps)
+    assert said_of(gaps).endswith("2 such pauses in all")
 
 
 def test_a_pause_of_the_recording_is_no_step() -> None:

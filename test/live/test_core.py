@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ from ros2_densematch.simulation.flight import demo_camera, look
 from ros2_densematch.simulation.renderer import render
 from ros2_densematch.simulation.worlds import workshop
 from ros2_densematch.tracking.frame import Frame
-from ros2_densematch.tracking.tracked_frame import Status
+from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
 from ros2_densematch.tracking.tracker import Tracker
 
 SIFT = configuration_from({"matcher": "sift", "odom_frame": "odom", "tf_wait_s": 0.0})
@@ -128,6 +128,24 @@ def test_messages_are_those_of_the_tracker(frames: list[Frame]) -> None:
     assert [m.keyframe_id for m in sink.on("~/keyframe")] == [k.id for k in tracker.keyframes]
     assert not sink.on("~/matches_image")  # nobody listens
     assert not sink.on("/tf")
+
+
+def test_every_frame_is_a_witness_of_the_focal_length(frames: list[Frame], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Watch:
+        doubt = "the focal length does not fit"
+        taken: ClassVar[list[int]] = []
+
+        def add(self, frame: Frame, tracked: TrackedFrame) -> None:
+            assert frame.index == tracked.index
+            self.taken.append(frame.index)
+
+    monkeypatch.setattr("ros2_densematch.live.core.FocalWatch", Watch)
+    sink = Recorder()
+    core = MatcherCore(SIFT, sink)
+    run(core, sink, frames)
+    assert core.stop()
+    assert Watch.taken == [frame.index for frame in frames]
+    assert core.focal_doubt == Watch.doubt
 
 
 def test_every_keyframe_that_a_message_names_was_announced(frames: list[Frame]) -> None:

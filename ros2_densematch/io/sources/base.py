@@ -18,7 +18,7 @@ from ros2_densematch.io.sources.assemble import FrameAssembler
 from ros2_densematch.io.sources.log import SourceLog
 from ros2_densematch.io.sources.options import SourceOptions
 from ros2_densematch.io.sources.thinning import Thinning
-from ros2_densematch.io.sources.timeline import Judged, TimeLine, Verdict
+from ros2_densematch.io.sources.timeline import Judged, TimeLine, Verdict, said_of
 from ros2_densematch.messages.image import ImageDecodeError
 from ros2_densematch.tracking.frame import Frame
 
@@ -266,6 +266,8 @@ class Source(ABC):
         yield from line.finish()
         for decision in line.decisions[said:]:
             self._log.warn(f"{self._images.name}: {decision}")
+        if line.gaps:
+            self._log.note(f"{self._images.name}: {said_of(line.gaps)}")
 
     def _wanted(self, judged: Judged[Picture]) -> bool:
         """Whether it lies in the wanted part; one that is left out, whether that part has begun and not ended."""

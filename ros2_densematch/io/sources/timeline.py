@@ -8,6 +8,7 @@ only: it tells a pause from a step of the clock, and replaces stamps that stand 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
@@ -23,6 +24,15 @@ IN_A_ROW = 3
 # A jump that the recording's clock does not confirm is a step of the clock from here on.
 _STEP_NS = 10_000_000_000
 _STEP_PERIODS = 50
+# A smaller one is only said: nothing is left out because of it. Delays make stamps older against the recording's clock,
+# never newer.
+_FORWARD_NS = 500_000_000
+_FORWARD_PERIODS = 10
+_RATE_ERROR = 0.5  # of the rate of the recording's clock, over a pause
+# A pause that is worth a word.
+_GAP_NS = 1_000_000_000
+_GAP_PERIODS = 20
+_GAP_KNOWN = 8  # steps between messages, before a usual one is known
 _HISTORY = 32
 
 
@@ -55,6 +65,24 @@ class Judged(Generic[Item]):
 
 
 @dataclass(frozen=True)
+class Gap:
+    """A pause between two used messages that is much longer than usual.
+
+    Attributes:
+        from_ns, to_ns: times of the messages before and after it.
+        usual_ns: the usual time between two messages.
+    """
+
+    from_ns: int
+    to_ns: int
+    usual_ns: int
+
+    def __str__(self) -> str:
+        length = (self.to_ns - self.from_ns) * 1e-9
+        return f"{length:.3f} s from {_seconds(self.from_ns)} to {_seconds(self.to_ns)}"
+
+
+@dataclass(frozen=True)
 class _Entry(Generic[Item]):
     stamp_ns: int
     recorded_ns: int
@@ -70,10 +98,12 @@ class TimeLine(Generic[Item]):
 
     Attributes:
         decisions: steps of the clock and stamps that stood still, one sentence each, in their order.
+        gaps: long pauses between two messages, in their order.
     """
 
     def __init__(self, look_ahead: int = LOOK_AHEAD) -> None:
         self.decisions: list[str] = []
+        self.gaps: list[Gap] = []
         self._look_ahead = look_ahead
         self._pending: deque[_Entry[Item]] = deque()
         self._last: _Entry[Item] | None = None  # as used
@@ -84,6 +114,7 @@ class TimeLine(Generic[Item]):
             maxlen=_HISTORY
         )  # from one used message to the next: header, recording
         self._newest: deque[_Entry[Item]] = deque(maxlen=LOOK_AHEAD)  # as used
+        self._clocks: deque[tuple[int, int]] = deque(maxlen=_HISTORY)  # of used messages since a step: stamp, recording
 
     @property
     def last_ns(self) -> int | None:
@@ -233,15 +264,18 @@ class TimeLine(Generic[Item]):
         if self._last is not None:
             header, recorded = time_ns - self._last.stamp_ns, entry.recorded_ns - self._last.recorded_ns
             if header > 0:
-                if self._is_step(header, recorded, []):
+                if self._is_step(header, recorded, []) or self._goes_forward(time_ns, entry.recorded_ns):
                     self.decisions.append(
                         f"the clock goes forward by {header * 1e-9:.3f} s from {_seconds(self._last.stamp_ns)} to "
-                        f"{_seconds(time_ns)}, within {recorded * 1e-9:.3f} s of the recording"
+                        f"{_seconds(time_ns)}, while {recorded * 1e-9:.3f} s pass"
                     )
+                    self._clocks.clear()
                 else:
+                    self._look_for_gap(self._last.stamp_ns, time_ns)
                     self._steps.append((header, recorded))
         self._last = _Entry(time_ns, entry.recorded_ns, entry.item)
         self._newest.append(self._last)
+        self._clocks.append((time_ns, entry.recorded_ns))
         self._last_header_ns = entry.stamp_ns
         return Judged(entry.item, Verdict.USED, time_ns, self._segment)
 
@@ -254,6 +288,7 @@ class TimeLine(Generic[Item]):
         )
         self._segment += 1
         self._newest.clear()
+        self._clocks.clear()
         return self._use(entry)
 
     def _leave_out(self, verdict: Verdict, why: str) -> Judged[Item]:
@@ -281,6 +316,28 @@ class TimeLine(Generic[Item]):
         recorded = [entry.recorded_ns for entry in behind]
         moves = any(r > 0 for _, r in self._steps) or len(set(recorded)) > 1 or recorded_gap > 0
         return moves and gap > 10 * self._rate() * max(recorded_gap, 0)
+
+    def _goes_forward(self, stamp_ns: int, recorded_ns: int) -> bool:
+        """Whether a stamp is newer against the recording's clock than all of the messages before it were."""
+        known = len(self._steps) >= _GAP_KNOWN and len(self._clocks) > 1
+        if not known or not any(recorded > 0 for _, recorded in self._steps):
+            return False
+        rate = self._rate()
+        ahead = min(stamp_ns - before - rate * (recorded_ns - log) for before, log in self._clocks)
+        passed = rate * max(recorded_ns - self._clocks[-1][1], 0)
+        return ahead - _RATE_ERROR * passed > max(_FORWARD_NS, _FORWARD_PERIODS * self._period([]))
+
+    def _look_for_gap(self, before_ns: int, after_ns: int) -> None:
+        usual = self._period([])
+        if len(self._steps) >= _GAP_KNOWN and after_ns - before_ns > max(_GAP_NS, _GAP_PERIODS * usual):
+            self.gaps.append(Gap(before_ns, after_ns, round(usual)))
+
+
+def said_of(gaps: Sequence[Gap]) -> str:
+    """The longest of some pauses, and how many there are, in one sentence."""
+    longest = max(gaps, key=lambda gap: gap.to_ns - gap.from_ns)
+    also = f"; {len(gaps)} such pauses in all" if len(gaps) > 1 else ""
+    return f"nothing comes for {longest}, where messages are usually {longest.usual_ns * 1e-9:.3f} s apart{also}"
 
 
 def _far(entry: _Entry[Item], neighbour: _Entry[Item]) -> str:

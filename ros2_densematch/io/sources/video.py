@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from ros2_densematch.io.sources.base import Picture, Source
 from ros2_densematch.io.sources.containers import cut_short, is_trimmed
 from ros2_densematch.io.sources.files import load_camera
 from ros2_densematch.io.sources.options import SourceOptions, refuse_topics
+from ros2_densematch.messages.image import uint8_rgb
 
 # Containers that FFmpeg reads without following references to other files or addresses (no playlists).
 SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ogv", ".wmv")
@@ -73,7 +72,7 @@ class VideoSource(Source):
                     stamp_ns = max(round(number * 1e9 / self._rate), last_ns + 1)
                 last_ns = stamp_ns
                 number += 1
-                yield Picture(stamp_ns, self._path.name, partial(_rgb, image))
+                yield Picture(stamp_ns, self._path.name, partial(uint8_rgb, image))
         finally:
             capture.release()
         self._say_what_is_missing(number)
@@ -103,8 +102,3 @@ class VideoSource(Source):
         # Players turn the pictures of a camera that was held upside down; the calibration belongs to the stored pixels.
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
         return capture
-
-
-def _rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """OpenCV gives blue, green, red, in some formats with a fourth channel, or grey."""
-    return np.ascontiguousarray(image if image.ndim == 2 else image[:, :, 2::-1], np.uint8)
