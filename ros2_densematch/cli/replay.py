@@ -238,6 +238,7 @@ class _Replay:
         claimed: ResultsFolder | None,
     ):
         from ros2_densematch.evaluation.gallery import Gallery
+        from ros2_densematch.evaluation.scale_use import ScaleUse
         from ros2_densematch.tracking.focal_watch import FocalWatch
 
         self.records: list[FrameRecord] = []
@@ -246,7 +247,7 @@ class _Replay:
         self._path, self._source, self._matcher = path, source, matcher
         self._configuration, self._folder, self._max_frames = configuration, folder, max_frames
         self._gallery = Gallery()
-        self._focal = FocalWatch()
+        self._focal, self._scale = FocalWatch(), ScaleUse()
         self._animation, self._viewers, self._claimed = animation, viewers, claimed
         self._image = ""
         self._first_segment = self._last_segment = 0
@@ -278,6 +279,7 @@ class _Replay:
                 self.records.append(FrameRecord.of(tracked))
                 self._gallery.add(frame, tracked)
                 self._focal.add(frame, tracked)
+                self._scale.add(frame, tracked)
                 if self._animation is not None:
                     self._animation.add(frame, tracked)
                 for viewer in self._viewers:
@@ -399,7 +401,10 @@ class _Replay:
             "inputs": self._source.inputs,
             "recording": self.recording,
             "notes": list(self._source.notes),
-            "warnings": _once(self._source.warnings, assessment.warnings, self._focal.verdict()),
+            "warnings": [
+                *_once(self._source.warnings, assessment.warnings),
+                *filter(None, (self._focal.verdict(), self._scale.problem(_scale_sources(self._source.inputs)))),
+            ],
             "files": [*self._files.written_before, BAG, POSES, *trajectories, "summary.json", "report.html", *moving],
         }
 
@@ -421,11 +426,11 @@ def _scale_sources(inputs: list[dict[str, Any]]) -> str:
     return ", ".join(f"{kinds[entry['role']]} {entry['name']}" for entry in used)
 
 
-def _once(source: list[str], assessment: list[str], focal: str) -> list[str]:
-    """All warnings; where the source says why there is no ground truth, what follows from it is not said as well."""
+def _once(source: list[str], assessment: list[str]) -> list[str]:
+    """Both's warnings; where the source says why there is no ground truth, what follows from it is not said as well."""
     known = any(text.startswith("ground truth:") for text in source)
     others = [text for text in assessment if not (known and text.startswith("ground truth"))]
-    return [*source, *others, *([focal] if focal else [])]
+    return [*source, *others]
 
 
 def _duration_s(records: list[FrameRecord]) -> float:

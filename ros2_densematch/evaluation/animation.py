@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.evaluation.pictures import Picture, motion_picture, with_caption
-from ros2_densematch.files.atomic import replacing
+from ros2_densematch.files.atomic import refuse_full_disk, replacing
 
 if TYPE_CHECKING:
     from ros2_densematch.tracking.frame import Frame
@@ -98,17 +98,21 @@ class Animation:
         pictures = [_decoded(data) for data in self._frames]
         height, width = (side - side % 2 for side in pictures[0].shape[:2])  # the codec wants even sides
         named = path.with_suffix(".mp4")  # OpenCV goes by the ending
-        writer = cv2.VideoWriter(
-            str(named), cv2.VideoWriter.fourcc(*"mp4v"), 1000.0 / self._milliseconds(), (width, height)
-        )
+        try:
+            self._write_named(named, pictures, (width, height))
+            refuse_full_disk(path)  # OpenCV does not say what it could not write
+            named.replace(path)
+        finally:
+            named.unlink(missing_ok=True)
+
+    def _write_named(self, named: Path, pictures: list[Picture], size: tuple[int, int]) -> None:
+        writer = cv2.VideoWriter(str(named), cv2.VideoWriter.fourcc(*"mp4v"), 1000.0 / self._milliseconds(), size)
         if not writer.isOpened():
             raise RuntimeError("this OpenCV cannot write mp4 files: choose gif or webp")
         for picture in pictures:
-            shown = picture if picture.shape == pictures[0].shape else cv2.resize(picture, (width, height))
-            writer.write(np.ascontiguousarray(shown[:height, :width, ::-1]))
+            shown = picture if picture.shape == pictures[0].shape else cv2.resize(picture, size)
+            writer.write(np.ascontiguousarray(shown[: size[1], : size[0], ::-1]))
         writer.release()
-        if named != path:
-            named.replace(path)
 
 
 def _decoded(data: bytes) -> NDArray[np.uint8]:

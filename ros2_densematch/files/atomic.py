@@ -5,6 +5,8 @@ The temporary name is hidden and used by one writing only, so several may write 
 
 from __future__ import annotations
 
+import errno
+import glob
 import os
 import secrets
 import shutil
@@ -13,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+_NO_ROOM = 1 << 14  # bytes; a writer that gave up may have left some
 
 
 @contextmanager
@@ -24,7 +28,8 @@ def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
         durable: wait until the content has reached the disk, so that it also survives a loss of power.
 
     Raises:
-        OSError: the folder does not exist or cannot be written.
+        OSError: the folder does not exist or cannot be written; also where a library that wrote the file said in words
+            of its own that the disk is full.
     """
     path = Path(path)
     temporary = _temporary_file(path)
@@ -37,8 +42,31 @@ def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
             with temporary.open("rb+") as stream:
                 os.fsync(stream.fileno())
         os.replace(temporary, path)
+    except (ValueError, TypeError, LookupError):
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) or error.errno is None:
+            refuse_full_disk(path, error)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+        for left in temporary.parent.glob(f"{glob.escape(temporary.name)}-*"):  # the journals of a database
+            left.unlink(missing_ok=True)
+
+
+def refuse_full_disk(path: Path, cause: Exception | None = None, *, needed: int = _NO_ROOM) -> None:
+    """Asked where a library writes a file by itself, and fails in its own words, in silence, or by its death.
+
+    Args:
+        path: the file.
+        cause: what the library said.
+        needed: bytes that must be free.
+
+    Raises:
+        OSError: ENOSPC, there is not so much room beside `path`.
+    """
+    if shutil.disk_usage(path.parent).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from cause
 
 
 def write_bytes(path: str | Path, data: bytes, *, durable: bool = False) -> None:

@@ -41,7 +41,8 @@ def parse_yaml(text: str, path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: this is not a YAML file: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: this is not a camera file: expected keys such as image_width and camera_matrix")
+        kind = "XML (OpenCV also writes .yml, which is read)" if text.lstrip().startswith("<") else "not a camera file"
+        raise ValueError(f"{path}: this is {kind}: expected keys such as image_width and camera_matrix")
     return content
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ros2_densematch.geometry.camera import Camera
 
@@ -13,6 +14,8 @@ _MAX_OFFSET_BOTH = 0.22
 # Fields of view of a pinhole camera across the longer side, in degrees; fisheye lenses see more.
 _FIELD_OF_VIEW = 2.0, 140.0
 _MAX_ASPECT = 1.2
+# Metres that the median of a depth map lies between: 32FC1 in millimetres, or 16-bit depth in metres, is far outside.
+_USUAL_DEPTH_M = 0.05, 300.0
 
 
 def calibration_doubts(camera: Camera) -> list[str]:
@@ -41,3 +44,20 @@ def calibration_doubts(camera: Camera) -> list[str]:
             "been stretched, or K belongs to another aspect ratio"
         )
     return doubts
+
+
+def depth_doubt(depth: NDArray[np.float32]) -> str:
+    """What is implausible about a depth map (H, W) in metres, in one sentence; "" for a plausible one, or where it
+    holds next to nothing."""
+    values = depth[::4, ::4]
+    known = values[np.isfinite(values) & (values > 0)]
+    if known.size < 0.01 * values.size or known.size == 0:
+        return ""
+    middle = float(np.median(known))
+    low, high = _USUAL_DEPTH_M
+    if low <= middle <= high:
+        return ""
+    return (
+        f"its median is {middle:.4g} m, which is implausible: 32FC1 is in metres, 16UC1 and mono16 in "
+        "millimetres (REP 118); all lengths follow from it"
+    )

@@ -274,7 +274,7 @@ def uint8_rgb(image: NDArray[Any]) -> Image:
         image = _local_contrast(image) if image.ndim == 2 else _stretch(image[:, :, :3])
     if image.ndim == 2:
         return np.ascontiguousarray(image, dtype=np.uint8)
-    # Five times as fast as turning the last axis round in NumPy.
+    # Several times as fast as turning the last axis round in NumPy.
     code = cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(image, dtype=np.uint8), code))
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -111,3 +114,27 @@ def test_a_discarded_folder_leaves_nothing(tmp_path: Path) -> None:
 def test_a_missing_parent_is_an_error_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "none" / "f"):
         pass
+
+
+@pytest.mark.parametrize(("free", "kind"), [(0, OSError), (1 << 30, RuntimeError)])
+def test_a_library_that_says_in_its_own_words_that_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, kind: type[Exception]
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+
+    def write() -> None:
+        with replacing(tmp_path / "a.db") as file:
+            file.write_bytes(b"half")
+            file.with_name(f"{file.name}-wal").write_bytes(b"journal")
+            raise RuntimeError("database or disk is full")
+
+    with pytest.raises(kind) as raised:
+        write()
+    assert getattr(raised.value, "errno", None) == (errno.ENOSPC if free == 0 else None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_on_a_full_disk_stays_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    with pytest.raises(KeyError), replacing(tmp_path / "a.db"):
+        raise KeyError("a")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -96,6 +98,20 @@ def test_hloc_reads_features_and_matches(result: Path, tmp_path: Path, world: np
         where = np.array([np.argmin(np.linalg.norm(pixels(world, 0) - p, axis=1)) for p in a[found >= 0]])
         error = np.linalg.norm(b[found[found >= 0]] - pixels(world, 1)[where], axis=1)
         assert np.mean(error < 0.8) > 0.88  # a tenth of the matches was made wrong
+
+
+def test_hloc_is_not_begun_on_a_disk_without_room(
+    result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 dies of a segmentation fault there."""
+    pytest.importorskip("h5py")
+    keypoints, pairs = merge_keypoints(read_matched_pairs(result))
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=20_000))
+    with pytest.raises(OSError, match="No space left"):
+        write_hloc(out, keypoints, pairs)
+    assert not list(out.iterdir())
 
 
 def test_colmap_sees_the_points_where_they_are(result: Path, tmp_path: Path, world: np.ndarray) -> None:

@@ -214,3 +214,23 @@ def test_options_are_checked(tmp_path: Path) -> None:
     write_images(tmp_path, ["1.png"])
     with pytest.raises(ValueError, match="leave --depth-topic out"):
         open_source(tmp_path, SourceOptions(depth_topic="/depth"))
+
+
+@pytest.mark.parametrize(("metres", "word"), [(4000.0, "4000 m"), (0.004, "0.004 m"), (4.0, ""), (0.0, "")])
+def test_depth_in_another_unit_is_doubted_once(metres: float, word: str) -> None:
+    from ros2_densematch.io.sources.assemble import FrameAssembler
+    from ros2_densematch.io.sources.log import SourceLog
+
+    log = SourceLog()
+    assembler = FrameAssembler(SourceOptions(), log, None)
+    for i in range(3):
+        depth = np.full((24, 32), metres, np.float32)
+        assert assembler.frame(np.zeros((24, 32), np.uint8), i + 1, i, "a", depth=depth) is not None
+    assert len(log.warnings) == bool(word)
+    assert word in "".join(log.warnings)
+
+
+def test_a_packed_recording_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "a.mcap.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(ValueError, match="unpack it first"):
+        open_source(tmp_path / "a.mcap.gz")

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ros2_densematch.files.atomic import replacing
+from ros2_densematch.files.atomic import refuse_full_disk, replacing
 from ros2_densematch.files.results_folder import make_room
 from ros2_densematch.io.exports.keypoints import IndexedPair, Keypoints
 
 _FILES = ("features.h5", "matches.h5", "pairs.txt")
+_OVERHEAD = 4096  # bytes of a group with its arrays in HDF5, at most
 _CREATOR = "densematch"  # an attribute by which a later export knows its own files
 
 
@@ -28,9 +29,14 @@ def write_hloc(folder: Path, keypoints: dict[str, Keypoints], pairs: Sequence[In
     Raises:
         ModuleNotFoundError: h5py is not installed.
         ForeignFileError: one of these files exists and is no earlier export; nothing was written.
+        OSError: the disk has no room for them.
     """
     h5py = import_module("h5py")
     make_room(folder, _FILES, ours=_is_export(folder / _FILES[0], h5py))
+    # HDF5 dies of a segmentation fault where it cannot write: the room is looked at first.
+    sizes = [points.xy.nbytes + points.score.nbytes for points in keypoints.values()]
+    sizes += [6 * len(keypoints[pair.pair.reference].xy) for pair in pairs]
+    refuse_full_disk(folder / _FILES[0], needed=sum(sizes) + _OVERHEAD * (len(sizes) + 8))
     with replacing(folder / _FILES[0]) as path, h5py.File(path, "w") as file:
         file.attrs["creator"] = _CREATOR
         for name, points in keypoints.items():

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ros2_densematch.files.atomic import replacing
+from ros2_densematch.files.atomic import refuse_full_disk, replacing
 from ros2_densematch.files.results_folder import refuse_foreign
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.io.exports.colours import score_colours
@@ -62,6 +62,8 @@ class RerunLog:
         elif "://" in self._target:
             self._connect()
         else:
+            if not Path(self._target).parent.is_dir():
+                raise ValueError(f"there is no folder {Path(self._target).parent} for {self._target}: make it first")
             refuse_foreign(Path(self._target), ours=_is_export(Path(self._target)))
             self._file = replacing(Path(self._target))
             self._stream.save(self._file.__enter__())
@@ -84,8 +86,14 @@ class RerunLog:
         with suppress(RuntimeError, ValueError):  # a viewer may have been closed meanwhile
             self._stream.flush(timeout_sec=_ANSWER_S)
         self._stream.disconnect()
-        if self._file is not None:
-            self._file.__exit__(*error)
+        if self._file is None:
+            return
+        try:
+            refuse_full_disk(Path(self._target))  # rerun does not say what it could not write
+        except OSError as full:
+            self._file.__exit__(type(full), full, full.__traceback__)
+            raise
+        self._file.__exit__(*error)
 
     def add(self, result: FrameResult, frame: Frame | None) -> None:
         """One frame.

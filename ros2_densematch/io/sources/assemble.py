@@ -7,10 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.geometry.camera import Camera
+from ros2_densematch.geometry.plausibility import depth_doubt
 from ros2_densematch.io.sources.files import load_mask
 from ros2_densematch.io.sources.log import SourceLog
 from ros2_densematch.io.sources.options import SourceOptions
 from ros2_densematch.tracking.frame import Frame
+
+_DEPTHS_LOOKED_AT = 10  # the unit does not change
 
 
 class FrameAssembler:
@@ -38,6 +41,8 @@ class FrameAssembler:
         self._last_ns: int | None = None
         self._size: tuple[int, int] | None = None
         self._next_index = 0
+        self._depth_looked_at = 0
+        self._depth_doubted = False
 
     def wanted(self, stamp_ns: int) -> bool:
         """Whether an image of this time lies in the part to be read; the first call sets the origin."""
@@ -137,7 +142,14 @@ class FrameAssembler:
     def _fit_depth(
         self, depth: NDArray[np.float32] | None, size: tuple[int, int], index: int
     ) -> NDArray[np.float32] | None:
-        if depth is None or (depth.shape[1], depth.shape[0]) == size:
+        if depth is None:
+            return None
+        doubt = "" if self._depth_looked_at >= _DEPTHS_LOOKED_AT else depth_doubt(depth)
+        self._depth_looked_at += 1
+        if doubt and not self._depth_doubted:
+            self._depth_doubted = True
+            self._log.warn(f"the depth at frame {index} is doubtful: {doubt}")
+        if (depth.shape[1], depth.shape[0]) == size:
             return depth
         shape = f"{depth.shape[1]} x {depth.shape[0]}"
         if abs(depth.shape[1] * size[1] / (depth.shape[0] * size[0]) - 1.0) > 0.01:

@@ -12,6 +12,8 @@ from ros2_densematch.io.sources.listed import ListedSource, is_benchmark_folder
 from ros2_densematch.io.sources.options import SourceOptions
 from ros2_densematch.io.sources.sequence import SequenceSource
 
+_PACKED = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".zst", ".zstd", ".lz4", ".7z", ".rar")
+
 
 def open_source(path: str | Path, options: SourceOptions | None = None) -> FrameSource:
     """Open a bag (folder, .mcap, .db3, .bag; "sample/flight" ships), a video file, a folder of images, a folder with
@@ -35,6 +37,8 @@ def open_source(path: str | Path, options: SourceOptions | None = None) -> Frame
         return folder.FolderSource(path, options)
     if path.suffix.lower() in video.SUFFIXES:
         return video.VideoSource(path, options)
+    if path.suffix.lower() in _PACKED:
+        raise ValueError(f"{path} is packed ({path.suffix}): unpack it first and give what was in it")
     raise ValueError(
         f"{path} is no source of frames: give a bag ({', '.join(storage.SUFFIXES)} or its folder), a video "
         f"({', '.join(video.SUFFIXES)}), a folder of images, or a folder with frames.csv"
