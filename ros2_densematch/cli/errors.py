@@ -74,7 +74,7 @@ def exit_code_of(function: Callable[[], int | None]) -> int:
         function: the command; an int that it returns is the exit code, None means done.
 
     Returns:
-        0 done, 2 bad input, 1 our fault, 130 interrupted.
+        0 done, 2 bad input or a package that is not installed, 1 our fault, 130 interrupted.
     """
     try:
         return function() or DONE
@@ -88,7 +88,7 @@ def exit_code_of(function: Callable[[], int | None]) -> int:
         if error.name and error.name.startswith("ros2_densematch"):
             return _our_fault(error)
         print(f"densematch: error: {missing(error.name or str(error))}", file=sys.stderr)
-        return OUR_FAULT
+        return BAD_INPUT
     except OSError as error:
         if not is_full(error):
             return _our_fault(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from ros2_densematch.matchers.base import Matcher
     from ros2_densematch.tracking.frame import Frame
     from ros2_densematch.tracking.tracked_frame import TrackedFrame
-    from ros2_densematch.tracking.tracker import Tracker
 
 
 def command(
@@ -250,8 +249,6 @@ class _Replay:
         self._focal, self._scale = FocalWatch(), ScaleUse()
         self._animation, self._viewers, self._claimed = animation, viewers, claimed
         self._image = ""
-        self._first_segment = self._last_segment = 0
-        self._last_stamp_ns: int | None = None
         self._files = self._result_files()
         self._elapsed_s = 0.0
         self._readout_s = 0.0
@@ -260,9 +257,11 @@ class _Replay:
         """Tracks frame by frame until the end, the limit, a stop request or an error (kept in `error`)."""
         from ros2_densematch.evaluation.summary import FrameRecord, mark_late_keyframes
         from ros2_densematch.io.exports.replay_result import FrameResult
+        from ros2_densematch.tracking.set_back import RestartingTracker
         from ros2_densematch.tracking.tracker import Tracker
 
         tracker = Tracker(self._matcher, self._configuration.tracker)
+        restarting = RestartingTracker(tracker)
         length = self._source.expected
         if self._max_frames is not None:
             length = self._max_frames if length is None else min(length, self._max_frames)
@@ -291,7 +290,7 @@ class _Replay:
             try:
                 with WriteBehind(keep) as behind, ReadAhead(self._readings()) as readings:
                     for frame, dropped in readings:
-                        behind.put((frame, self._track(tracker, frame), dropped))
+                        behind.put((frame, restarting.process(frame), dropped))
                         if stop:
                             break
             except Exception as error:  # noqa: BLE001  (kept: what was done so far is written first, then it is reported)
@@ -303,18 +302,6 @@ class _Replay:
         """The frames up to the limit, each with how many had been dropped when it was read."""
         for frame in islice(self._source, self._max_frames):
             yield frame, self._source.dropped
-
-    def _track(self, tracker: Tracker, frame: Frame) -> TrackedFrame:
-        """The tracker's answer; where the source's clock was set back, it begins anew in a segment of its own."""
-        if self._last_stamp_ns is not None and frame.stamp_ns <= self._last_stamp_ns:
-            tracker.reset()
-            self._first_segment = 1 + self._last_segment
-        self._last_stamp_ns = frame.stamp_ns
-        tracked = tracker.process(frame)
-        if self._first_segment:
-            tracked = replace(tracked, segment=tracked.segment + self._first_segment)
-        self._last_segment = max(self._last_segment, tracked.segment)
-        return tracked
 
     def _result_files(self) -> ResultFiles:
         from ros2_densematch.cli.result_files import ResultFiles

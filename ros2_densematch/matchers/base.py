@@ -100,6 +100,7 @@ class Matcher(ABC):
         max_matches: int | None = 5000,
         seed: int = 0,
         prior: Prior | None = None,
+        wide: bool = True,
     ) -> Correspondences:
         """Correspondences from two encodings of this matcher; deterministic under `seed`.
 
@@ -111,6 +112,9 @@ class Matcher(ABC):
             prior: where points of the reference are believed to lie in the query. A matcher that uses priors
                 (`uses_prior`) then looks only there, at a fraction of the cost, and returns few matches or none where
                 the belief was wrong; the others match as without it.
+            wide: whether large rotations, zooms and slants between the images are searched for. False saves that time
+                where the images are known to be neighbours in a video; it means nothing to a matcher without such a
+                search, nor beside a prior.
 
         Raises:
             ValueError: an encoding comes from another matcher, or `max_matches` is negative.
@@ -127,7 +131,8 @@ class Matcher(ABC):
         if prior is not None and self.uses_prior:
             raw = self._match_guided(reference, query, prior, max_matches=max_matches, seed=seed)
         else:
-            raw = self._match(reference, query, max_matches=max_matches, seed=seed)
+            match = self._match if wide else self._match_neighbours
+            raw = match(reference, query, max_matches=max_matches, seed=seed)
         m = raw if isinstance(raw, Correspondences) else finished(raw, reference, query, max_matches)
         return with_stillness(m, reference, query)
 
@@ -155,6 +160,12 @@ class Matcher(ABC):
         Whoever returns Correspondences answers for everything that `finished` does, as a peer does whose own order is
         part of what is compared.
         """
+
+    def _match_neighbours(
+        self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int
+    ) -> RawMatches | Correspondences:
+        """As `_match`, without the search of a matcher that has one for large rotations, zooms and slants."""
+        return self._match(reference, query, max_matches=max_matches, seed=seed)
 
     def _match_guided(
         self, reference: Encoding, query: Encoding, prior: Prior, *, max_matches: int | None, seed: int

@@ -9,7 +9,7 @@ import numpy as np
 from ros2_densematch.tracking.attempt import Attempt
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.guidance import Check, prior_at_rest
-from ros2_densematch.tracking.localiser import Localiser
+from ros2_densematch.tracking.localiser import Localiser, searched_wide
 from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.state import State
 from ros2_densematch.tracking.view import View
@@ -60,7 +60,9 @@ class Follower:
                 why = state.guide.weakness(guided, self._config.min_inliers)
                 if not why or (self._hurried and guided.found.ok):
                     return guided
-        full = replace(self._localiser.attempt(state, view, keyframe, predictions), why_full=why)
+        # while tracking, the camera cannot have turned far since the last frame: only a lost one is searched for
+        wide = bool(predictions) or (state.lost_frames > 0 and searched_wide(state, 0, self._config))
+        full = replace(self._localiser.attempt(state, view, keyframe, predictions, wide=wide), why_full=why)
         return guided if guided is not None and _better(guided, full) else full
 
     def guided(self, state: State, view: View, predictions: list[Float]) -> Attempt:

@@ -100,7 +100,7 @@ class KeyframeMaker:
         """Matches of a new keyframe with the one before, against which it was tracked: the same ones backwards
         and more, where the matcher can be guided by them."""
         if not self._matching.can_guide:
-            return self._matching.match(new, previous)
+            return self._matching.match(new, previous, wide=False)
         prior = prior_backwards(attempt.matches.select(attempt.found.inliers))
         return self._matching.guided(new, previous, prior)
 
@@ -108,7 +108,7 @@ class KeyframeMaker:
         frame = view.frame
         assert frame.right_camera is not None
         assert frame.camera is not None
-        matches = self._matching.match(reference, self._matching.right(frame))
+        matches = self._matching.match(reference, self._matching.right(frame), wide=False)
         xy, rho, info = rho_from_stereo(matches, frame.camera, frame.right_camera)
         structure, index = structure.with_points(xy)
         _, first = np.unique(index, return_index=True)

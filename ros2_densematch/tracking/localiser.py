@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
+from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.relative_pose import Scale
 from ros2_densematch.tracking.attempt import Attempt
@@ -16,6 +19,8 @@ from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.state import State
 from ros2_densematch.tracking.turning import Pair
 from ros2_densematch.tracking.view import View
+
+_UPRIGHT_DEG = 20.0  # descriptors of two views turned by less are alike
 
 
 class Localiser:
@@ -39,6 +44,7 @@ class Localiser:
         matches: Correspondences | None = None,
         *,
         guided: bool = False,
+        wide: bool = True,
     ) -> Attempt:
         """Localises a frame against a keyframe.
 
@@ -48,9 +54,12 @@ class Localiser:
             predictions: (4, 4) guesses of T_frame_from_keyframe in map units.
             matches: where they were made already; None makes a full match.
             guided: these come from a guided match.
+            wide: a full match searches for large rotations, zooms and slants, unless a prediction says that there are
+                none: that search takes several times as long as the match itself.
         """
         if matches is None:
-            matches = self.matching.match(keyframe.reference, view.encoding)
+            wide = wide and not (predictions and upright(predictions[0]))
+            matches = self.matching.match(keyframe.reference, view.encoding, wide=wide)
         turning, scale = state.turning, state.segments.scale
         first = self._at(turning.expected(view, keyframe), matches, predictions, scale, guided=guided)
         if not first.found.ok:
@@ -96,3 +105,14 @@ class Localiser:
                 thorough=not guided or not structure.known.any(),
             )
         return Attempt(pair.view, replace(pair.keyframe, structure=found.structure), matches, found, guided)
+
+
+def upright(T_frame_from_keyframe: Float) -> bool:
+    """Whether two views are turned so little, (4, 4), that a plain match finds what they share."""
+    return poses.rotation_angle_deg(T_frame_from_keyframe, np.eye(4)) < _UPRIGHT_DEG
+
+
+def searched_wide(state: State, number: int, config: TrackerConfig) -> bool:
+    """Whether an attempt on a lost frame, by its number from 0, searches for rotations, zooms and slants: one of them a
+    frame, in turn, because each search takes up to a second."""
+    return state.lost_frames % (1 + config.relocalisation_candidates) == number

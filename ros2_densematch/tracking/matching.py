@@ -71,19 +71,21 @@ class Matching:
                 reference, query, max_matches=self._config.max_matches, seed=self._config.seed, prior=prior
             )
 
-    def match(self, reference: Encoding, query: Encoding) -> Correspondences:
-        """Matches two encodings."""
+    def match(self, reference: Encoding, query: Encoding, *, wide: bool = True) -> Correspondences:
+        """Matches two encodings; `wide` searches for large rotations, zooms and slants, too."""
         with self._stopwatch.stage("match"):
-            return self._matched(reference, query)
+            return self._matched(reference, query, wide=wide)
 
     def match_later(self, reference: Encoding, query: Encoding) -> Pending:
-        """Begins to match two encodings beside the tracking."""
-        return self._background.matches(lambda: self._matched(reference, query))
+        """Begins to match two encodings of neighbouring views beside the tracking."""
+        return self._background.matches(lambda: self._matched(reference, query, wide=False))
 
     def waited_for(self, pending: Pending) -> Correspondences:
         """Matches that were begun earlier."""
         with self._stopwatch.stage("match"):
             return pending.result()
 
-    def _matched(self, reference: Encoding, query: Encoding) -> Correspondences:
-        return self._matcher.match(reference, query, max_matches=self._config.max_matches, seed=self._config.seed)
+    def _matched(self, reference: Encoding, query: Encoding, *, wide: bool) -> Correspondences:
+        return self._matcher.match(
+            reference, query, max_matches=self._config.max_matches, seed=self._config.seed, wide=wide
+        )

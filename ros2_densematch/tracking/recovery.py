@@ -20,7 +20,7 @@ from ros2_densematch.tracking.attempt import Attempt, support
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.keyframe import Keyframe
 from ros2_densematch.tracking.keyframe_maker import KeyframeMaker
-from ros2_densematch.tracking.localiser import Localiser
+from ros2_densematch.tracking.localiser import Localiser, searched_wide, upright
 from ros2_densematch.tracking.policy import Sharing, outworn, with_best
 from ros2_densematch.tracking.pose_prior import prior_from_pose
 from ros2_densematch.tracking.refinement import Float
@@ -195,8 +195,9 @@ class Recovery:
             yield first
         waiting = state.candidate.keyframe_id if state.candidate is not None else None
         known = [k for k in state.keyframes if k.id == waiting and (first is None or k.id != first.keyframe.id)]
-        for keyframe in known + [k for k in self.next_in_turn(state) if k.id != waiting]:
-            yield self._localiser.attempt(state, view, keyframe, [])
+        tried = known + [k for k in self.next_in_turn(state) if k.id != waiting]
+        for i, keyframe in enumerate(tried):
+            yield self._localiser.attempt(state, view, keyframe, [], wide=searched_wide(state, i + 1, self._config))
 
     def _judged(self, state: State, view: View, attempt: Attempt, note: str) -> Choice | Doubt:
         """Whether an attempt is a return (`returns`)."""
@@ -212,7 +213,7 @@ class Recovery:
         if near is False:
             return Doubt(f"keyframe {keyframe.id} sees something alike where the camera cannot have come so soon")
         neighbours = self._neighbours(state, keyframe, T)
-        poses_seen = [self._pose_seen(state, view, k) for k in neighbours]
+        poses_seen = [self._pose_seen(state, view, k, wide=_turned(T, k)) for k in neighbours]
         apart = [disagreement(T, other, state.typical_depth) for other in poses_seen if other is not None]
         witness, second = any(a <= 1.0 for a in apart), self._second_frame_agrees(state, view, T)
         if near:
@@ -236,9 +237,9 @@ class Recovery:
         near = state.keyframes.nearest(T_world, keyframe.segment, within=_SHARED_VIEW)
         return [k for k in near if k.id != keyframe.id and k.camera is not None][:_WITNESSES]
 
-    def _pose_seen(self, state: State, view: View, keyframe: Keyframe) -> Float | None:
+    def _pose_seen(self, state: State, view: View, keyframe: Keyframe, *, wide: bool) -> Float | None:
         """Where a keyframe puts the frame (4, 4), if it could prove that it sees it."""
-        attempt = self._localiser.attempt(state, view, keyframe, [])
+        attempt = self._localiser.attempt(state, view, keyframe, [], wide=wide)
         if not attempt.found.has_length or not attempt.found.ok:
             return None
         if self._evidence(state, attempt).weakness(self._config.relocalisation_inliers):
@@ -253,7 +254,8 @@ class Recovery:
         others = [k for k in state.keyframes.of_segment(attempt.keyframe.segment) if k.id not in asked]
         others = [k for k in others if k.camera is not None and k.structure is not None]
         for other in others[-_CONTRARIES:]:
-            T = self._pose_seen(state, view, other)
+            # places that are alike, as doors of a corridor are, look alike without a turn
+            T = self._pose_seen(state, view, other, wide=False)
             if T is None or disagreement(T, T_world, state.typical_depth) <= _CONTRARY:
                 continue
             if reachable(state, T, other.segment, view.frame.stamp_ns) is not False:
@@ -378,6 +380,11 @@ def _agree(attempt: Attempt, guess: Float, state: State) -> bool:
     T = attempt.found.T_frame_from_keyframe
     moved = float(np.linalg.norm(T[:3, 3] - guess[:3, 3]))
     return poses.rotation_angle_deg(T, guess) < _AGREE_DEG and moved < _AGREE_SHARE * state.typical_depth
+
+
+def _turned(T_world: Float, keyframe: Keyframe) -> bool:
+    """Whether a frame at a pose (4, 4) sees things turned or slanted, compared with a keyframe."""
+    return not upright(poses.compose(poses.inverse(T_world), keyframe.T_world_from_camera))
 
 
 def _placed(attempt: Attempt) -> Float:

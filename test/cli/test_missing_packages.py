@@ -34,7 +34,7 @@ def test_one_line_names_the_package_and_the_command(module: str, package: str, t
     Camera.from_matrix(np.array([[60.0, 0, 31.5], [0, 60, 23.5], [0, 0, 1]]), 64, 48).to_yaml(camera)
     cameras = ("--reference-camera", camera, "--query-camera", camera)
     done = run_without(module, "match", picture, picture, *cameras, "--out", str(tmp_path / "out"))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
     assert f"-m pip install {package}" in done.stderr.replace(" -c constraints-ros.txt", "")

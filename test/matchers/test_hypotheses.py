@@ -163,6 +163,18 @@ def test_the_thumbnails_of_a_keyframe_are_made_once(
     assert all(reference.data.thumbnails[key] is thumbnail for key, thumbnail in made.items())
 
 
+def test_neighbours_of_a_video_are_matched_without_the_search_and_alike(gcm: GcmMatcher, photo: Photo) -> None:
+    image = photo(0)
+    other, _ = turned(image, 1, 1.0)
+    first, second = gcm.encode(image), gcm.encode(other)
+    assert len(gcm.match(first, second, wide=False)) < 30
+    assert not second.data.thumbnails
+    assert len(gcm.match(first, second)) > 300
+    near = gcm.encode(np.roll(image, 5, 1))
+    wide, narrow = (gcm.match(first, near, wide=w) for w in (True, False))
+    np.testing.assert_array_equal(narrow.query_xy, wide.query_xy)
+
+
 def test_a_preset_without_hypotheses_never_tries_them(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
     matcher = GcmMatcher(device="cpu", preset="fast")
     reference = matcher.encode(photo(0))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.two_view import Scale
 from ros2_densematch.matchers.base import Encoding
 from ros2_densematch.tracking.frame import Frame
+from ros2_densematch.tracking.set_back import RestartingTracker
 from ros2_densematch.tracking.tracker import Status, Tracker, TrackerConfig
 
 
@@ -195,6 +198,35 @@ def test_loss_without_return_begins_a_new_flagged_segment(two_rooms: World) -> N
     assert after[-1].scale is Scale.UNIT
 
 
+class CountsSearches(PointMatcher):
+    """Notes for which images it searches for rotations, zooms and slants."""
+
+    searched: ClassVar[list[int]] = []
+
+    def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> Correspondences:
+        self.searched.append(query.data[0])
+        return super()._match(reference, query, max_matches=max_matches, seed=seed)
+
+    def _match_neighbours(
+        self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int
+    ) -> Correspondences:
+        return PointMatcher._match(self, reference, query, max_matches=max_matches, seed=seed)
+
+
+def test_the_search_for_turned_views_is_for_lost_frames_and_one_keyframe_of_each(world: World) -> None:
+    path = through([(0, look(-2.0, 0, 0)), (24, look(2.0, 0, 0)), (12, look(2.0, 0, 0))])
+    blind = frozenset(range(26, 34))
+    CountsSearches.searched = []
+    results = run(Tracker(CountsSearches(world, path, blind=blind), TrackerConfig(keyframe_inliers=0.8)), path)
+    lost = [r.index for r in results if r.status is Status.LOST]
+    assert set(lost) == blind
+    assert len({r.keyframe_id for r in results}) > 2
+    searched = collections.Counter(CountsSearches.searched)
+    assert not [i for i in searched if results[i].status is Status.TRACKED and i not in blind and i < 26]
+    assert max(searched[i] for i in lost) == 1
+    assert sum(searched[i] for i in lost) >= len(lost) // 2
+
+
 def test_after_a_new_segment_the_old_one_is_found_again(two_rooms: World) -> None:
     keys = [(0, look(-1.5, 0, 0)), (20, look(0, 0, 0)), (8, look(299, 0, 0)), (14, look(300, 0, 0))]
     path = through([*keys, (6, look(0, 0, 0)), (12, look(-1.0, 0, 0))])
@@ -315,6 +347,15 @@ def test_two_runs_are_identical(world: World) -> None:
     for a, b in zip(first, second, strict=True):
         assert (a.status, a.reason, a.keyframe_id, a.num_inliers) == (b.status, b.reason, b.keyframe_id, b.num_inliers)
         np.testing.assert_array_equal(a.T_world_from_camera, b.T_world_from_camera)
+
+
+def test_a_clock_that_is_set_back_begins_a_segment_with_a_number_of_its_own(world: World) -> None:
+    tracker = RestartingTracker(Tracker(PointMatcher(world, SIDEWAYS)))
+    stamps = [100, 200, 300, 400, 150, 250, 350, 90, 190]
+    results = [tracker.process(Frame(image_of(i), stamp * 10**6, i, camera=CAMERA)) for i, stamp in enumerate(stamps)]
+    assert [r.segment for r in results] == [0, 0, 0, 0, 1, 1, 1, 2, 2]
+    begun = [r.index for r in results if r.status is Status.INITIALISED]
+    assert begun == [0, 4, 7]
 
 
 def test_reset_begins_anew(world: World) -> None:

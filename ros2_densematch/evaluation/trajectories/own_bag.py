@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from ros2_densematch.evaluation.trajectories.scores import cost_group, judge, re
 from ros2_densematch.evaluation.trajectories.tracking import TrackingRule
 from ros2_densematch.evaluation.trajectories.tracks import Track, TrackStore
 from ros2_densematch.geometry.trajectory import Trajectory
-from ros2_densematch.io.sources.fixes import read_fixes
+from ros2_densematch.io.sources.fixes import Fixes, read_fixes
 from ros2_densematch.io.sources.opening import open_source
 from ros2_densematch.io.sources.options import SourceOptions
 from ros2_densematch.io.sources.storage import is_bag
@@ -40,13 +40,13 @@ class OwnBag:
         dataset: with this one recording.
         triples: images of three frames each, `SPACING_NS` apart, spread over the recording.
         odometry: poses of the camera by wheel or other odometry, or None.
-        fixes: topic and positions of a satellite receiver, or None.
+        fixes: of a satellite receiver, or None.
     """
 
     dataset: TrajectoryDataset
     triples: tuple[tuple[NDArray[np.uint8], ...], ...]
     odometry: Trajectory | None
-    fixes: tuple[str, Trajectory] | None
+    fixes: Fixes | None
 
 
 def open_bag(path: Path, options: SourceOptions, triples: int, max_frames: int | None, gps_topic: str | None) -> OwnBag:
@@ -131,7 +131,7 @@ def score_bag(
     if bag.odometry is not None:
         groups.append(_agreement(track, bag.odometry, "odometry", rule, rotations=True))
     if bag.fixes is not None:
-        groups.append(_agreement(track, bag.fixes[1], f"satellite fixes of {bag.fixes[0]}", rule, rotations=False))
+        groups.append(_agreement_with_fixes(track, bag.fixes, rule))
     groups.append(cost_group([track], store))
     status = "scored" if any(r.T_world_from_camera is not None for r in track.records) else "failed"
     lost = float(np.mean([r.T_world_from_camera is None for r in track.records]))
@@ -201,6 +201,15 @@ def _survival(records: Sequence[FrameRecord]) -> float | None:
 def _median(values: Sequence[float | None], factor: float = 1.0) -> float | None:
     known = [v for v in values if v is not None]
     return factor * float(np.median(known)) if known else None
+
+
+def _agreement_with_fixes(track: Track, fixes: Fixes, rule: TrackingRule) -> FigureGroup:
+    name = f"satellite fixes of {fixes.topic}"
+    left_out = f"{fixes.left_out[:1].upper()}{fixes.left_out[1:]}." if fixes.left_out else ""
+    if fixes.track is None:
+        return FigureGroup("fixes", f"Agreement with the {name}", rule.judged_label, (), left_out or "There are none.")
+    group = _agreement(track, fixes.track, name, rule, rotations=False)
+    return replace(group, note=f"{group.note} {left_out}".strip())
 
 
 def _agreement(track: Track, other: Trajectory, name: str, rule: TrackingRule, *, rotations: bool) -> FigureGroup:

@@ -17,6 +17,7 @@ from ros2_densematch.evaluation.trajectories.tracks import Track, TrackStore
 from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.frame import Frame
+from ros2_densematch.tracking.set_back import RestartingTracker
 from ros2_densematch.tracking.tracker import Tracker
 
 COVERED_FRAMES = 5  # of an interruption: black images
@@ -128,7 +129,7 @@ def _tracked(
         length = recording.source.length or len(recording.truth)
         stretches = covered_stretches(min(length, rule.max_frames or length), rule.interruptions)
     dark = {i for first, last in stretches for i in range(first, last + 1)}
-    tracker = Tracker(matcher, rule.tracker)
+    tracker = RestartingTracker(Tracker(matcher, rule.tracker))
     records: list[FrameRecord] = []
     error = ""
     try:

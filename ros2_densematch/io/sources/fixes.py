@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,23 @@ FIX_TYPE = "sensor_msgs/msg/NavSatFix"
 _AXIS_M, _ECCENTRICITY_2 = 6_378_137.0, 6.694379990141e-3
 
 
-def read_fixes(path: Path, topic: str | None = None) -> tuple[str, Trajectory] | None:
-    """The topic and its positions over time, with identity rotations; None where the bag holds no fix.
+@dataclass(frozen=True)
+class Fixes:
+    """What a satellite receiver said.
+
+    Attributes:
+        topic: of the messages.
+        track: positions over time, with identity rotations; None where no message has a usable fix.
+        left_out: in words, how many messages were not used and why; "" where all were.
+    """
+
+    topic: str
+    track: Trajectory | None
+    left_out: str
+
+
+def read_fixes(path: Path, topic: str | None = None) -> Fixes | None:
+    """The positions of a satellite receiver; None where the bag has no such topic.
 
     Local tangent plane of the WGS 84 ellipsoid at the first fix: to 1 cm over a kilometre. A receiver without a fix
     (status below 0) and fixes that are not finite are left out.
@@ -41,23 +58,35 @@ def read_fixes(path: Path, topic: str | None = None) -> tuple[str, Trajectory] |
     chosen = topic or found[0]
     rows: dict[int, tuple[float, float, float]] = {}
     damaged: list[str] = []
-    for record in records.read([chosen]):
+    why_not: Counter[str] = Counter()
+    count = 0
+    for count, record in enumerate(records.read([chosen]), 1):  # noqa: B007  (used after the loop)
         try:
             fix = records.decode(record)
         except BagError as error:
             damaged.append(str(error))
+            why_not["damaged"] += 1
             continue
         values = (float(fix.latitude), float(fix.longitude), float(fix.altitude))
-        if fix.status.status >= 0 and np.isfinite(values).all():
-            rows.setdefault(stamp_of(fix, record.log_time_ns), values)
+        stamp = stamp_of(fix, record.log_time_ns)
+        if fix.status.status < 0:
+            why_not["without a fix"] += 1
+        elif not np.isfinite(values).all():
+            why_not["not finite"] += 1
+        elif stamp in rows:
+            why_not["with the time stamp of another"] += 1
+        else:
+            rows[stamp] = values
     if damaged and not rows:
-        raise BagError(f"{path}: none of the {len(damaged)} fixes on {chosen} can be read ({damaged[0]})")
+        raise BagError(f"{path}: none of the {count} fixes on {chosen} can be used ({damaged[0]})")
+    reasons = ", ".join(f"{n} {why}" for why, n in why_not.items())
+    left_out = f"{why_not.total()} of {count} messages are left out: {reasons}" if why_not else ""
     if not rows:
-        return None
+        return Fixes(chosen, None, left_out)
     stamps = np.array(sorted(rows), np.int64)
     T = np.tile(np.eye(4), (len(stamps), 1, 1))
     T[:, :3, 3] = east_north_up(np.array([rows[int(s)] for s in stamps]))
-    return chosen, Trajectory(stamps, T)
+    return Fixes(chosen, Trajectory(stamps, T), left_out)
 
 
 def east_north_up(fixes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -94,11 +94,19 @@ class GcmMatcher(NetworkMatcher):
             threshold=self.config.saliency_threshold,
         )
 
-    @torch.inference_mode()
     def _match(self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int) -> RawMatches:
+        return self._matched(reference, query, wide=True)
+
+    def _match_neighbours(
+        self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int
+    ) -> RawMatches:
+        return self._matched(reference, query, wide=False)
+
+    @torch.inference_mode()
+    def _matched(self, reference: Encoding, query: Encoding, *, wide: bool) -> RawMatches:
         a: GcmEncoding = reference.data
         b: GcmEncoding = query.data
-        candidates = self.candidates(a, b)
+        candidates = self.candidates(a, b, wide=wide)
         score = self.score(candidates)
         accepted = self._accepted(score)
         candidates, score = candidates.select(accepted), score[accepted]
@@ -143,16 +151,21 @@ class GcmMatcher(NetworkMatcher):
         return np.asarray(score >= bar, np.bool_)
 
     @torch.inference_mode()
-    def candidates(self, reference: GcmEncoding, query: GcmEncoding) -> Candidates:
-        """Candidate matches of two encodings before the filter, in working pixels."""
+    def candidates(self, reference: GcmEncoding, query: GcmEncoding, *, wide: bool = True) -> Candidates:
+        """Candidate matches of two encodings before the filter, in working pixels.
+
+        Args:
+            wide: whether a weak plain match is tried again under the hypotheses of thumbnails, which take longest.
+        """
         plain = coarse_matches(reference, query, self.config)
         weak = plain.supported < max(self.config.weak_support, self.config.weak_share * len(plain.similarity))
         # a blank image shows the same nothing however it is turned
         rich = min(len(reference.keypoints), len(query.keypoints)) >= 2 * self.config.least_confirmed
         if rich and self.config.hypotheses:
-            if weak:
+            maps = []
+            if weak and wide:
                 maps = best_hypotheses(reference, query, self._encode_working, self.config.similarity_threshold)
-            else:
+            elif not weak:
                 common = common_hypothesis(plain.reference_xy, plain.query_xy, reference.size)
                 maps = [] if common is None else [common]
             turned = self._in_another_frame(reference, query, [h.linear for h in maps], plain.supported)

@@ -127,8 +127,10 @@ def test_fixes_of_a_bag_without_those_that_are_none(tmp_path: Path) -> None:
             writer.write(connection, (100 + i) * 10**9, store.serialize_cdr(fix, "sensor_msgs/msg/NavSatFix"))
     found = read_fixes(tmp_path / "bag")
     assert found is not None
-    topic, track = found
-    assert topic == "/fix"
+    track = found.track
+    assert track is not None
+    assert found.topic == "/fix"
+    assert found.left_out == "2 of 4 messages are left out: 1 without a fix, 1 not finite"
     assert (track.stamps_ns // 10**9).tolist() == [100, 103]
     assert track.positions[1, 0] == pytest.approx(111.32, abs=0.01)
     with pytest.raises(ValueError, match="no satellite fixes on /gps: /fix"):
