@@ -18,6 +18,7 @@ from launch.actions import (
     ExecuteProcess,
     IncludeLaunchDescription,
     OpaqueFunction,
+    TimerAction,
 )
 from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
@@ -32,7 +33,7 @@ ARGUMENTS = {
     "out": (None, "The new bag is written to this folder, which must not exist."),
     "rate": ("1.0", "The player runs at this multiple of the recording's speed."),
     "storage": ("mcap", "The new bag has this storage: mcap or sqlite3."),
-    "wait_s": ("120", "The node must be active and listen within this many seconds, or all is given up."),
+    "patience_s": ("120", "The node must be active and listen within this many seconds, or all is given up."),
     "settle_s": ("60", "The node has this many seconds after the end of the bag for the images that it has."),
     "namespace": ("", "The node is in this namespace."),
     "name": ("matcher", "The node has this name."),
@@ -75,11 +76,11 @@ def record_command(out, storage, topics):
     return ["ros2", "bag", "record", "--use-sim-time", "--storage", storage, "--output", out, *topics]
 
 
-def gate_arguments(node, played, wait_s, settle_s):
+def gate_arguments(node, played, patience_s, settle_s):
     """Of the executable that resumes the player when everything listens, and ends when every image is answered."""
     topics = [word for topic in played for word in ("--topic", topic)]
     recorded = [word for output in OUTPUTS for word in ("--recorded", f"{node}/{output}")]
-    return ["--node", node, *topics, *recorded, "--wait-s", wait_s, "--settle-s", settle_s]
+    return ["--node", node, *topics, *recorded, "--wait-s", patience_s, "--settle-s", settle_s]
 
 
 def _start(context):
@@ -93,10 +94,12 @@ def _start(context):
     recorder = ExecuteProcess(cmd=record_command(out, values["storage"], topics), output="screen")
     command = play_command(str(Path(values["bag"]).expanduser()), values["rate"])
 
-    def failed(event, context):
-        if event.returncode == 0 or context.is_shutdown:
+    def failed(event, _context):
+        if event.returncode == 0:
             return []
-        return [EmitEvent(event=Shutdown(reason=f"the player ended with code {event.returncode}"))]
+        # what has been played is still answered; the gate ends all before that
+        reason = f"the player ended with code {event.returncode}"
+        return [TimerAction(period=float(values["settle_s"]), actions=[EmitEvent(event=Shutdown(reason=reason))])]
 
     player = ExecuteProcess(cmd=command, output="screen", on_exit=failed)
 
@@ -109,7 +112,7 @@ def _start(context):
     gate = Node(
         package="densematch",
         executable="replay_gate",
-        arguments=gate_arguments(node, played, values["wait_s"], values["settle_s"]),
+        arguments=gate_arguments(node, played, values["patience_s"], values["settle_s"]),
         output="screen",
         on_exit=ended,
     )

@@ -24,7 +24,8 @@ _WAKE_S = 0.2  # how often the loop looks whether a signal came
 def run(configuration: Configuration, arguments: Sequence[str] = ()) -> int:
     """Runs the node until SIGINT or SIGTERM, then ends it in order: the image in work is finished, all is freed.
 
-    A second signal changes nothing, a third ends the process at once.
+    A second signal changes nothing, a third ends the process at once. After that both signals are ignored, for the
+    process is ending.
 
     Args:
         configuration: defaults of the parameters.
@@ -72,8 +73,10 @@ def run(configuration: Configuration, arguments: Sequence[str] = ()) -> int:
                 node.destroy_node()
             rclpy.try_shutdown()
     finally:
+        # Who was asked to end goes on ending: interpreter and libraries free much, without Python's handlers, and a
+        # second signal, as launch sends it after five seconds, must not strike there.
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if asked else handler)
     return 0
 
 

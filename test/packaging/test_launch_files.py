@@ -92,6 +92,13 @@ def test_a_misspelt_argument_is_warned_about_and_a_foreign_one_is_not(matcher: t
     assert "did you mean image_reliability?" in found[0]
 
 
+def test_arguments_of_the_files_that_include_it_are_not_taken_for_misspelt_ones(
+    load: Any, matcher: types.ModuleType
+) -> None:
+    replay, two = load("replay"), load("two_cameras")
+    assert matcher.near_misses([*replay.ARGUMENTS, *two.SHARED, *two.CAMERAS]) == []
+
+
 def test_the_arguments_of_the_issue_are_there(matcher: types.ModuleType) -> None:
     wanted = {"camera", "image", "camera_info", "depth", "odometry", "config", "matcher", "preset", "device"}
     wanted |= {"image_transport", "use_sim_time", "publish_tf", "rviz", "auto_activate"}

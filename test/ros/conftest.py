@@ -68,10 +68,12 @@ def free_domain() -> tuple[int, IO[str]]:
 class LiveNode:
     """`densematch live` in a process; its log is kept for messages."""
 
-    def __init__(self, arguments: list[str], log: Path, wait_for: str) -> None:
+    PROGRAM = ("-m", "ros2_densematch", "live")
+
+    def __init__(self, program: tuple[str, ...], arguments: list[str], log: Path, wait_for: str) -> None:
         self._log = log
         with log.open("w") as out:
-            command = [sys.executable, "-m", "ros2_densematch", "live", *arguments]
+            command = [sys.executable, *program, *arguments]
             self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
         self.wait_for(wait_for)
 
@@ -109,11 +111,14 @@ class LiveNode:
 
 @pytest.fixture
 def start_node(ros_environment: None, tmp_path: Path) -> Iterator[Callable[..., LiveNode]]:
-    """Starts `densematch live ARGUMENTS`; at the end of the test every node ends in order, with exit code 0."""
+    """Starts `densematch live ARGUMENTS`, or another program with a node; at the end of the test every node ends in
+    order, with exit code 0."""
     nodes: list[LiveNode] = []
 
-    def start(*arguments: str, wait_for: str = "active: images from") -> LiveNode:
-        nodes.append(LiveNode(list(arguments), tmp_path / f"node{len(nodes)}.log", wait_for))
+    def start(
+        *arguments: str, wait_for: str = "active: images from", program: tuple[str, ...] = LiveNode.PROGRAM
+    ) -> LiveNode:
+        nodes.append(LiveNode(program, list(arguments), tmp_path / f"node{len(nodes)}.log", wait_for))
         return nodes[-1]
 
     yield start

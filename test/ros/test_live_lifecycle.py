@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -223,6 +224,26 @@ def test_a_second_signal_does_not_disturb_the_end(start_node: Any, peer: Any, ca
     node.process.send_signal(signal.SIGINT)
     assert node.stop(signal.SIGINT) == 0
     assert "terminate called" not in node.log
+
+
+ENDING = """
+import atexit, sys, time
+atexit.register(lambda: (print("the interpreter ends", flush=True), time.sleep(2.0)))
+from ros2_densematch.__main__ import main
+sys.exit(main(["live", "--matcher", "sift"]))
+"""
+
+
+def test_a_second_signal_does_not_disturb_the_end_of_the_interpreter(start_node: Any) -> None:
+    """launch sends SIGTERM five seconds after SIGINT, and a busy machine takes longer than that to end."""
+    node = start_node(program=("-c", ENDING))
+    node.process.send_signal(signal.SIGINT)
+    node.wait_for("the interpreter ends")
+    # not by a handler of Python's, which is gone before the libraries have ended
+    status = Path(f"/proc/{node.process.pid}/status").read_text()
+    ignored = int(next(line for line in status.splitlines() if line.startswith("SigIgn")).split()[1], 16)
+    assert all(ignored & 1 << (number - 1) for number in (signal.SIGINT, signal.SIGTERM))
+    assert node.stop(signal.SIGTERM) == 0, node.log
 
 
 def test_states_in_messages_are_those_of_the_tracker(ros_environment: None) -> None:
