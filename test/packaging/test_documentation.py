@@ -49,10 +49,8 @@ def test_every_target_of_the_readme_is_one_of_the_makefile(repository: Path) -> 
 
 def test_the_table_of_matchers_says_which_exist(repository: Path) -> None:
     rows = re.findall(r"^\| (.+?) \|.*\| ([^|]+) \|$", (repository / "README.md").read_text(), re.MULTILINE)
-    exist = {name.strip("`") for name, status in rows if status in ("default", "available")}
-    planned = {name.strip("`") for name, status in rows if status.startswith("planned")}
+    exist = {name.split("`")[1] for name, status in rows if status in ("default", "ready", "official weights")}
     assert exist == set(list_matchers()) - set(list_plugins())
-    assert not planned & exist
 
 
 def test_the_walk_through_the_tracker_is_drawn_as_it_is_programmed(repository: Path) -> None:
