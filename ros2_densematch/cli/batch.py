@@ -137,7 +137,7 @@ def _claim(folder: Path, settings: dict[str, Any], names: set[str], *, resume: b
     """
     from ros2_densematch.evaluation.fleet.job import forget, known_names
     from ros2_densematch.evaluation.fleet.summary import FILES
-    from ros2_densematch.files.atomic import write_text
+    from ros2_densematch.files.atomic import remove_parts, write_text
     from ros2_densematch.files.results_folder import holds_run, refuse_foreign, refuse_other_runs, remove
 
     file = folder / BATCH
@@ -155,6 +155,7 @@ def _claim(folder: Path, settings: dict[str, Any], names: set[str], *, resume: b
     else:
         for name in (*FILES, "outcomes", "recordings", "running"):
             refuse_foreign(folder / name, ours=False, writer="a batch")
+    remove_parts(folder, older_than_s=600.0)  # another machine of the cluster may write
     write_text(file, json.dumps(settings, indent=1) + "\n")
 
 

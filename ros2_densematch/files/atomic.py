@@ -8,14 +8,17 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+_PART = re.compile(r"\..+\.[0-9a-f]{8}\.part(-\w+)?")  # names of `_temporary_file`
 _NO_ROOM = 1 << 14  # bytes; a writer that gave up may have left some
 
 
@@ -67,6 +70,18 @@ def refuse_full_disk(path: Path, cause: Exception | None = None, *, needed: int 
     """
     if shutil.disk_usage(path.parent).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from cause
+
+
+def remove_parts(folder: Path, *, older_than_s: float = 0.0) -> None:
+    """Removes what writers that were killed have left in a folder, below which nobody else writes now.
+
+    Args:
+        folder: looked through with all below it.
+        older_than_s: seconds since the last change; younger ones may belong to somebody.
+    """
+    for left in folder.rglob(".*.part*"):
+        if _PART.fullmatch(left.name) and time.time() - left.stat().st_mtime >= older_than_s:
+            left.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, data: bytes, *, durable: bool = False) -> None:

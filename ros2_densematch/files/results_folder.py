@@ -106,7 +106,7 @@ class ResultsFolder:
                 f"{self.folder / foreign[0]} exists and is no result of densematch: name another folder with --out"
             )
         write_text(self.folder / _UNDER_WAY, json.dumps(sorted({*self._planned, *old})))
-        for name in sorted(old):
+        for name in sorted(old, key=lambda name: (name != SUMMARY, name)):  # no summary without its files
             remove(self.folder / name)
             for left in self.folder.glob(f".{glob.escape(name)}.*"):  # what a killed run was writing
                 remove(left)
@@ -142,6 +142,23 @@ def holds_run(folder: Path, name: str) -> bool:
     """Whether the file by which a command knows its own run is there, and is that of such a run."""
     content = read_json(folder / name)
     return isinstance(content, dict) and _RUNS[name][1] <= content.keys()
+
+
+def no_summary(folder: Path, command: str) -> FileNotFoundError:
+    """The error of a reader that finds no summary.json.
+
+    Args:
+        folder: where it looked.
+        command: the one whose results it wants.
+    """
+    if is_half_done(folder):
+        return FileNotFoundError(f"the run in {folder} was killed, or still writes: give `densematch {command}` again")
+    return FileNotFoundError(f"{folder} holds no {SUMMARY}: give the --out folder of `densematch {command}`")
+
+
+def is_half_done(folder: Path) -> bool:
+    """Whether a run that wrote results there was killed, or still writes."""
+    return (folder / _UNDER_WAY).is_file()
 
 
 def _results_of_finished_run(folder: Path) -> set[str]:

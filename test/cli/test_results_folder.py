@@ -143,6 +143,13 @@ def test_a_replay_onto_a_full_disk_ends_with_one_line(flight: Path, tmp_path: Pa
     assert not parts
 
 
+def test_results_of_a_killed_run_are_not_handed_on(densematch: Any, tmp_path: Path) -> None:
+    run(tmp_path, "bag", "trajectory.tum", finish=False)
+    for command in ("gtsam", "hloc"):
+        done = densematch("export", command, tmp_path, "--out", tmp_path / "out")
+        assert (done.code, "was killed, or still writes" in done.err) == (2, True)
+
+
 @pytest.mark.slow
 def test_a_replay_killed_at_any_second_leaves_whole_files_and_the_next_one_a_clean_folder(
     flight: Path, tmp_path: Path

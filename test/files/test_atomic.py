@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ros2_densematch.files.atomic import AtomicFile, AtomicFolder, replacing, write_bytes, write_text
+from ros2_densematch.files.atomic import AtomicFile, AtomicFolder, remove_parts, replacing, write_bytes, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -132,6 +132,19 @@ def test_a_library_that_says_in_its_own_words_that_the_disk_is_full(
         write()
     assert getattr(raised.value, "errno", None) == (errno.ENOSPC if free == 0 else None)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    mine = [".a.json.part", ".a.json.0a1b2c3d.party", "a.json.0a1b2c3d.part"]
+    left = [".a.json.0a1b2c3d.part", "sub/.b.db.00112233.part-wal"]
+    for name in (*mine, *left):
+        (tmp_path / name).write_text("half")
+    remove_parts(tmp_path, older_than_s=600)
+    assert len(names(tmp_path)) == 5
+    remove_parts(tmp_path)
+    assert names(tmp_path) == sorted([*mine, "sub"])
+    assert not names(tmp_path / "sub")
 
 
 def test_a_mistake_on_a_full_disk_stays_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -185,7 +186,7 @@ def test_frames_that_an_edit_list_leaves_out_are_no_damage(tmp_path: Path) -> No
 
 def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("no video")
-    with pytest.raises(ValueError, match=r"a\.mp4.*OpenCV"):
+    with pytest.raises(ValueError, match=r"a\.mp4 is no video"):
         open_source(tmp_path / "a.mp4")
     (tmp_path / "a.mp4").write_bytes(b"")
     with pytest.raises(ValueError, match=r"a\.mp4 is empty"):
@@ -234,3 +235,41 @@ def test_a_packed_recording_is_to_be_unpacked(tmp_path: Path) -> None:
     (tmp_path / "a.mcap.gz").write_bytes(b"\x1f\x8b")
     with pytest.raises(ValueError, match="unpack it first"):
         open_source(tmp_path / "a.mcap.gz")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.mp4", b"<!DOCTYPE html><html>404</html>", "a web page"),
+        ("a.mp4", b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        ("a.mcap", b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        ("a.bag", b"PK\x03\x04" + bytes(99), "a zip archive: unpack it first"),
+        ("a.bag", b"\x89MCAP0\r\n" + bytes(99), "name it .mcap"),
+        ("a.mcap", b"\x89MCAP0\r\n" + bytes(99), "nothing can be read"),
+        ("a.db3", b"", "it is empty"),
+        ("a.avi", b"no video", "it is text, which begins with 'no video'"),
+        ("a.raw", b"\x1f\x8b" + bytes(99), "a gzip file"),
+    ],
+)
+def test_a_file_that_is_not_what_it_is_called_is_named(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(words)) as raised:
+        open_source(tmp_path / name)
+    assert str(tmp_path / name) in str(raised.value)
+    assert ("name it" in str(raised.value)) == (name == "a.bag" and content[0] == 0x89)
+
+
+def test_the_table_of_a_spreadsheet_is_read_and_other_numbers_are_named(sequence: Path) -> None:
+    table = (sequence / "frames.csv").read_bytes()
+    lines = table.decode().splitlines()
+    columns = [line.split(",")[1:] for line in lines]  # the mark lies before a column that is needed
+    (sequence / "frames.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(map(",".join, columns)).encode())
+    assert list(open_source(sequence))
+    stamps = [f"{1700000000 + 0.1 * i:.6f}" for i in range(len(lines) - 1)]
+    rows = [
+        lines[0],
+        *(",".join([line.split(",")[0], t, *line.split(",")[2:]]) for line, t in zip(lines[1:], stamps, strict=True)),
+    ]
+    (sequence / "frames.csv").write_text("\n".join(rows))
+    with pytest.raises(ValueError, match="is no whole number of nanoseconds"):
+        open_source(sequence)

@@ -25,7 +25,7 @@ from ros2_densematch.evaluation.predictions.store import PredictionStore, StoreE
 from ros2_densematch.evaluation.protocols import Protocol
 from ros2_densematch.evaluation.scores.dispatch import score_of
 from ros2_densematch.evaluation.scores.figures import EntryScores
-from ros2_densematch.files.atomic import write_text
+from ros2_densematch.files.atomic import remove_parts, write_text
 from ros2_densematch.files.results_folder import holds_run, refuse_foreign, refuse_other_runs, remove
 
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions"
@@ -132,6 +132,7 @@ def open_folder(
         for name in (PREDICTIONS, SCORES, REPORT, MARKDOWN):
             refuse_foreign(out / name, ours=False, writer="an evaluation")
     out.mkdir(parents=True, exist_ok=True)
+    remove_parts(out, older_than_s=600.0)  # another process may write predictions of another entry
     drop_results(out)
     write_text(file, json.dumps(wanted, indent=1) + "\n")
 

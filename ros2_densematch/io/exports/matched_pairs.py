@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.files.results_folder import no_summary
+
 
 @dataclass(frozen=True, eq=False)
 class MatchedPair:
@@ -56,7 +58,7 @@ def read_matched_pairs(folder: Path, root: Path | None = None) -> list[MatchedPa
     """
     summary = folder / "summary.json"
     if not summary.is_file():
-        raise FileNotFoundError(f"{folder} holds no summary.json: give the --out folder of `densematch match`")
+        raise no_summary(folder, "match")
     try:
         content = json.loads(summary.read_text("utf-8"))
         rows = content["pairs"] if content.get("command") == "match" else None

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.files.results_folder import no_summary
 from ros2_densematch.geometry import poses
 from ros2_densematch.io.results.tum import read_tum
 from ros2_densematch.tracking.frame import Frame
@@ -120,7 +121,7 @@ def replay_summary(folder: Path) -> dict[str, Any]:
     """
     file = folder / "summary.json"
     if not file.is_file():
-        raise FileNotFoundError(f"{folder} holds no summary.json: give the --out folder of `densematch replay`")
+        raise no_summary(folder, "replay")
     try:
         content: dict[str, Any] = json.loads(file.read_text("utf-8"))
         command = content.get("command")

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from ros2_densematch.io.sources.contents import what_it_is
 from ros2_densematch.io.sources.records import BagError, Record, Topic, ros2_type
 
 
@@ -31,7 +32,7 @@ class _Rescue:
             counts[record.topic] = counts.get(record.topic, 0) + 1
         if not counts and not self._closed:
             raise BagError(
-                f"nothing can be read of {path} ({self._damage or reason}): "
+                f"nothing can be read of {path} ({what_it_is(path) or self._damage or reason}): "
                 "check that it is a complete download or recording of this kind"
             )
         self.topics = {

@@ -8,6 +8,7 @@ from ros2_densematch.files.shipped import sample_file
 from ros2_densematch.io.sources import folder, storage, video
 from ros2_densematch.io.sources.bag import BagSource
 from ros2_densematch.io.sources.base import FrameSource
+from ros2_densematch.io.sources.contents import what_it_is
 from ros2_densematch.io.sources.listed import ListedSource, is_benchmark_folder
 from ros2_densematch.io.sources.options import SourceOptions
 from ros2_densematch.io.sources.sequence import SequenceSource
@@ -39,7 +40,9 @@ def open_source(path: str | Path, options: SourceOptions | None = None) -> Frame
         return video.VideoSource(path, options)
     if path.suffix.lower() in _PACKED:
         raise ValueError(f"{path} is packed ({path.suffix}): unpack it first and give what was in it")
+    other = what_it_is(path)
     raise ValueError(
-        f"{path} is no source of frames: give a bag ({', '.join(storage.SUFFIXES)} or its folder), a video "
-        f"({', '.join(video.SUFFIXES)}), a folder of images, or a folder with frames.csv"
+        f"{path} is no source of frames{f' ({other})' if other else ''}: give a bag "
+        f"({', '.join(storage.SUFFIXES)} or its folder), a video ({', '.join(video.SUFFIXES)}), a folder of images, or "
+        "a folder with frames.csv"
     )

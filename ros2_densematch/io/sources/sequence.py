@@ -128,11 +128,14 @@ class SequenceSource(Source):
 
 def _read_rows(file: Path, log: SourceLog) -> list[_Row]:
     rows = []
-    with file.open(newline="", encoding="utf-8", errors="replace") as stream:
+    with file.open(newline="", encoding="utf-8-sig", errors="replace") as stream:  # spreadsheets begin with a mark
         reader = csv.DictReader(stream)
         missing = [name for name in ("timestamp_ns", "image") if name not in (reader.fieldnames or [])]
         if missing:
-            raise ValueError(f"{file} has no column {' or '.join(missing)}: its first line must name the columns")
+            raise ValueError(
+                f"{file} has no column {' or '.join(missing)}: its first line must name the columns, with commas "
+                "between them"
+            )
         try:
             for number, row in enumerate(reader, 2):
                 try:
@@ -147,7 +150,10 @@ def _read_rows(file: Path, log: SourceLog) -> list[_Row]:
 def _row(row: dict[str, str]) -> _Row:
     if not row["image"]:
         raise ValueError("the column image is empty")
-    stamp_ns = int(row["timestamp_ns"] or "")
+    try:
+        stamp_ns = int(row["timestamp_ns"] or "")
+    except ValueError:
+        raise ValueError(f"timestamp_ns {row['timestamp_ns']!r} is no whole number of nanoseconds") from None
     if not 0 <= stamp_ns < MAX_STAMP_NS:
         raise ValueError(f"timestamp_ns must lie in 0..{MAX_STAMP_NS - 1}, got {stamp_ns}")
     pose = [row.get(name) or "" for name in _POSE_COLUMNS]

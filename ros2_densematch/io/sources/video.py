@@ -11,6 +11,7 @@ import numpy as np
 
 from ros2_densematch.io.sources.base import Picture, Source
 from ros2_densematch.io.sources.containers import cut_short, is_trimmed
+from ros2_densematch.io.sources.contents import what_it_is
 from ros2_densematch.io.sources.files import load_camera
 from ros2_densematch.io.sources.options import SourceOptions, refuse_topics
 from ros2_densematch.messages.image import uint8_rgb
@@ -98,6 +99,9 @@ class VideoSource(Source):
                 raise ValueError(f"{self._path} is cut and cannot be opened: {cut}; copy or record it again")
             if self._path.stat().st_size == 0:
                 raise ValueError(f"{self._path} is empty: copy or record it again")
+            other = what_it_is(self._path)
+            if other:
+                raise ValueError(f"{self._path} is no video: {other}")
             raise ValueError(f"{self._path}: OpenCV cannot open this video: convert it to H.264 in mp4")
         # Players turn the pictures of a camera that was held upside down; the calibration belongs to the stored pixels.
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import torch
 
+from ros2_densematch.files.atomic import remove_parts
 from ros2_densematch.files.results_folder import holds_run, read_json, refuse_foreign, refuse_other_runs, remove
 from ros2_densematch.training.data.dataset import PairDataset
 from ros2_densematch.training.data.recording import Recording
@@ -208,6 +209,7 @@ def _claim(out: Path, *, resume: bool) -> None:
     ours = damaged or holds_run(out, _MANIFEST)
     for name in (*_FILES, _MANIFEST):
         refuse_foreign(out / name, ours=ours, writer="a training")
+    remove_parts(out)
     if not resume:
         for name in (*_FILES, _MANIFEST):  # the manifest last: by it a run that was killed here is known
             remove(out / name)
