@@ -4,8 +4,10 @@ installed): poses, order of covariances, pixels and times."""
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -307,3 +309,24 @@ def test_exports_replace_their_own_files_and_no_other(tmp_path: Path) -> None:
         with pytest.raises(ForeignFileError, match=name):
             write(folder)
         assert {file.name: file.read_bytes() for file in folder.iterdir()} == {name: before}
+
+
+def test_rerun_is_not_fed_on_a_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would wait for ever."""
+    pytest.importorskip("rerun")
+    (frame, *_) = read_frame_results(result_of(tmp_path / "result", Scale.METRIC))
+    out = tmp_path / "out"
+    out.mkdir()
+    free = [1 << 30]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free[0]))
+
+    def write() -> None:
+        with RerunLog(str(out / "a.rrd"), "a") as log:
+            log.add(frame, None)
+            free[0] = 1 << 20
+            log.add(frame, None)
+
+    for _ in range(2):  # full meanwhile, and full from the start
+        with pytest.raises(OSError, match="No space left"):
+            write()
+        assert not list(out.iterdir())

@@ -27,6 +27,7 @@ _PATH_EVERY = 10  # frames between two drawings of the whole path
 _JPEG_QUALITY = 80
 _KEYFRAMES_KEPT = 64
 _ANSWER_S = 5.0
+_ROOM = 4 << 20  # bytes; a frame takes less
 
 
 class RerunLog:
@@ -65,6 +66,7 @@ class RerunLog:
             if not Path(self._target).parent.is_dir():
                 raise ValueError(f"there is no folder {Path(self._target).parent} for {self._target}: make it first")
             refuse_foreign(Path(self._target), ours=_is_export(Path(self._target)))
+            self._need_room()
             self._file = replacing(Path(self._target))
             self._stream.save(self._file.__enter__())
         self._stream.log(WORLD, self._rr.ViewCoordinates.RDF, static=True)
@@ -86,14 +88,12 @@ class RerunLog:
         with suppress(RuntimeError, ValueError):  # a viewer may have been closed meanwhile
             self._stream.flush(timeout_sec=_ANSWER_S)
         self._stream.disconnect()
-        if self._file is None:
-            return
-        try:
-            refuse_full_disk(Path(self._target))  # rerun does not say what it could not write
-        except OSError as full:
-            self._file.__exit__(type(full), full, full.__traceback__)
-            raise
-        self._file.__exit__(*error)
+        if self._file is not None:
+            self._file.__exit__(*error)
+
+    def _need_room(self) -> None:
+        """rerun says nothing of what it cannot write, and then waits for ever: there must be room for what comes."""
+        refuse_full_disk(Path(self._target), needed=_ROOM)
 
     def add(self, result: FrameResult, frame: Frame | None) -> None:
         """One frame.
@@ -103,6 +103,8 @@ class RerunLog:
             frame: the frame itself, or None where its image is not at hand.
         """
         rr, stream = self._rr, self._stream
+        if self._file is not None:
+            self._need_room()
         stream.set_time("frame", sequence=result.index)
         stream.set_time("time", timestamp=np.datetime64(result.stamp_ns, "ns"))
         if frame is not None:
