@@ -33,7 +33,10 @@ _TUKEY = 4.685
 _LEAST_PAIRS = 6
 _LARGEST_STD = 0.01
 _TOLERATED = 0.02
+_SHOWS = 0.04  # an error of so much must be beyond doubt, where the motion is said to show one
 _SURE = 4.0  # standard deviations
+# From few groups the standard deviation itself is uncertain: quantiles (0.995) of Student's distribution.
+_SURE_OF_FEW = {3: 9.92, 4: 5.84, 5: 4.60}
 # Only the focal length is asked about, as a share of itself.
 _FOCAL = IntrinsicUncertainty(focal=1.0, principal_point=0.0, distortion=0.0, rolling_shutter=0.0)
 
@@ -52,6 +55,21 @@ class FocalFinding:
     std: float
     pairs: int
     groups: int
+
+    @property
+    def certain(self) -> float:
+        """The relative error that is beyond doubt."""
+        return _SURE_OF_FEW.get(self.groups, _SURE) * self.std
+
+    @property
+    def shown(self) -> bool:
+        """Whether the pairs would show a focal length that is wrong by 5 %."""
+        return self.pairs >= _LEAST_PAIRS and self.std <= _LARGEST_STD and self.certain <= _SHOWS
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the focal length is wrong, beyond doubt and by more than is tolerated."""
+        return self.shown and abs(self.factor - 1.0) >= max(_TOLERATED, self.certain)
 
 
 class FocalFit:
@@ -120,17 +138,15 @@ class FocalFit:
     def shown(self) -> bool:
         """Whether the motion so far shows a wrong focal length."""
         finding = self.finding()
-        return finding is not None and finding.pairs >= _LEAST_PAIRS and finding.std <= _LARGEST_STD
+        return finding is not None and finding.shown
 
     def doubt(self) -> str:
         """What is wrong with the focal length, in one sentence with the numbers; "" where nothing is, or the motion
         does not show it."""
         finding, camera = self.finding(), self._camera
-        if finding is None or camera is None or not self.shown:
+        if finding is None or camera is None or not finding.wrong:
             return ""
         change = finding.factor - 1.0
-        if abs(change) < max(_TOLERATED, _SURE * finding.std):
-            return ""
         return (
             f"the focal length does not fit the images: {camera.focal * finding.factor:.1f} px instead of "
             f"{camera.focal:.1f} px ({100 * change:+.1f} %, standard deviation {100 * finding.std:.1f} %) would lower "
