@@ -38,7 +38,7 @@ class Tracker(tracker.Tracker):
         return tracked
 
     def reset(self) -> None:
-        """As the tracker's own; the trajectory too begins anew."""
+        """As the tracker's own; the trajectory restarts too."""
         super().reset()
         self._records = []
 

@@ -28,9 +28,7 @@ _PICTURES = 8  # in flight.jpg, in two rows
 
 def command(
     *,
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder for bag and results; made when it is not there.")
-    ] = DEFAULT_OUT,
+    out: Annotated[Path, typer.Option("--out", help="Folder for bag and results; created if missing.")] = DEFAULT_OUT,
     matcher: MatcherOption = None,
     preset: PresetOption = None,
     device: DeviceOption = None,

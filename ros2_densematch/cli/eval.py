@@ -200,7 +200,9 @@ def bag(
     triples: Annotated[int, typer.Option("--triples", min=1, help="Sets of three frames that are compared.")] = 12,
     max_frames: Annotated[int | None, typer.Option("--max-frames", min=3, help="Use only so many frames.")] = None,
     image_topic: Annotated[str | None, typer.Option("--image-topic", help="Topic of the images.")] = None,
-    camera: Annotated[Path | None, typer.Option("--camera", help="Calibration; goes before the bag's.")] = None,
+    camera: Annotated[
+        Path | None, typer.Option("--camera", help="Calibration; overrides the bag's CameraInfo.")
+    ] = None,
     odometry_topic: Annotated[
         str | None, typer.Option("--odometry-topic", help="Odometry to compare with; the tracker does not use it.")
     ] = None,

@@ -31,7 +31,7 @@ COMMANDS = {
     "train": ("train", "Train a matcher from a configuration file; resumes by default."),
     "weights": ("weights", "List, fetch, verify and import weights."),
     "bench": ("bench", "Time encoding, matching and pose per frame beside a baseline."),
-    "doctor": ("doctor", "Say which versions, devices and weights are here, what is missing and what that costs."),
+    "doctor": ("doctor", "List versions, devices, weights, missing components and what they disable."),
 }
 
 _THREADS, _NICE = "--threads", "--nice"

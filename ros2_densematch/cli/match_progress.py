@@ -72,5 +72,5 @@ class MatchProgress:
             stream.write(json.dumps([row, files]) + "\n")
 
     def forget(self) -> None:
-        """Everything is done: a later run begins anew."""
+        """Everything is done: a later run starts from the beginning."""
         self._file.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ros2_densematch.configuration import Configuration
     from ros2_densematch.matchers.base import Matcher
 
-OutOption = Annotated[Path, typer.Option("--out", help="Folder for the results; made when it is not there.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder for the results; created if missing.")]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="ROS parameter file or plain YAML (default: built-in values).")
 ]
@@ -184,7 +184,7 @@ def estimator_facts(configuration: Configuration) -> dict[str, Any]:
 
 
 def output_folder(out: Path) -> Path:
-    """The folder for results, made when it is not there.
+    """The folder for results, created if missing.
 
     Raises:
         InputError: the path is a file, or cannot be made or written.

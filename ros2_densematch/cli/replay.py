@@ -65,7 +65,8 @@ def command(
         str | None, typer.Option("--camera-info-topic", help="Topic of their CameraInfo.")
     ] = None,
     camera: Annotated[
-        Path | None, typer.Option("--camera", help="Calibration (ROS camera_info YAML); goes before the bag's.")
+        Path | None,
+        typer.Option("--camera", help="Calibration (ROS camera_info YAML); overrides the bag's CameraInfo."),
     ] = None,
     depth_topic: Annotated[
         str | None, typer.Option("--depth-topic", help="Depth registered to the images: metric scale.")
@@ -187,7 +188,7 @@ def replay(
 
     Args:
         path: bag, video, image folder or folder with frames.csv.
-        out: folder for the results; made when it is not there.
+        out: folder for the results; created if missing.
         configuration: matcher and tracker settings.
         options: topics, calibration and part of the recording.
         max_frames: at most so many frames.

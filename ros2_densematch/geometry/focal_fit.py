@@ -95,7 +95,7 @@ class FocalFit:
         Args:
             m: its matches.
             inliers: bool (N,), those that agree with the pose.
-            camera: of the query image; where it is another one than before, everything begins anew.
+            camera: of the query image; where it is another one than before, everything restarts.
             pose: the relative pose by these matches.
             frame, reference: numbers of query and reference image, in their order.
         """

@@ -325,7 +325,7 @@ class MatcherCore:
         return load(configuration) if changed and self._loaded is not None else None
 
     def apply(self, configuration: Configuration, loaded: Loaded | None) -> Future[None]:
-        """Takes a new configuration between two images; another matcher begins anew, new policy keeps what is known."""
+        """Applies a new configuration between two images; another matcher restarts tracking, a new policy does not."""
         self.configuration = configuration
 
         def now() -> None:

@@ -23,7 +23,7 @@ class Drop(str, Enum):
     REPLACED = "replaced_by_a_newer_image"
     """A newer image came while this one waited: the matcher is slower than the camera."""
     MALFORMED = "could_not_be_decoded"
-    """The message breaks its own announcement, or its encoding is not supported."""
+    """The message's header contradicts its payload, or its encoding is not supported."""
     OUT_OF_ORDER = "stamp_not_after_the_one_before"
     """Its stamp is not after the previous image's."""
     TOO_OLD = "older_than_max_image_age_s"

@@ -143,7 +143,7 @@ class Inputs:
             right_camera=self._with_baseline(self.camera(RIGHT_INFO, bundle.stamp_ns), frame_id),
             odometry=self._pose_at(bundle.stamp_ns, frame_id),
         )
-        if frame is None:  # the clock was set back: begin anew
+        if frame is None:  # the clock was set back: restart
             with self._lock:
                 self._assembler = FrameAssembler(SourceOptions(), self.log, None)
                 for infos in self._infos.values():

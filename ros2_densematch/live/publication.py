@@ -97,7 +97,7 @@ class Publication:
         if state is not None and mount is not None:
             if state.apart:
                 self._log.warning(
-                    f"the odometry cannot go on after a gap: {settings.odom_frame} begins again where it ended"
+                    f"the odometry cannot go on after a gap: {settings.odom_frame} restarts where it ended"
                 )
             place = Place(
                 state, mount.base, *(self._may_send(name, state, tracked, mount) for name in self._authorships)

@@ -22,7 +22,7 @@ class ScaleAgreement:
         self._ratios: deque[float] = deque(maxlen=_COMPARED)
 
     def interrupt(self) -> None:
-        """A frame has no measured pose, or the odometry none: the next motion begins anew."""
+        """A frame has no measured pose, or the odometry none: the next motion restarts."""
         self._start = None
 
     def add(self, position: Float64, odometry: Float64) -> str:

@@ -94,7 +94,7 @@ def decode_image(msg: Any) -> Image:
         16-bit colour is stretched from its 0.5 and 99.5 percentiles to 0..255.
 
     Raises:
-        ImageDecodeError: the message breaks its own announcement or its encoding is not supported.
+        ImageDecodeError: the message's header contradicts its payload or its encoding is not supported.
     """
     if not hasattr(msg, "encoding"):
         return uint8_rgb(decode_compressed(msg))
@@ -188,7 +188,7 @@ def decode_depth(msg: Any) -> Depth:
         float32 (H, W), metres along the optical axis; NaN = unknown (0, negative, infinite or NaN in the message).
 
     Raises:
-        ImageDecodeError: the message breaks its own announcement or is no depth image.
+        ImageDecodeError: the message's header contradicts its payload or is no depth image.
     """
     if not hasattr(msg, "encoding"):
         return _metres(decode_compressed_depth(msg))

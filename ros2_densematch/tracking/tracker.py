@@ -62,7 +62,7 @@ class Tracker:
         self._state = State.beginning(self.config, self._state.next_id)
 
     def reconfigure(self, config: TrackerConfig, matcher: Matcher | None = None) -> None:
-        """New settings from the next frame on. What is known stays; but another matcher begins anew."""
+        """New settings from the next frame on. What is known stays; another matcher restarts tracking."""
         state = replace(self._state, keyframes=replace(self._state.keyframes, limit=config.max_keyframes))
         if config.readout_s != self.config.readout_s:
             state = replace(state, turning=Turning(Shutter(config.readout_s)))

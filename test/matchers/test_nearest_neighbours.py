@@ -82,7 +82,7 @@ order = torch.randperm(20000, generator=generator)
 b = functional.normalize(a[order] + 0.02 * torch.randn(20000, 128, generator=generator), dim=1)
 mutual_nearest_neighbours(a[:100], b[:100])  # what the libraries take for themselves
 ctypes.CDLL(None).malloc_trim(0)  # freed memory that could be used again would not be counted
-pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak restarts
 before = resident("VmRSS")
 found = mutual_nearest_neighbours(a, b)
 taken = resident("VmHWM") - before

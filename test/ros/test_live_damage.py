@@ -89,7 +89,7 @@ def test_malformed_images_are_counted_named_and_survived(start_node: Any, peer: 
     assert counts["dropped.stamp_not_after_the_one_before"] == "1"
     assert counts["images_processed"] == str(len(RAW) + 4)
     assert "image 1: " in node.log  # the first case is logged
-    # a clock that was set back for good (a bag that begins again): three images later the node begins anew
+    # a clock that was set back for good (a bag that begins again): three images later the node restarts
     start = camera.next_stamp() - 3_600_000_000_000
     states = []
     for step in range(3):

@@ -62,7 +62,7 @@ class EntryStore:
     """Files of one entry, numbered, under settings that a manifest notes.
 
     Args:
-        folder: of this entry; made when it is not there.
+        folder: of this entry; created if missing.
         settings: what the files depend on: data, images, matcher.
 
     Raises:

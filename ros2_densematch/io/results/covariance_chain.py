@@ -85,7 +85,7 @@ class CovarianceChain:
     def __init__(self) -> None:
         self._keyframes: OrderedDict[int, tuple[Float64, Float64]] = OrderedDict()  # frame index -> pose, noise
         self._last: tuple[int, Float64, Float64] | None = None
-        self._begun: tuple[Float64, Float64] | None = None  # where it began or begins anew: pose, noise
+        self._begun: tuple[Float64, Float64] | None = None  # where it began or restarted: pose, noise
         self._place: Float64 | None = None  # the last pose, up to which the shared errors are carried
         self._shared = np.zeros((6, _PARAMETERS))  # derivative of the last pose by the shared errors
         self._depth = 0.0  # of the points of the last link that knew it

@@ -69,7 +69,7 @@ class OdometryChain:
     `odom` begins with the axes of the first camera's optical frame and never jumps (`OdometryFrame`). Where it goes on
     after a gap, the covariance grows by what may have happened in it: what other odometry may be wrong by, or else what
     an unseen camera may do. When nothing is left to be known, one state says so (`MetricState.apart`), and the
-    covariance begins again with zero.
+    covariance restarts at zero.
     """
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ class SourceOptions:
     Attributes:
         image_topic: topic of the images (bags).
         camera_info_topic: topic of their CameraInfo (bags).
-        camera_yaml: calibration file in ROS camera_info format; goes before everything else.
+        camera_yaml: calibration file in ROS camera_info format; overrides everything else.
         depth_topic: topic of depth images registered to the images (bags). Without it no depth is read from a bag.
         right_image_topic: topic of the right images of a rectified stereo pair (bags).
         right_camera_yaml: their calibration, with projection_matrix; otherwise their CameraInfo is used.

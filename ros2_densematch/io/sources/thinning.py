@@ -44,7 +44,7 @@ class Thinning:
             self._due_ns = stamp_ns
         if stamp_ns < self._due_ns - _SLACK * self._period_ns:
             return False
-        # on a grid from the first frame on, so that the mean rate is the wanted one; after a gap the grid begins anew
+        # on a grid from the first frame on, so that the mean rate is the wanted one; after a gap the grid restarts
         self._due_ns += self._period_ns
         if self._due_ns <= stamp_ns:
             self._due_ns = stamp_ns + self._period_ns

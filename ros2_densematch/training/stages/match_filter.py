@@ -5,7 +5,7 @@ for every candidate; the loss is the binary cross entropy of the verdicts, unwei
 probability. Candidates are found once and kept: that takes as long as matching a pair.
 
 Patches that look alike in the wrong place are rare in the training material, and common in front of a row of windows.
-So some right matches are led astray: they keep the evidence of a good patch, and only their neighbours contradict them.
+So some correct matches are perturbed: they keep the evidence of a good patch, and only neighbours contradict them.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
     Args:
         matcher: finds the candidates.
         sources: image pairs with a judge, and their weights.
-        count: pairs; sample `count` is pair 0 again, with other matches led astray.
+        count: pairs; sample `count` is pair 0 again, with other matches perturbed.
         folder: where the candidates are kept.
         seed: of everything that is drawn.
         photometric: how images are changed.
