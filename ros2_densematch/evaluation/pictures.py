@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -220,10 +222,13 @@ def _score_colours(score: NDArray[np.float32]) -> Picture:
 
 @cache
 def _font(size: int) -> Any:
-    import matplotlib
     from PIL import ImageFont
 
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+    # the font comes with matplotlib, whose import takes longer than the whole picture
+    package = find_spec("matplotlib")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("pictures need the fonts of matplotlib: pip install matplotlib", name="matplotlib")
+    return ImageFont.truetype(str(Path(package.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def _aspect(image: Picture) -> float:
