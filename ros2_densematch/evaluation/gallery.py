@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ros2_densematch.evaluation.pictures import Picture, match_picture, smaller, warp_picture
+from ros2_densematch.evaluation.pictures import Picture, match_picture, smaller, warp_picture, with_mask
 from ros2_densematch.evaluation.report import ReportPicture
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class _Pair:
     query: Picture
     matches: Correspondences
     inliers: NDArray[np.bool_] | None
+    masked: float
 
 
 class Gallery:
@@ -104,9 +105,10 @@ class Gallery:
             time_s=(frame.stamp_ns - (self._start_ns or 0)) * 1e-9,
             status=tracked.status.value,
             reference=self._keyframes[keyframe],
-            query=smaller(frame.image),
+            query=with_mask(smaller(frame.image), tracked.static_mask),
             matches=matches,
             inliers=tracked.inliers,
+            masked=0.0 if tracked.static_mask is None else float(tracked.static_mask.mean()),
         )
 
 
@@ -121,5 +123,5 @@ def _caption(pair: _Pair) -> str:
     status = pair.status.lower().replace("_", " ")
     return (
         f"Keyframe {pair.keyframe_index} and frame {pair.index} at {pair.time_s:.2f} s ({status}): {counted}, "
-        f"overlap {pair.matches.overlap:.2f}"
+        f"overlap {pair.matches.overlap:.2f}{f', static mask over {pair.masked:.0%} (hatched)' if pair.masked else ''}"
     )

@@ -19,6 +19,7 @@ GAP = 8  # pixels between the two images
 BACKGROUND = 255
 STACK_ABOVE = 4.5  # sum of the two aspect ratios (width / height) above which side by side would be too small
 OUTLIER_RGB = (214, 69, 65)
+_HATCH = 12  # pixels between the strokes of a mask
 CAPTION_RGB = (31, 41, 55)
 _STRIP, _MARGIN, _RAMP = 30, 8, 120  # pixels: height of a strip of text, space around it, length of the colour scale
 
@@ -117,6 +118,25 @@ def motion_picture(
         _line(canvas, a[i], b[i], colour, max(round(width / 640), 1))
         _dot(canvas, b[i], colour)
     return canvas
+
+
+def with_mask(image: Picture, tiles: NDArray[np.bool_] | None) -> Picture:
+    """The image, grey and hatched where the tiles (rows, columns) of a mask cover it.
+
+    Args:
+        image: uint8 (H, W, 3) RGB or (H, W) grey.
+        tiles: True where it is covered; None leaves the image as it is.
+    """
+    if tiles is None:
+        return image
+    shown = np.array(_rgb(image), np.uint8)
+    height, width = shown.shape[:2]
+    covered = cv2.resize(tiles.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    row, column = np.indices((height, width))
+    stroke = (row + column) % _HATCH < _HATCH // 4
+    shown[covered] = shown[covered] // 2 + 64
+    shown[covered & stroke] = OUTLIER_RGB
+    return shown
 
 
 def warp_picture(reference: Picture, query: Picture, warp: DenseWarp, *, width: int = 1280) -> Picture:

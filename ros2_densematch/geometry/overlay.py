@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 
 _STILL_PX = 1.0  # at 640 pixels along the longer side
 _LEAST, _LEAST_SHARE = 10, 0.05  # fewer static matches are no overlay
-_UNCHANGED = 0.45  # stillness above which a tile, or in the median the whole picture, has not changed
+UNCHANGED = 0.45  # stillness above which a tile, or in the median the whole picture, has not changed
 _LARGEST = 0.4  # share of the picture: more than this is the scene itself
 _CENTRE_SHARE = 0.25  # of an overlay that may lie in the middle quarter of the picture
 _RING_SHARE = 0.55  # of the outermost tiles: what holds more of them is the background
@@ -56,11 +56,11 @@ def static_matches(m: Correspondences) -> StaticMatches | None:
     if static.sum() < max(_LEAST, _LEAST_SHARE * len(m)) or known.mean() < 0.1:
         return None
     nothing = np.zeros(len(m), np.bool_)
-    if np.median(still[known]) >= _UNCHANGED:
+    if np.median(still[known]) >= UNCHANGED:
         return StaticMatches(static, nothing, True, False)
     row, column = _tiles(m.reference_xy, m.reference_size, still)
     around = np.nan_to_num(still[row, column], nan=1.0)
-    thin = static & (around < _UNCHANGED)
+    thin = static & (around < UNCHANGED)
     solid = static & ~thin
     occupied = np.zeros(still.shape, np.bool_)
     occupied[row[solid], column[solid]] = True

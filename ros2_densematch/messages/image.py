@@ -287,14 +287,13 @@ def _stretch(values: NDArray[Any]) -> Image:
 
 def _local_contrast(values: NDArray[Any]) -> Image:
     """16-bit grey by local contrast: deviation from the mean of the surroundings over their standard deviation, which
-    counts as at least eight times the noise, so that noise alone stays flat. What lies far outside the rest, as a hot
+    counts as at least six times the noise, so that noise alone stays flat. What lies far outside the rest, as a hot
     object in a thermal image, saturates and has no part in its surroundings' mean and contrast."""
     x = values.astype(np.float32)
-    bend = np.abs(x[:, 2:] - 2 * x[:, 1:-1] + x[:, :-2])
-    noise = max(float(np.median(bend)) / (0.6745 * np.sqrt(6.0)), 0.3)
+    noise = _noise(x)
     low, middle, high = np.percentile(x, (25, 50, 75))
     usual = (np.abs(x - middle) <= max(4.0 * (high - low), 10.0 * noise)).astype(np.float32)
-    sigma = max(x.shape) / 16
+    sigma = max(x.shape) / 24
 
     def mean(of: NDArray[np.float32]) -> NDArray[np.float32]:
         blurred = cv2.GaussianBlur(of * usual, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
@@ -303,8 +302,21 @@ def _local_contrast(values: NDArray[Any]) -> Image:
 
     deviation = x - mean(x - np.float32(middle)) - np.float32(middle)
     contrast = np.sqrt(np.maximum(mean(deviation * deviation), 0.0))
-    scaled = 128.0 + 40.0 * deviation / np.maximum(contrast, 8.0 * noise)
+    scaled = 128.0 + 40.0 * deviation / np.maximum(contrast, 6.0 * noise)
     return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
+
+
+def _noise(x: NDArray[np.float32]) -> float:
+    """Standard deviation of the noise of a grey image (H, W), by Immerkaer's operator, which edges and ramps do not
+    excite (CVIU 1996); of the lower three fifths of its values, which texture does not reach. Their mean, unlike a
+    median, does not jump where a camera gives every sixth or sixteenth value only."""
+    if min(x.shape) < 3:
+        return 0.3
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6.0
+    size = np.abs(cv2.filter2D(x, -1, kernel)[1:-1, 1:-1]).ravel()
+    count = max(int(0.6 * len(size)), 1)
+    low = np.partition(size, count - 1)[:count]
+    return max(float(low.mean()) / 0.3966, 0.3)  # 0.3966: the same mean of |N(0, 1)|
 
 
 def _rgb(image: Any) -> Image:

@@ -107,6 +107,11 @@ class TrackerConfig(BaseModel):
         description="Full matches are left out where tracking goes on without them, while frames take longer than this "
         "on average, in milliseconds; 0 switches this off, and results then do not depend on the computer's speed.",
     )
+    static_mask: bool = Field(
+        True,
+        description="When true, parts of the image that stand still while the camera turns (robot body, HUD, dirt on "
+        "the lens) are found and not matched.",
+    )
     max_window: int = Field(
         5,
         ge=2,

@@ -61,7 +61,7 @@ class Outcome:
             index=frame.index,
             stamp_ns=frame.stamp_ns,
             status=self.status,
-            reason=self.reason + self._how() + note,
+            reason=self.reason + self._how() + note + self.state.static.note,
             keyframe_id=reference.id,
             keyframe_index=reference.frame_index,
             keyframe_stamp_ns=reference.stamp_ns,
@@ -76,6 +76,7 @@ class Outcome:
             num_inliers=int(found.inliers.sum()) if found is not None else 0,
             inliers=found.inliers if found is not None else None,
             guided=self.attempt is not None and self.attempt.guided,
+            static_mask=self.state.static.tiles,
             timings_ms=timings_ms,
         )
 

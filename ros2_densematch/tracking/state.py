@@ -15,6 +15,7 @@ from ros2_densematch.tracking.keyframes import Keyframes
 from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.segments import LengthSource, Segments
 from ros2_densematch.tracking.shutter import Shutter
+from ros2_densematch.tracking.static_mask import StaticMask
 from ros2_densematch.tracking.turning import Turning
 from ros2_densematch.tracking.view import View
 
@@ -101,6 +102,7 @@ class State:
         usual_inliers: of the frames so far, the last ones most.
         turn: which older keyframe is tried next.
         guide: what the next frame can be guided by, or None.
+        static: what the camera carries along in its image.
         asked_for: why the next frame becomes a keyframe whatever it shows, in words; "" = nobody asked.
     """
 
@@ -120,6 +122,7 @@ class State:
     usual_inliers: Counts = field(default_factory=Counts)
     turn: int = 0
     guide: Guide | None = None
+    static: StaticMask = field(default_factory=StaticMask)
     asked_for: str = ""
 
     @staticmethod

@@ -86,6 +86,8 @@ class TrackedFrame:
         num_inliers: matches that agree with the pose.
         inliers: bool (N,) which of `correspondences` these are, or None.
         guided: the matches were carried on from the frame before, without the network; otherwise they were made anew.
+        static_mask: bool (rows, columns), tiles of the image, True where it shows what the camera carries along, which
+            is not matched; None as long as no such part is known.
         timings_ms: milliseconds by stage: encode, match, pose.
     """
 
@@ -109,6 +111,7 @@ class TrackedFrame:
     num_inliers: int = 0
     inliers: NDArray[np.bool_] | None = None
     guided: bool = False
+    static_mask: NDArray[np.bool_] | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:

@@ -24,9 +24,11 @@ from ros2_densematch.tracking.matching import Matching
 from ros2_densematch.tracking.outcome import Outcome
 from ros2_densematch.tracking.policy import Sharing, outworn, unsuitable, with_best
 from ros2_densematch.tracking.recovery import Choice, Recovery
+from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.segments import LengthSource
 from ros2_densematch.tracking.shutter import Shutter
 from ros2_densematch.tracking.state import State
+from ros2_densematch.tracking.static_mask import Picture, StaticMask, tiles_of_scene
 from ros2_densematch.tracking.stopwatch import Stopwatch
 from ros2_densematch.tracking.tracked_frame import NewKeyframe, Status, TrackedFrame
 from ros2_densematch.tracking.turning import Turning
@@ -157,12 +159,16 @@ class _Step:
 
     def taken(self, state: State, frame: Frame) -> Outcome:
         """What becomes of a frame that can be used."""
+        if self._config.static_mask:
+            frame = _masked(frame, state.static)
         view = self._matching.view(frame)
         outcome = self._outcome(state, view)
         T_world = outcome.T_world_from_camera
         if T_world is None:
             return outcome
-        return replace(outcome, state=outcome.state.after(outcome.view, T_world))
+        after = outcome.state.after(outcome.view, T_world)
+        static = _learnt(outcome, T_world) if self._config.static_mask else StaticMask()
+        return replace(outcome, state=replace(after, static=static))
 
     def _outcome(self, state: State, view: View) -> Outcome:
         if state.current_id is None:
@@ -280,6 +286,28 @@ class _Step:
         state, attempt = loss.state, loss.attempt
         reason = f"lost: {loss.doubt or attempt.found.reason}"
         return Outcome(state, attempt.view, Status.LOST, reason, state.keyframe, attempt.matches, attempt)
+
+
+def _masked(frame: Frame, static: StaticMask) -> Frame:
+    """The frame without what the camera carries along."""
+    seen = static.pixels(frame.size)
+    if seen is None:
+        return frame
+    return replace(frame, mask=seen if frame.mask is None else seen & frame.mask)
+
+
+def _learnt(outcome: Outcome, T_world_from_camera: Float) -> StaticMask:
+    """What a frame with a pose (4, 4) teaches about what the camera carries along."""
+    static, frame, thumbnail = outcome.state.static, outcome.view.frame, outcome.view.encoding.thumbnail
+    if frame.camera is None or thumbnail is None:
+        return static
+    R = T_world_from_camera[:3, :3]
+    picture = Picture(thumbnail, frame.camera, R, frame.stamp_ns, outcome.state.segments.current)
+    attempt = outcome.attempt
+    if attempt is None or not static.is_due(picture):
+        return static.after(picture)
+    scene = tiles_of_scene(thumbnail, frame.size, attempt.matches.query_xy, attempt.found.inliers)
+    return static.after(replace(picture, scene=scene))
 
 
 def _on(state: State, choice: Choice, note: str) -> Outcome:

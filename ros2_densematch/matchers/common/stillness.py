@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.geometry.correspondences import Correspondences
+from ros2_densematch.geometry.overlay import UNCHANGED
 from ros2_densematch.matchers.encoding import Encoding
 
 Floats = NDArray[np.float32]
@@ -56,6 +57,14 @@ def stillness(a: Thumbnail, b: Thumbnail) -> Floats | None:
     there = np.mean([np.abs(first - np.roll(second, shift, (0, 1))) for shift in shifts], axis=0)
     apart = _tile_medians(there, rows, columns)
     return np.where(apart > _CONTRAST, 1.0 - here / np.maximum(apart, 1e-6), np.nan).astype(np.float32)
+
+
+def stands(reference: Encoding, query: Encoding) -> bool:
+    """Whether the picture as a whole has not changed, or nothing is known of it."""
+    if reference.thumbnail is None or query.thumbnail is None or reference.size != query.size:
+        return True
+    still = stillness(reference.thumbnail, query.thumbnail)
+    return still is None or bool(np.isnan(still).mean() > 0.9) or bool(np.nanmedian(still) >= UNCHANGED)
 
 
 def with_stillness(m: Correspondences, reference: Encoding, query: Encoding) -> Correspondences:

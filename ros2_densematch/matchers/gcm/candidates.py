@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ros2_densematch.matchers.common.local_affine import LocalAffine, estimate_local_affine
@@ -22,6 +23,7 @@ FloatArray = NDArray[np.float64]
 LEAST_SEEDS = 8
 # more than elsewhere, because many coarse matches are wrong
 _COARSE_NEIGHBOURS = 16
+_APART = 4.0  # working pixels: a key point that close to a static match belongs to the same thing
 
 
 @dataclass
@@ -90,12 +92,23 @@ class Coarse:
     supported: int
 
 
-def coarse_matches(reference: GcmEncoding, query: GcmEncoding, config: GcmConfig) -> Coarse:
-    """Mutual nearest neighbours of key points that are alike enough, and their local affine maps."""
-    mutual = mutual_with_margin(reference.keypoint_descriptors, query.keypoint_descriptors)
+def coarse_matches(
+    reference: GcmEncoding, query: GcmEncoding, config: GcmConfig, apart_from: FloatArray | None = None
+) -> Coarse:
+    """Mutual nearest neighbours of key points that are alike enough, and their local affine maps.
+
+    Args:
+        apart_from: (M, 2) working pixels of both images; key points close to them are left out.
+    """
+    points, descriptors = [], []
+    for encoding in (reference, query):
+        kept = _away_from(encoding.keypoints, apart_from)
+        points.append(encoding.keypoints[kept])
+        descriptors.append(encoding.keypoint_descriptors[kept])
+    mutual = mutual_with_margin(*descriptors)
     good = mutual.similarity > config.similarity_threshold
-    x0 = array(reference.keypoints[mutual.first[good]])
-    x1 = array(query.keypoints[mutual.second[good]])
+    x0 = array(points[0][mutual.first[good]])
+    x1 = array(points[1][mutual.second[good]])
     local = estimate_local_affine(x0, x1, neighbours=_COARSE_NEIGHBOURS)
     return Coarse(
         x0,
@@ -105,6 +118,13 @@ def coarse_matches(reference: GcmEncoding, query: GcmEncoding, config: GcmConfig
         array(mutual.margin[good]),
         int(confirmed(local, config).sum()) if len(x0) > LEAST_SEEDS else 0,
     )
+
+
+def _away_from(keypoints: Tensor, places: FloatArray | None) -> Tensor | slice:
+    if places is None or len(places) == 0 or len(keypoints) == 0:
+        return slice(None)
+    distance, _ = cKDTree(places).query(array(keypoints), distance_upper_bound=_APART)
+    return torch.from_numpy(~np.isfinite(distance)).to(keypoints.device)
 
 
 def confirmed(local: LocalAffine, config: GcmConfig) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ros2_densematch.geometry.correspondences import DenseWarp
 from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
 from ros2_densematch.matchers.common.precision import original_precision, patch_information
+from ros2_densematch.matchers.common.stillness import stands
 from ros2_densematch.matchers.common.working_image import working_image
 from ros2_densematch.matchers.gcm.candidates import Candidates, Coarse, coarse_matches, refine_coarse
 from ros2_densematch.matchers.gcm.config import PRESETS, GcmConfig
@@ -34,11 +35,14 @@ from ros2_densematch.matchers.gcm.hypotheses import (
 )
 from ros2_densematch.matchers.gcm.match_filter import MatchFilter, match_graph
 from ros2_densematch.matchers.gcm.network import GcmNetwork
+from ros2_densematch.matchers.gcm.uncovered import covered, painted_over
 from ros2_densematch.matchers.gcm.warp import cell_warp, dense_warp
 from ros2_densematch.matchers.network import NetworkMatcher, State, Weights, read_weights, seeded
 from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.weights.loading import load_exactly
 
+# More static matches than that share of all, in a picture that has changed, may be an overlay that hides the scene's.
+_STANDS_PX, _OVERLAY_SHARE = 1.5, 0.3
 _FILTER_PREFIX = "filter."
 # an encoding, and the (2, 3) map from its pixels to the working pixels of the image it was made from
 _Framed = tuple[GcmEncoding, NDArray[np.float64]]
@@ -106,10 +110,11 @@ class GcmMatcher(NetworkMatcher):
     def _matched(self, reference: Encoding, query: Encoding, *, wide: bool) -> RawMatches:
         a: GcmEncoding = reference.data
         b: GcmEncoding = query.data
-        candidates = self.candidates(a, b, wide=wide)
-        score = self.score(candidates)
-        accepted = self._accepted(score)
-        candidates, score = candidates.select(accepted), score[accepted]
+        candidates, score = self._confident(self.candidates(a, b, wide=wide))
+        static = np.linalg.norm(candidates.reference_xy - candidates.query_xy, axis=1) < _STANDS_PX
+        if wide and np.count_nonzero(static) > _OVERLAY_SHARE * len(static) and not stands(reference, query):
+            behind, chance = self._confident(self._behind(a, b, candidates.reference_xy[static]))
+            candidates, score = candidates.joined(behind), np.concatenate([score, chance])
         return RawMatches(
             a.to_original(candidates.reference_xy),
             b.to_original(candidates.query_xy),
@@ -141,6 +146,27 @@ class GcmMatcher(NetworkMatcher):
         data: GcmEncoding = encoding.data
         return data.to_original(data.guided.places).astype(np.float32)
 
+    def _confident(self, candidates: Candidates) -> tuple[Candidates, NDArray[np.float64]]:
+        score = self.score(candidates)
+        accepted = self._accepted(score)
+        return candidates.select(accepted), score[accepted]
+
+    def _behind(self, reference: GcmEncoding, query: GcmEncoding, static: NDArray[np.float64]) -> Candidates:
+        """Candidates of the scene behind a static overlay, whose matches (M, 2) took the place of its own."""
+        if reference.size != query.size:
+            return Candidates.empty()
+        hidden = covered(reference.guide.grey, query.guide.grey)
+        first, second = (
+            self._encode_working(painted_over(encoding.rgb, hidden), encoding.allowed, encoding.scale)
+            for encoding in (reference, query)
+        )
+        found = self.candidates(first, second, apart_from=static)
+        seen = np.linalg.norm(found.reference_xy - found.query_xy, axis=1) > 2 * _STANDS_PX
+        for xy in (found.reference_xy, found.query_xy):
+            x, y = np.rint(xy).astype(np.intp).T
+            seen &= ~hidden[y.clip(0, hidden.shape[0] - 1), x.clip(0, hidden.shape[1] - 1)]
+        return found.select(seen)
+
     def _accepted(self, score: NDArray[np.float64]) -> NDArray[np.bool_]:
         """The confident matches; where they are few, the estimator gets the next best too and sorts them out."""
         bar = self.config.confident_score
@@ -151,13 +177,21 @@ class GcmMatcher(NetworkMatcher):
         return np.asarray(score >= bar, np.bool_)
 
     @torch.inference_mode()
-    def candidates(self, reference: GcmEncoding, query: GcmEncoding, *, wide: bool = True) -> Candidates:
+    def candidates(
+        self,
+        reference: GcmEncoding,
+        query: GcmEncoding,
+        *,
+        wide: bool = True,
+        apart_from: NDArray[np.float64] | None = None,
+    ) -> Candidates:
         """Candidate matches of two encodings before the filter, in working pixels.
 
         Args:
             wide: whether a weak plain match is tried again under the hypotheses of thumbnails, which take longest.
+            apart_from: (M, 2) working pixels, places of both images where no match may begin.
         """
-        plain = coarse_matches(reference, query, self.config)
+        plain = coarse_matches(reference, query, self.config, apart_from)
         weak = plain.supported < max(self.config.weak_support, self.config.weak_share * len(plain.similarity))
         # a blank image shows the same nothing however it is turned
         rich = min(len(reference.keypoints), len(query.keypoints)) >= 2 * self.config.least_confirmed
