@@ -44,7 +44,7 @@ from ros2_densematch.live.topics import (
     Topic,
 )
 from ros2_densematch.live.watch import another_cause, mismatch, rmem_max, silence, small_buffer_advice, twins
-from ros2_densematch.live.wiring import Input, chosen_transport, scale_sources, wire
+from ros2_densematch.live.wiring import Input, chosen_transport, other_form, scale_sources, wire
 from ros2_densematch.messages.conversions import to_cdr
 
 _SYNC_PERIOD_S = 0.02
@@ -376,6 +376,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
                 if heard is None and name in self._complaints:
                     current[name] = self._complaints[name][0]  # a new publisher has this long to send something
                 continue
+            other = other_form(name, topic.name)
             current[name] = silence(
                 topic.name,
                 topic.type,
@@ -383,6 +384,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
                 publishers,
                 now - began,
                 ever=heard is not None,
+                other_form=other if other is not None and self.count_publishers(other[0]) else None,
                 similar=topics_of_type(self, topic.type),
                 large=topic.type == "sensor_msgs/msg/Image",
                 rmem_max=rmem_max(),

@@ -48,6 +48,7 @@ def silence(
     seconds: float,
     *,
     ever: bool,
+    other_form: tuple[str, str] | None = None,
     similar: Sequence[str] = (),
     large: bool = False,
     rmem_max: int | None = None,
@@ -60,12 +61,15 @@ def silence(
         publishers: those that the graph shows.
         seconds: how long nothing came.
         ever: whether something came before.
+        other_form: topic where somebody publishes the same images raw or compressed, and the argument that takes them.
         similar: topics of the same type, for a wrong name.
         large: messages of hundreds of kilobytes, which best effort over UDP loses.
         rmem_max: the kernel's limit on receive buffers in bytes, None = not known.
     """
     begin = f"{_SILENT}{topic} since {seconds:.0f} s"
     if not publishers:
+        if other_form is not None:
+            return f"{begin}: nobody publishes it, but {other_form[0]} is published: {other_form[1]}"
         if ever:
             return f"{begin}: its publisher is gone; is the camera driver still running?"
         there = f"; topics of this type: {', '.join(sorted(similar))}" if similar else ""

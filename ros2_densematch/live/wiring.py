@@ -107,6 +107,21 @@ def chosen_transport(advertised: set[str], topic: str, waited_s: float, patience
     return None
 
 
+def other_form(name: str, topic: str) -> tuple[str, str] | None:
+    """Where the same images would come in the other form, raw or compressed, and the argument that takes them so.
+
+    Args:
+        name: input, as in `topics`.
+        topic: full name that is subscribed, with the transport behind it.
+    """
+    if name not in (IMAGE, RIGHT, DEPTH):
+        return None
+    option, kind = ("depth_transport", "compressedDepth") if name == DEPTH else ("image_transport", "compressed")
+    if topic.endswith(f"/{kind}"):
+        return topic.removesuffix(f"/{kind}"), f"{option}:=raw"
+    return f"{topic}/{kind}", f"{option}:={kind}"
+
+
 def _image(name: str, transport: str, expand: Expand, resolve: Resolve) -> Input:
     """An image under its transport; a remapping of the transport's own topic decides the transport too."""
     for kind in ("compressed", "compressedDepth"):

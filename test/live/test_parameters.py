@@ -103,6 +103,10 @@ def test_silence_names_topic_publisher_and_cause() -> None:
     assert nobody.startswith("no data on /cam/image since 5 s: nobody publishes it")
     assert "/cam2/image" in nobody
     assert "publisher is gone" in silence("/cam/image", IMAGE, BEST_EFFORT, [], 5.0, ever=True)
+    compressed = said([], other_form=("/cam/image/compressed", "image_transport:=compressed"))
+    assert compressed.endswith(
+        "nobody publishes it, but /cam/image/compressed is published: image_transport:=compressed"
+    )
     wrong = said([Publisher("/driver", "sensor_msgs/msg/CompressedImage", True, False)])
     assert "/driver publishes sensor_msgs/msg/CompressedImage there" in wrong
     fits = said([Publisher("/driver", IMAGE, True, False)], large=True, rmem_max=212_992)

@@ -17,7 +17,7 @@ from ros2_densematch.live.topics import (
     TF,
     TF_STATIC,
 )
-from ros2_densematch.live.wiring import Input, chosen_transport, scale_sources, wire
+from ros2_densematch.live.wiring import Input, chosen_transport, other_form, scale_sources, wire
 
 
 def wired(remappings: dict[str, str] | None = None, namespace: str = "/robot1", **settings: str) -> dict[str, Input]:
@@ -85,3 +85,19 @@ def test_raw_images_go_first_and_compressed_ones_after_two_seconds(
     advertised: set[str], waited_s: float, transport: str | None
 ) -> None:
     assert chosen_transport(advertised, "/image", waited_s) == transport
+
+
+@pytest.mark.parametrize(
+    ("name", "topic", "other"),
+    [
+        (IMAGE, "/cam/image", ("/cam/image/compressed", "image_transport:=compressed")),
+        (RIGHT, "/cam/right/compressed", ("/cam/right", "image_transport:=raw")),
+        (DEPTH, "/cam/depth", ("/cam/depth/compressedDepth", "depth_transport:=compressedDepth")),
+        (DEPTH, "/cam/depth/compressedDepth", ("/cam/depth", "depth_transport:=raw")),
+        (ODOMETRY, "/wheels", None),
+    ],
+)
+def test_the_other_form_of_images_is_named_with_the_argument_for_it(
+    name: str, topic: str, other: tuple[str, str] | None
+) -> None:
+    assert other_form(name, topic) == other

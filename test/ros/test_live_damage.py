@@ -176,6 +176,12 @@ def test_incompatible_qos_is_named_with_its_publisher(start_node: Any, peer: Any
     node.wait_for(f"/{peer.node.get_name()} publishes best effort, this node asks for reliable: incompatible QoS")
 
 
+def test_images_in_the_other_form_are_named_with_the_argument_for_them(start_node: Any, peer: Any, camera: Any) -> None:
+    node = start_node("--matcher", "sift", *RELIABLE, "-p", "image_transport:=raw", "-p", "no_data_timeout_s:=1.0")
+    peer.publish("/image/compressed", camera.compressed(0), to_nobody=True)
+    node.wait_for("nobody publishes it, but /image/compressed is published: image_transport:=compressed")
+
+
 def test_two_nodes_of_one_name_are_noticed_and_named(start_node: Any, peer: Any) -> None:
     first = start_node("--matcher", "sift", *RELIABLE)
     peer.listen("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray")
@@ -274,6 +280,6 @@ def test_a_missing_package_is_one_line_with_its_command() -> None:
             "from ros2_densematch.__main__ import main; sys.exit(main(['live', '--matcher', 'sift']))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 1, done.stderr
+        assert done.returncode == 2, done.stderr
         assert words in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
