@@ -29,7 +29,7 @@ _PAIRS_A_GROUP = 4  # pairs of one reference image have errors in common: more o
 _STEP = 0.002  # of the focal length, for the derivative
 _LEAST_TURN_DEG = 2.0  # pairs that turn less say next to nothing
 _TUKEY = 4.685
-# When the pairs say enough and what is said, by benchmarks/focal_fit.py on rendered passes.
+# When the pairs say enough and what is said, by benchmarks/focal_fit.py on rendered passes (docs/reliability.md).
 _LEAST_PAIRS = 6
 _LARGEST_STD = 0.01
 _TOLERATED = 0.02

@@ -11,7 +11,7 @@ _IN_A_ROW = 2  # so many answers must agree before a running camera's calibratio
 
 
 class FocalWatch:
-    """Takes tracked frames: less than a millisecond for each, of at most four a keyframe.
+    """Takes tracked frames; at most four a keyframe are looked at.
 
     Attributes:
         doubt: what is wrong with the focal length, said while the frames still come; "" where nothing is, or the

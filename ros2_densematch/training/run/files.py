@@ -39,6 +39,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"cannot read weights {path}: {error}: delete it, or start again with --no-resume") from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a weights file says about itself; empty where there is none, or a damaged one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A training checkpoint. Raises ValueError naming a damaged file."""
     try:

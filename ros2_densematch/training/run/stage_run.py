@@ -33,7 +33,7 @@ from ros2_densematch.training.run.callbacks import (
     StopOnSignal,
     Validation,
 )
-from ros2_densematch.training.run.files import read_checkpoint, write_weights
+from ros2_densematch.training.run.files import read_checkpoint, read_metadata, write_weights
 from ros2_densematch.training.run.loader import Batches, ResumableLoader, StepSampler
 from ros2_densematch.training.run.processes import Processes
 from ros2_densematch.training.run.validation import ValidationPair, measure
@@ -108,6 +108,8 @@ class StageRun:
         resumed = read_checkpoint(self.checkpoint) if self.checkpoint.exists() else None
         self.steps = int(resumed["global_step"]) if resumed is not None else 0
         if self.steps >= self.limit:
+            if resumed is not None and processes.primary:
+                self._complete_weights(resumed)
             return
         lightning.seed_everything(self._seed, verbose=False)
         module = build_stage(stage, run.data)
@@ -198,6 +200,21 @@ class StageRun:
         state = exported_state(module)
         write_weights(self.weights, state, self._metadata(module, step))
         write_weights(self._run.out / "last.safetensors", self._before | state, self._metadata(module, step))
+
+    def _complete_weights(self, checkpoint: dict[str, Any]) -> None:
+        """A run that was killed after its last checkpoint, before its weights were written, left those of an earlier
+        step; those of a later stage are left alone."""
+        own, last = read_metadata(self.weights), read_metadata(self._run.out / "last.safetensors")
+        here = self._stage.stage, str(self.steps)
+        done = (own.get("stage"), own.get("step")) == here
+        if done and last and (last.get("stage") != here[0] or last.get("step") == here[1]):
+            return
+        module = build_stage(self._stage, self._run.data)
+        if self._before:
+            module.start_from(self._before)
+        module.on_load_checkpoint(checkpoint)
+        module.load_state_dict(checkpoint["state_dict"])
+        self._on_saved(module, self.steps)
 
     def _validate(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Measures the weights as they are: curves and pictures for TensorBoard, figures in validation.json."""
