@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import Any
 
 import rclpy
@@ -15,6 +11,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
 from ros2_densematch.configuration import Configuration
+from ros2_densematch.live.ending import Ending
 from ros2_densematch.live.ros_node import MatcherNode
 from ros2_densematch.processor import limit_threads, lower_priority
 
@@ -24,8 +21,7 @@ _WAKE_S = 0.2  # how often the loop looks whether a signal came
 def run(configuration: Configuration, arguments: Sequence[str] = ()) -> int:
     """Runs the node until SIGINT or SIGTERM, then ends it in order: the image in work is finished, all is freed.
 
-    A second signal changes nothing, a third ends the process at once. After that both signals are ignored, for the
-    process is ending.
+    A second signal changes nothing, a third ends the process at once (`Ending`).
 
     Args:
         configuration: defaults of the parameters.
@@ -38,18 +34,7 @@ def run(configuration: Configuration, arguments: Sequence[str] = ()) -> int:
         ValueError: an argument or parameter is wrong, or the matcher cannot be loaded; one line.
         ModuleNotFoundError: a package is missing.
     """
-    asked: list[int] = []
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        # An exception here could strike in the middle of the middleware's own ending: the process would abort.
-        asked.append(number)
-        if len(asked) == 2:
-            print("already ending: the image in work is being finished; once more ends at once", file=sys.stderr)
-        if len(asked) > 2:
-            os._exit(128 + number)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with Ending() as ending:
         _initialise(arguments)
         node: Any = None
         executor = SingleThreadedExecutor()
@@ -61,9 +46,9 @@ def run(configuration: Configuration, arguments: Sequence[str] = ()) -> int:
             executor.add_node(node)
             if node.settings.auto_activate:
                 _must_succeed(node.trigger_configure(), node)
-                if not asked:
+                if not ending.asked:
                     _must_succeed(node.trigger_activate(), node)
-            while not asked and rclpy.ok():
+            while not ending.asked and rclpy.ok():
                 executor.spin_once(timeout_sec=_WAKE_S)
         finally:
             if node is not None:
@@ -72,11 +57,6 @@ def run(configuration: Configuration, arguments: Sequence[str] = ()) -> int:
             if node is not None:
                 node.destroy_node()
             rclpy.try_shutdown()
-    finally:
-        # Who was asked to end goes on ending: interpreter and libraries free much, without Python's handlers, and a
-        # second signal, as launch sends it after five seconds, must not strike there.
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_IGN if asked else handler)
     return 0
 
 

@@ -15,16 +15,19 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from ros2_densematch.geometry.camera import Camera
+from ros2_densematch.live.ending import Ending
 from ros2_densematch.live.feature_tracks import VINS_CHANNELS, Features, FeatureTracks, TrackSettings, vins_features
 from ros2_densematch.live.parameters import parameters_of
 from ros2_densematch.live.ros_graph import declare, ros_type
 from ros2_densematch.messages.conversions import correspondences_from_message, inliers_from_message, time_ns
+
+_WAKE_S = 0.2  # how often the loop looks whether a signal came
 
 
 class VinsFeaturesNode(Node):  # type: ignore[misc]  # rclpy has no types
@@ -93,15 +96,15 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Runs until SIGINT or SIGTERM; --help says what it takes."""
     _parser().parse_args(remove_ros_args(args=sys.argv)[1:])
-    rclpy.init(args=sys.argv)
-    node = VinsFeaturesNode()
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    with Ending() as ending:
+        rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+        node = VinsFeaturesNode()
+        try:
+            while not ending.asked and rclpy.ok():
+                rclpy.spin_once(node, timeout_sec=_WAKE_S)
+        finally:
+            node.destroy_node()
+            rclpy.try_shutdown()
     return 0
 
 
