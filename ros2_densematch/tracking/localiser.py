@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from ros2_densematch.tracking.turning import Pair
 from ros2_densematch.tracking.view import View
 
 _UPRIGHT_DEG = 20.0  # descriptors of two views turned by less are alike
+_NEARLY = 0.7  # of the parallax that makes a first baseline
 
 
 class Localiser:
@@ -92,7 +94,8 @@ class Localiser:
                 config=config.pose,
             )
         if found is None:
-            found = localise(
+            from_scratch = partial(
+                localise,
                 matches,
                 structure,
                 camera,
@@ -101,9 +104,12 @@ class Localiser:
                 predictions=predictions,
                 config=config.pose,
                 seed=config.seed,
-                # a wrong first baseline would stay in all that follows
-                thorough=not guided or not structure.known.any(),
             )
+            found = from_scratch(thorough=not guided)
+            # a wrong first baseline would stay in all that follows
+            first_baseline = not structure.known.any() and found.near_parallax_deg > _NEARLY * config.min_parallax_deg
+            if guided and first_baseline:
+                found = from_scratch(thorough=True)
         return Attempt(pair.view, replace(pair.keyframe, structure=found.structure), matches, found, guided)
 
 

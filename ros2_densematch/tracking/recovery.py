@@ -18,6 +18,7 @@ from ros2_densematch.geometry.two_view import estimate_relative_pose
 from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.tracking.attempt import Attempt, support
 from ros2_densematch.tracking.config import TrackerConfig
+from ros2_densematch.tracking.guidance import prior_at_rest
 from ros2_densematch.tracking.keyframe import Keyframe
 from ros2_densematch.tracking.keyframe_maker import KeyframeMaker
 from ros2_densematch.tracking.localiser import Localiser, searched_wide, upright
@@ -339,7 +340,9 @@ class Recovery:
         weak = candidate.support >= _FAR_BETTER * keyframe.support
         if weak and due and not self._hurried and not (_sees(again, enough) and _agree(again, guess, state)):
             # after a stretch of few points the guess is far off, and little is found near it
-            again = self._localiser.attempt(state, _at_rest(view), candidate, [guess])
+            again = self._at_leap(state, _at_rest(view), candidate, guess)
+            if not _sees(again, enough):
+                again = self._localiser.attempt(state, _at_rest(view), candidate, [guess])
         if not _sees(again, enough) or not (better_connected or _agree(again, guess, state)):
             return None
         T = again.found.T_frame_from_keyframe
@@ -362,6 +365,17 @@ class Recovery:
         matches = matching.guided(
             candidate.reference, view.encoding, prior_from_pose(candidate.structure, camera, guess)
         )
+        return self._localiser.attempt(state, view, candidate, [guess], matches, guided=True)
+
+    def _at_leap(self, state: State, view: View, candidate: Keyframe, guess: Float) -> Attempt:
+        """The frame against a keyframe from which the camera may have gone anywhere meanwhile: guided from what binary
+        features of the two images say, where possible."""
+        matching = self._localiser.matching
+        if not matching.can_guide:
+            return self._localiser.attempt(state, view, candidate, [guess])
+        points = matching.guide_points(candidate.reference)
+        prior = prior_at_rest(points, candidate, view.frame.stamp_ns)
+        matches = matching.guided(candidate.reference, view.encoding, prior)
         return self._localiser.attempt(state, view, candidate, [guess], matches, guided=True)
 
 

@@ -44,6 +44,7 @@ from ros2_densematch.weights.loading import load_exactly
 # More static matches than that share of all, in a picture that has changed, may be an overlay that hides the scene's.
 _STANDS_PX, _OVERLAY_SHARE = 1.5, 0.3
 _FILTER_PREFIX = "filter."
+_RICH = 5  # times the confirmed matches that a hypothesis needs: key points that an image must have to be searched
 # an encoding, and the (2, 3) map from its pixels to the working pixels of the image it was made from
 _Framed = tuple[GcmEncoding, NDArray[np.float64]]
 
@@ -193,8 +194,8 @@ class GcmMatcher(NetworkMatcher):
         """
         plain = coarse_matches(reference, query, self.config, apart_from)
         weak = plain.supported < max(self.config.weak_support, self.config.weak_share * len(plain.similarity))
-        # a blank image shows the same nothing however it is turned
-        rich = min(len(reference.keypoints), len(query.keypoints)) >= 2 * self.config.least_confirmed
+        # an image of little shows as little however it is turned, and its thumbnails a quarter of that
+        rich = min(len(reference.keypoints), len(query.keypoints)) >= _RICH * self.config.least_confirmed
         if rich and self.config.hypotheses:
             maps = []
             if weak and wide:
