@@ -3,6 +3,7 @@
     python benchmarks/two_view.py covariance [--pairs 520]    normalised error squared, share in the 95 % ellipsoid
     python benchmarks/two_view.py overlays [--pairs 60]       the same HUD, body, watermark, dirt, dots in both images
     python benchmarks/two_view.py foreground [--pairs 40]     a board that moves by itself over 10 to 60 % of the image
+    python benchmarks/two_view.py ablation [--pairs 520]      the same pairs without one part of the estimate each
     python benchmarks/two_view.py photos                      the 140 exact photo pairs: nothing is chosen by them
 
 Rendered views, and matches of the default matcher, are made once and kept in `--work` (about 2 s and 1 s a pair on one
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from pairs import EXACT, load, pose_rows
 from scipy.stats import chi2
 
-from ros2_densematch.geometry import models, poses
+from ros2_densematch.geometry import hypotheses, models, poses, two_view
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.intrinsics import IntrinsicUncertainty
@@ -70,7 +71,8 @@ def errors_deg(pose: RelativePose, T: Floats) -> tuple[float, float]:
 
 
 def normalised_error(pose: RelativePose, T: Floats, extra: Floats | None = None) -> tuple[float, int]:
-    """Squared error over its covariance, and its degrees of freedom: rotation (3), and direction (2) where known.
+    """Squared error over its covariance, and its degrees of freedom: rotation (3), and direction (2) where both pose
+    and truth have one.
 
     Args:
         extra: (5, 5) or (3, 3), covariance of the truth itself in the same basis: rotation, then direction.
@@ -79,7 +81,7 @@ def normalised_error(pose: RelativePose, T: Floats, extra: Floats | None = None)
     lift = np.zeros((3, 6))
     lift[:, 3:] = np.eye(3)
     error = rotation
-    if pose.scale is Scale.UNIT:
+    if pose.scale is Scale.UNIT and np.linalg.norm(T[:3, 3]) > 1e-9:
         t, truth = pose.T_query_from_reference[:3, 3], T[:3, 3] / np.linalg.norm(T[:3, 3])
         basis = models.tangent_basis(t)
         angle = np.arctan2(np.linalg.norm(np.cross(t, truth)), t @ truth)
@@ -153,6 +155,44 @@ def covariance(work: Path, scenes: Path, count: int) -> list[dict[str, Any]]:
     for freedom in (3, 5):
         print(freedom, "degrees of freedom", json.dumps(summary([r for r in rows if r.get("freedom") == freedom])))
     print("all", json.dumps(summary(rows)))
+    return rows
+
+
+def ablation(work: Path, scenes: Path, count: int) -> list[dict[str, Any]]:
+    """Three lines for each part of the estimate that is left out: two halves of the scenes, which show how far the
+    figures scatter from scene to scene, and all."""
+    pairs = rendered.rendered_views(work / "scenes", scenes)
+    kept = [
+        (k, *rendered.kept_matches(work / "matches", f"general/{k:04d}", matcher, make))
+        for k in range(count)
+        for _, make in [rendered.general(pairs, k)]
+    ]
+    names = sorted(path.stem for path in (scenes / "scenes").glob("*.glb"))
+    first = set(names[::2])
+    variants: dict[str, list[tuple[Any, str, Any]]] = {
+        "as it is": [],
+        "without the answers of parts": [(hypotheses, "_PARTS", 0.0)],
+        "without the motions of the plane": [(hypotheses, "_PLANE", 0.0)],
+        "without doubt by scores and misses": [(two_view, "_DRIFT_MISSED", 0.0), (two_view, "_DRIFT_DOUBT", 0.0)],
+        "without the limit of the rotation": [(two_view, "_WORST_TURN_DEG", 180.0)],
+        "one search instead of four": [(two_view, "Sampling", lambda *a: hypotheses.Sampling(*a[:5], thorough=False))],
+    }
+    rows = []
+    for name, changes in variants.items():
+        before = [(module, attribute, getattr(module, attribute)) for module, attribute, _ in changes]
+        for module, attribute, value in changes:
+            setattr(module, attribute, value)
+        mine = []
+        for k, m, views in kept:
+            cameras = stated_cameras(views, m.reference_size, np.random.default_rng((9, k)))
+            half = "first half" if views.scene in first else "second half"
+            mine.append({"variant": name, "pair": k, "half": half} | judged(m, cameras, views.T))
+        for module, attribute, value in before:
+            setattr(module, attribute, value)
+        for half in ("first half", "second half"):
+            print(f"{name}, {half}", json.dumps(summary([r for r in mine if r["half"] == half])), flush=True)
+        print(name, json.dumps(summary(mine)), f"{1000 * np.median([r['seconds'] for r in mine]):.0f} ms", flush=True)
+        rows += mine
     return rows
 
 
@@ -244,7 +284,7 @@ def _scaled(K: Floats, s: float) -> Floats:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["covariance", "overlays", "foreground", "photos"])
+    parser.add_argument("what", choices=["covariance", "ablation", "overlays", "foreground", "photos"])
     parser.add_argument("--pairs", type=int)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path("out/two_view"))
@@ -253,6 +293,7 @@ def main() -> None:
     scenes = arguments.data / "train_scenes"
     runs: dict[str, tuple[Callable[..., list[dict[str, Any]]], int]] = {
         "covariance": (covariance, 520),
+        "ablation": (ablation, 520),
         "overlays": (overlays, 60),
         "foreground": (foreground, 40),
     }

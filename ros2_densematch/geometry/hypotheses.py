@@ -25,8 +25,16 @@ _MOST_SAMPLED = 800  # matches of a search that is not thorough
 _LEAST = 30  # matches of a part that may give a pose of its own
 _BEST_SHARE = 3  # one in so many matches, those of the highest scores, is a part
 _TOLERANCE = 5.0  # wrong matches' worth of likelihood by which an answer may be worse and still counts
-_EXPECTED = 20.0  # squared normalised difference, five parameters, that a part of the matches may give by its noise
-_WEIGHT = 0.5  # of the squared difference of an equally likely answer, in the covariance
+# What the answers of parts of the matches, and the motions of a plane, add to the covariance. The figures come from
+# rendered pairs (`benchmarks/two_view.py ablation`).
+_PARTS = 1.5  # times the mean squared difference of the parts
+_PARTS_EXPECTED = 3.0  # squared normalised difference of a part at which half of it counts: its own noise gives that
+_INDEPENDENT_PARTS = 0.5  # times the same, where matches err one by one and only what noise does not explain counts
+_PLANE = 0.3  # times the squared difference of a plane's motion that is as likely
+_PLANE_DOMINATES = 0.5  # share of the inliers on one plane from which few others choose between its motions
+_PLANE_TOLERANCE = 0.05  # then an answer may be worse by that share of the best one's cost, too
+_SAME_MOTION = np.radians(1.0)  # a plane's motion this near is the pose itself, found less exactly
+_EXPECTED = 20.0  # squared normalised difference, five parameters, that noise alone may give
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +80,18 @@ def search(all_rays: Rays, score: Floats, sampling: Sampling) -> list[Hypothesis
         best = np.zeros(n, np.bool_)
         best[np.argsort(-score, kind="stable")[: n // _BEST_SHARE]] = True
         parts.append(best)
-    weight = np.clip(score.astype(np.float64), 0.05, 1.0)
+    weight = weights(score)
     found = []
     for k, part in enumerate(parts):
         if k == 0 or part.sum() >= _LEAST:
             R, t = ransac(all_rays if k == 0 else all_rays.select(part), sampling)
             found.append(Hypothesis(R, t, cost(all_rays, weight, R, t, sampling.max_epipolar_error_px)))
     return sorted(found, key=lambda hypothesis: hypothesis.cost)
+
+
+def weights(score: Floats) -> Float64:
+    """Weights (N,) of matches by their scores: even a poor one counts a little."""
+    return np.clip(score.astype(np.float64), 0.05, 1.0)
 
 
 def cost(all_rays: Rays, weight: Float64, R: Float64, t: Float64, limit_px: float) -> float:
@@ -119,17 +132,85 @@ def ransac(some: Rays, sampling: Sampling) -> tuple[Float64, Float64]:
     return poses.nearest_rotation(pose.R), t
 
 
-def spread(found: list[Hypothesis], R: Float64, t: Float64, best_cost: float, covariance: Float64) -> Float64:
+def of_plane(
+    motions: list[tuple[Float64, Float64, Float64]], all_rays: Rays, score: Floats, limit_px: float
+) -> list[Hypothesis]:
+    """The motions (R, t, n) of a plane that many matches lie on, judged like all others.
+
+    Matches on one plane leave two motions open. Where most lie on it, a few wrong ones off it choose between the two.
+    """
+    weight = weights(score)
+    return [Hypothesis(R, t, cost(all_rays, weight, R, t, limit_px)) for R, t, _ in motions]
+
+
+def spread(
+    parts: list[Hypothesis],
+    planes: list[Hypothesis],
+    R: Float64,
+    t: Float64,
+    covariance: Float64,
+    *,
+    on_plane: float,
+    independent: bool,
+) -> Float64:
     """Covariance (6, 6) of the other answers around a pose, order translation direction, rotation: squared differences
-    weighted by how likely each is against the pose, as far as the pose's own covariance (6, 6) does not expect them."""
+    weighted by how likely each is against the pose, as far as the pose's own covariance (6, 6) does not expect them.
+
+    Args:
+        parts: answers of parts of the matches.
+        planes: motions of the plane that most matches lie on.
+        R, t: the pose.
+        covariance: its own, order translation, rotation.
+        on_plane: share of the inliers that lie on the plane.
+        independent: each match errs by itself: what parts differ by their noise is in the pose's own covariance.
+    """
     result = np.zeros((6, 6))
     own = np.linalg.pinv(covariance, rcond=1e-9, hermitian=True)
-    for other in found:
-        worse = max(other.cost - best_cost, 0.0)
+    best_cost = min((other.cost for other in [*parts, *planes]), default=0.0)
+
+    tolerance = _TOLERANCE + (_PLANE_TOLERANCE * best_cost if on_plane >= _PLANE_DOMINATES else 0.0)
+
+    def likely(other: Hypothesis) -> float:
+        return float(np.exp(-(other.cost - best_cost) / tolerance))
+
+    for other in parts:
         difference = pose_difference(R, t, other.R, other.t)
-        surprise = max(0.0, 1.0 - _EXPECTED / max(float(difference @ own @ difference), 1e-12))
-        result += _WEIGHT * surprise * float(np.exp(-worse / _TOLERANCE)) * np.outer(difference, difference)
-    return result / max(len(found), 1)
+        squared = float(difference @ own @ difference)
+        if independent:
+            weight = _INDEPENDENT_PARTS * _beyond(squared)
+        else:
+            weight = _PARTS * squared / (squared + _PARTS_EXPECTED)
+        result += weight / len(parts) * likely(other) * reach(difference)
+    around = np.linalg.inv(covariance + _SAME_MOTION**2 * np.eye(6))
+    for other in planes:
+        difference = pose_difference(R, t, other.R, other.t)
+        surprise = _beyond(float(difference @ around @ difference))
+        result += _PLANE * surprise * likely(other) * reach(difference)
+    return result
+
+
+def _beyond(squared: float) -> float:
+    """Share of a squared normalised difference that noise does not explain."""
+    return max(0.0, 1.0 - _EXPECTED / max(squared, 1e-12))
+
+
+def nearest(found: list[Hypothesis], motions: list[tuple[Float64, Float64]]) -> list[list[Hypothesis]]:
+    """The hypotheses that lie nearest to each of some motions (R, t)."""
+    shares: list[list[Hypothesis]] = [[] for _ in motions]
+    for one in found:
+        apart = [np.linalg.norm(pose_difference(R, t, one.R, one.t)) for R, t in motions]
+        shares[int(np.argmin(apart))].append(one)
+    return shares
+
+
+def reach(difference: Float64) -> Float64:
+    """Square (6, 6) of a difference of poses, that holds whether directions are compared along the arc or the chord."""
+    result = np.outer(difference, difference)
+    angle = float(np.linalg.norm(difference[:3]))
+    if angle > 1e-6:
+        bend = difference[:3] * (1.0 - np.sin(min(angle, np.pi)) / angle)
+        result[:3, :3] += np.outer(bend, bend)
+    return np.asarray(result, np.float64)
 
 
 def pose_difference(R: Float64, t: Float64, other_R: Float64, other_t: Float64) -> Float64:

@@ -89,7 +89,7 @@ class PoseConfig(BaseModel):
         description="The camera turns unknown within one readout by an angle of this standard deviation, in radians.",
     )
     drift_px: float = Field(
-        0.05,
+        0.01,
         ge=0.0,
         le=100.0,
         description="The matches of a whole surface are off together by this standard deviation in pixels, where all "

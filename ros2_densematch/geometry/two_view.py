@@ -36,6 +36,7 @@ Floats = NDArray[np.float32]
 
 
 _DRIFT_MISSED, _DRIFT_DOUBT = 20.0, 40.0  # times `drift_px`, see `_drift_px`
+_WORST_TURN_DEG = 10.0  # a pose whose rotation is known less well than this (standard deviation) is none
 # A motion behind an overlay explains that many of the other matches, and fixes the rotation that well.
 _LEAST_BEHIND, _SUPPORTED, _CREDIBLE_DEG = 25, 0.5, 5.0
 _SAME_TURN_DEG = 1.0  # two estimates of one motion turn alike
@@ -88,6 +89,8 @@ def estimate_relative_pose(
     result = candidates[0]
     if scale_source is not None and result.ok:
         result = scale.apply(scale_source, candidates, prepared, used, camera0)
+    if result.ok and len(candidates) == 1:
+        result = _worth_its_name(result)
     inliers = np.zeros(len(m), np.bool_)
     inliers[usable] = result.inliers
     return replace(
@@ -97,6 +100,20 @@ def estimate_relative_pose(
         inlier_ratio=result.num_inliers / len(m) if len(m) else 0.0,
         status=result.status + note,
     )
+
+
+def _worth_its_name(pose: RelativePose) -> RelativePose:
+    """The pose, or none where the matches leave its rotation open."""
+    turn = _rotation_std_deg(pose)
+    if turn <= _WORST_TURN_DEG:
+        return pose
+    bound = f"the matches fix the rotation to {turn:.0f} degrees only, {_WORST_TURN_DEG:g} are needed"
+    return no_pose(pose.num_matches, f"{bound}; {pose.status}", inliers=pose.inliers)
+
+
+def _rotation_std_deg(pose: RelativePose) -> float:
+    """Standard deviation about the worst axis."""
+    return float(np.degrees(np.sqrt(np.linalg.eigvalsh(pose.covariance[3:, 3:])[-1])))
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +130,7 @@ class _Evidence:
     on_plane: BoolArray
     calibration: Float64
     hypotheses: list[Hypothesis] = field(default_factory=list)
+    planes: list[Hypothesis] = field(default_factory=list)
 
 
 def _before_overlay(
@@ -146,8 +164,8 @@ def _before_overlay(
 
 def _is_credible(pose: RelativePose, among: int) -> bool:
     """Whether the few matches beside an overlay show a motion, and not only what a search always finds."""
-    turn = float(np.degrees(np.sqrt(np.linalg.eigvalsh(pose.covariance[3:, 3:])[-1])))
-    return pose.num_inliers >= max(_LEAST_BEHIND, _SUPPORTED * among) and turn < _CREDIBLE_DEG
+    enough = pose.num_inliers >= max(_LEAST_BEHIND, _SUPPORTED * among)
+    return enough and _rotation_std_deg(pose) < _CREDIBLE_DEG
 
 
 def _among(pose: RelativePose, chosen: BoolArray) -> RelativePose:
@@ -185,11 +203,23 @@ def _estimate(
         return [no_pose(n, f"the matches do not determine the motion; {reason}", inliers=inliers)]
     if geometry in (Geometry.PANORAMIC, Geometry.PLANAR_OR_PANORAMIC):
         return [_panoramic(all_rays, evidence, geometry, reason, config)]
-    if geometry is Geometry.PLANAR:
-        planar, reason = _planar(all_rays, all_rays.select(inliers), evidence, reason, camera1, config)
-        directed = [_directed(all_rays, model, geometry, evidence, reason, config) for model in planar]
-        return [_open(pose, directed) for pose in directed]
-    return [_directed(all_rays, essential, geometry, evidence, reason, config)]
+    kept = all_rays.select(inliers)
+    motions = []
+    if evidence.homography is not None:
+        motions = models.plane_motions(evidence.homography, kept.select(evidence.on_plane))
+    planes = hypotheses.of_plane(motions, all_rays, score, config.max_epipolar_error_px)
+    if geometry is not Geometry.PLANAR:
+        return [_directed(all_rays, essential, geometry, replace(evidence, planes=planes), reason, config)]
+    planar, reason = _planar(all_rays, kept, evidence, motions, reason, camera1, config)
+    if len(planar) == 1:
+        return [_directed(all_rays, planar[0], geometry, replace(evidence, planes=planes), reason, config)]
+    # What speaks for the other motion is in the covariance by `_open`.
+    shares = hypotheses.nearest(found, [(model.R, model.t) for model in planar])
+    directed = [
+        _directed(all_rays, model, geometry, replace(evidence, hypotheses=own), reason, config)
+        for model, own in zip(planar, shares, strict=True)
+    ]
+    return [_open(pose, directed) for pose in directed]
 
 
 def _directed(
@@ -198,8 +228,15 @@ def _directed(
     """The result with a direction of translation, Scale.UNIT."""
     inliers = _epipolar_inliers(all_rays, model.R, model.t, config)
     kept = all_rays.select(inliers)
-    found = evidence.hypotheses
-    covariance = model.covariance + hypotheses.spread(found, model.R, model.t, found[0].cost, model.covariance)
+    covariance = model.covariance + hypotheses.spread(
+        evidence.hypotheses,
+        evidence.planes,
+        model.R,
+        model.t,
+        model.covariance,
+        on_plane=evidence.homography_ratio,
+        independent=config.drift_px == 0,
+    )
     covariance[:3, :3] += UNKNOWN_LENGTH_VARIANCE * np.outer(model.t, model.t)
     return RelativePose(
         T_query_from_reference=poses.make_pose(model.R, model.t),
@@ -224,7 +261,7 @@ def _open(pose: RelativePose, candidates: list[RelativePose]) -> RelativePose:
     for other in candidates:
         (R, t), (other_R, other_t) = (_parts(p.T_query_from_reference) for p in (pose, other))
         difference = hypotheses.pose_difference(R, t, other_R, other_t)
-        covariance += 0.5 * np.outer(difference, difference)
+        covariance += 0.5 * hypotheses.reach(difference)
     return replace(pose, covariance=covariance)
 
 
@@ -326,11 +363,16 @@ def _decide(evidence: _Evidence, config: PoseConfig) -> tuple[Geometry, str]:
 
 
 def _planar(
-    all_rays: Rays, kept: Rays, evidence: _Evidence, reason: str, camera1: Camera, config: PoseConfig
+    all_rays: Rays,
+    kept: Rays,
+    evidence: _Evidence,
+    motions: list[tuple[Float64, Float64, Float64]],
+    reason: str,
+    camera1: Camera,
+    config: PoseConfig,
 ) -> tuple[list[Refined], str]:
     """Motions of the homography, refined with the plane; the refined essential matrix where that fails."""
     assert evidence.homography is not None
-    motions = models.plane_motions(evidence.homography, kept.select(evidence.on_plane))
     if not motions:
         return [
             evidence.essential

@@ -10,7 +10,7 @@ from scipy.stats import chi2
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.relative_pose import UNKNOWN_LENGTH_VARIANCE
-from ros2_densematch.geometry.two_view import PoseConfig, Scale, estimate_relative_pose
+from ros2_densematch.geometry.two_view import Geometry, PoseConfig, Scale, estimate_relative_pose
 
 # The simulated matches err one by one, and the cameras are exact.
 INDEPENDENT = PoseConfig(drift_px=0.0)
@@ -28,11 +28,7 @@ def check_band(errors: list[float], freedom: int) -> None:
         ("general", {"n": 300, "noise": 0.3}),
         ("general", {"n": 300, "noise": 0.3, "with_precision": True}),
         ("forward", {"n": 300, "noise": 0.3}),
-        pytest.param(
-            "plane",
-            {"n": 300, "noise": 0.3},
-            marks=pytest.mark.xfail(strict=True, reason="the covariance of planes is a fifth too small (6.1 for 5)"),
-        ),
+        ("plane", {"n": 300, "noise": 0.3}),
     ],
     ids=["general", "precision", "forward", "plane"],
 )
@@ -44,11 +40,8 @@ def test_unit_scale_has_five_degrees_of_freedom(
         pair = make_pair(kind, seed=seed, **options)
         pose = estimate_relative_pose(pair.matches, pair.camera, pair.camera, config=INDEPENDENT, seed=seed)
         assert pose.scale is Scale.UNIT, pose.status
-        error = squared_error(pair.T, pose.T_query_from_reference, pose.covariance, unit=True)
-        if "two motions" in pose.status and error > 100:
-            continue  # the other motion of the plane; which of the two is true is not a matter of noise
-        errors.append(error)
-    assert len(errors) > RUNS / 3
+        # Also where a plane leaves two motions and the other one is true: the covariance reaches to it.
+        errors.append(squared_error(pair.T, pose.T_query_from_reference, pose.covariance, unit=True))
     check_band(errors, 5)
 
 
@@ -89,6 +82,30 @@ def test_the_variance_along_a_unit_translation_is_the_declared_one(make_pair: Ca
     t, C = pose.T_query_from_reference[:3, 3], pose.covariance
     assert t @ C[:3, :3] @ t == pytest.approx(UNKNOWN_LENGTH_VARIANCE)
     assert np.sort(np.linalg.eigvalsh(C))[-2] < 1e-2
+
+
+def test_a_plane_reaches_to_its_other_motion(make_pair: Callable, squared_error: Callable) -> None:
+    wrong = 0
+    for seed in range(20):
+        pair = make_pair("plane", n=300, seed=seed)
+        pose = estimate_relative_pose(pair.matches, pair.camera, pair.camera, config=INDEPENDENT, seed=seed)
+        if poses.direction_angle_deg(pair.T[:3, 3], pose.T_query_from_reference[:3, 3]) > 5:
+            wrong += 1
+            assert "two motions" in pose.status
+            assert squared_error(pair.T, pose.T_query_from_reference, pose.covariance, unit=True) < 50
+    assert wrong > 0, "no seed takes the other motion: the test shows nothing"
+
+
+def test_a_rotation_that_the_matches_leave_open_is_no_pose(make_pair: Callable) -> None:
+    """Thirty noisy matches on a fiftieth of the image agree on almost anything."""
+    pair = make_pair("general", n=3000, noise=0.4, seed=1)
+    close = (np.abs(pair.matches.reference_xy - [320, 240]) < [45, 35]).all(1)
+    pose = estimate_relative_pose(pair.matches.select(np.flatnonzero(close)[:30]), pair.camera, pair.camera)
+    assert pose.geometry is Geometry.DEGENERATE
+    assert "fix the rotation to" in pose.status
+    assert pose.num_inliers > 15, "it is not for want of inliers"
+    wide = estimate_relative_pose(pair.matches.select(np.arange(300)), pair.camera, pair.camera)
+    assert wide.ok
 
 
 def test_more_noise_gives_a_larger_covariance_in_proportion(make_pair: Callable) -> None:
