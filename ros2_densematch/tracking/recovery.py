@@ -13,7 +13,7 @@ import numpy as np
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.geometry.relative_pose import Scale
+from ros2_densematch.geometry.relative_pose import RelativePose, Scale
 from ros2_densematch.geometry.two_view import estimate_relative_pose
 from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.tracking.attempt import Attempt, support
@@ -25,8 +25,8 @@ from ros2_densematch.tracking.localiser import Localiser, searched_wide, upright
 from ros2_densematch.tracking.policy import Sharing, outworn, with_best
 from ros2_densematch.tracking.pose_prior import prior_from_pose
 from ros2_densematch.tracking.refinement import Float
-from ros2_densematch.tracking.returns import Evidence, disagreement, evidence_of, reachable
-from ros2_densematch.tracking.state import Candidate, State, Tracked
+from ros2_densematch.tracking.returns import Evidence, Sight, contradiction, disagreement, evidence_of, reachable
+from ros2_densematch.tracking.state import Candidate, Place, State, Tracked
 from ros2_densematch.tracking.tracked_frame import Status
 from ros2_densematch.tracking.view import View
 
@@ -34,7 +34,8 @@ _FAR_BETTER = 4.0  # times the known points by which an older keyframe must be c
 _STRONGER = 1.5  # times the support that another keyframe must give to take a frame over
 _AGREE_DEG, _AGREE_SHARE = 1.5, 0.05  # two keyframes agree on a pose: turn, and distance over median depth
 _SHARED_VIEW, _WITNESSES = 0.7, 3  # likewise, and how many other keyframes are asked whether they see a return too
-_CONTRARIES, _CONTRARY = 8, 3.0  # how many others may contradict it, and by how many times what agreeing ones differ by
+_CONTRARIES = 8  # so many others are asked whether they contradict it, all of them where the camera may be anywhere
+_WAITING = 3  # places that wait for a second frame
 _STEP_SHARE, _STEP_DEG = 0.5, 3.0  # two frames of a return: motion over median depth, and how well its turn is known
 _SAME_VIEW = 0.35  # radians of turn plus distance over median depth within which an older keyframe shows the same
 
@@ -62,11 +63,23 @@ class Doubt:
 
     Attributes:
         reason: what speaks against the best one, in words; "" = nothing looked like one.
-        candidate: a return that waits for a second frame, or None.
+        places: those that wait for a second frame, likeliest first.
+        ambiguous: the frame looks like two places.
     """
 
     reason: str = ""
-    candidate: Candidate | None = None
+    places: tuple[Place, ...] = ()
+    ambiguous: bool = False
+
+    def candidate(self, view: View) -> Candidate | None:
+        """What waits for a second frame after this one."""
+        return Candidate(view, self.places) if self.places else None
+
+    def beside(self, other: Doubt) -> Doubt:
+        """This doubt and a later one about the same frame."""
+        said = self if self.ambiguous or not other.reason else other
+        places = sorted(self.places + other.places, key=lambda p: -p.explained)
+        return Doubt(said.reason, tuple(places[:_WAITING]), said.ambiguous)
 
 
 class Recovery:
@@ -85,6 +98,9 @@ class Recovery:
         self._maker = maker
         self._config = config
         self._hurried = hurried
+        # what each keyframe said of the frame, without a guess, and whether it searched wide
+        self._asked: dict[int, tuple[Attempt, bool]] = {}
+        self._since: RelativePose | None = None  # the motion since the frame that waits for a second one
 
     # ---- while tracking
 
@@ -95,15 +111,16 @@ class Recovery:
             return None
         older = [k for k in state.keyframes if k.segment < segments.current and k.structure is not None]
         older = [k for k in older if segments.source_of(k.segment).scale >= segments.scale]
-        waiting = [k for k in older if state.candidate is not None and k.id == state.candidate.keyframe_id]
-        if waiting:
-            return waiting[0]
+        waiting = self._waiting_for(state)
+        for keyframe in older:
+            if keyframe.id in waiting:
+                return keyframe
         return older[state.turn % len(older)] if older else None
 
     def rejoined(self, state: State, view: View, candidate: Keyframe) -> Choice | Doubt:
         """Whether a keyframe of an older segment sees this frame; then that segment goes on and the later one is given
         up: nothing relates the two units but this frame and the next."""
-        attempt = self._localiser.attempt(state, view, candidate, [])
+        attempt = self._attempt(state, view, candidate, wide=True)
         if not attempt.found.has_length:
             return Doubt()
         left = state.segments.current
@@ -188,17 +205,32 @@ class Recovery:
             judged = self._judged(state, view, attempt, found_again(state, attempt.keyframe))
             if isinstance(judged, Choice):
                 return judged
-            doubt = judged if judged.reason else doubt
+            doubt = doubt.beside(judged)
         return doubt
 
     def _attempts_when_lost(self, state: State, view: View, first: Attempt | None) -> Iterator[Attempt]:
         if first is not None:
             yield first
-        waiting = state.candidate.keyframe_id if state.candidate is not None else None
-        known = [k for k in state.keyframes if k.id == waiting and (first is None or k.id != first.keyframe.id)]
-        tried = known + [k for k in self.next_in_turn(state) if k.id != waiting]
+        waiting = {p.keyframe_id: p for p in state.candidate.places} if state.candidate is not None else {}
+        known = [k for k in state.keyframes if k.id in waiting and (first is None or k.id != first.keyframe.id)]
+        for keyframe in known:
+            yield self._attempt(state, view, keyframe, wide=_turned(waiting[keyframe.id].T_world_from_camera, keyframe))
+        tried = [k for k in self.next_in_turn(state) if k.id not in waiting]
         for i, keyframe in enumerate(tried):
-            yield self._localiser.attempt(state, view, keyframe, [], wide=searched_wide(state, i + 1, self._config))
+            yield self._attempt(state, view, keyframe, wide=searched_wide(state, i + 1, self._config))
+
+    def _waiting_for(self, state: State) -> list[int]:
+        """Numbers of the keyframes that saw a frame which waits for a second one."""
+        return [p.keyframe_id for p in state.candidate.places] if state.candidate is not None else []
+
+    def _attempt(self, state: State, view: View, keyframe: Keyframe, *, wide: bool) -> Attempt:
+        """The frame against a keyframe, without a guess; each is asked once, and once more where a `wide` search may
+        find what another did not."""
+        known, searched = self._asked.get(keyframe.id, (None, False))
+        if known is None or (wide and not searched and not known.found.ok):
+            known = self._localiser.attempt(state, view, keyframe, [], wide=wide)
+            self._asked[keyframe.id] = known, wide
+        return known
 
     def _judged(self, state: State, view: View, attempt: Attempt, note: str) -> Choice | Doubt:
         """Whether an attempt is a return (`returns`)."""
@@ -213,21 +245,23 @@ class Recovery:
         near = reachable(state, T, keyframe.segment, view.frame.stamp_ns)
         if near is False:
             return Doubt(f"keyframe {keyframe.id} sees something alike where the camera cannot have come so soon")
+        place = Place(keyframe.id, T, len(evidence.cells))
         neighbours = self._neighbours(state, keyframe, T)
-        poses_seen = [self._pose_seen(state, view, k, wide=_turned(T, k)) for k in neighbours]
-        apart = [disagreement(T, other, state.typical_depth) for other in poses_seen if other is not None]
-        witness, second = any(a <= 1.0 for a in apart), self._second_frame_agrees(state, view, T)
+        sights = [Sight(keyframe.id, T, evidence.cells), *self._sights(state, view, neighbours, T)]
+        witness = any(disagreement(T, s.T_world_from_camera, state.typical_depth) <= 1.0 for s in sights[1:])
+        second = self._second_frame_agrees(state, view, T)
         if near:
             enough = evidence.strong or witness or second
         else:  # carried off, or away for long: a second place and a second time, where there are neighbours to ask
-            enough = second and (witness or (evidence.strong and not neighbours))
-        contrary = self._contrary(state, view, attempt, T, neighbours) if enough else None
-        if contrary is not None:
-            return Doubt(f"ambiguous: keyframes {keyframe.id} and {contrary.id} see this frame at two places")
-        if enough:
-            return Choice(replace(state, candidate=None), attempt, Status.RELOCALISED, note)
-        waiting = Candidate(view, keyframe.id, T)
-        return Doubt(f"keyframe {keyframe.id} sees this frame, a second frame must agree", waiting)
+            enough = second and evidence.broad and (witness or (evidence.strong and not neighbours))
+        if not enough:
+            return Doubt(f"keyframe {keyframe.id} sees this frame, a second frame must agree", (place,))
+        rival = self._rival(state, view, sights, near=near)
+        if rival is not None:
+            reason = f"ambiguous: keyframes {keyframe.id} and {rival.keyframe_id} see this frame at two places"
+            other = Place(rival.keyframe_id, rival.T_world_from_camera, len(rival.cells))
+            return Doubt(reason, (place, other), ambiguous=True)
+        return Choice(replace(state, candidate=None), attempt, Status.RELOCALISED, note)
 
     def _evidence(self, state: State, attempt: Attempt) -> Evidence:
         metric = state.segments.source_of(attempt.keyframe.segment).scale is Scale.METRIC
@@ -238,44 +272,81 @@ class Recovery:
         near = state.keyframes.nearest(T_world, keyframe.segment, within=_SHARED_VIEW)
         return [k for k in near if k.id != keyframe.id and k.camera is not None][:_WITNESSES]
 
-    def _pose_seen(self, state: State, view: View, keyframe: Keyframe, *, wide: bool) -> Float | None:
-        """Where a keyframe puts the frame (4, 4), if it could prove that it sees it."""
-        attempt = self._localiser.attempt(state, view, keyframe, [], wide=wide)
-        if not attempt.found.has_length or not attempt.found.ok:
-            return None
-        if self._evidence(state, attempt).weakness(self._config.relocalisation_inliers):
-            return None
-        return _placed(attempt)
+    def _rival(self, state: State, view: View, sights: list[Sight], *, near: bool | None) -> Sight | None:
+        """A keyframe that sees the frame at another place as well as the first of these sights does at its own.
 
-    def _contrary(
-        self, state: State, view: View, attempt: Attempt, T_world: Float, neighbours: list[Keyframe]
-    ) -> Keyframe | None:
-        """A keyframe of the same segment that proves the frame to be at another place."""
-        asked = {attempt.keyframe.id, *(k.id for k in neighbours)}
-        others = [k for k in state.keyframes.of_segment(attempt.keyframe.segment) if k.id not in asked]
-        others = [k for k in others if k.camera is not None and k.structure is not None]
-        for other in others[-_CONTRARIES:]:
-            # places that are alike, as doors of a corridor are, look alike without a turn
-            T = self._pose_seen(state, view, other, wide=False)
-            if T is None or disagreement(T, T_world, state.typical_depth) <= _CONTRARY:
-                continue
-            if reachable(state, T, other.segment, view.frame.stamp_ns) is not False:
-                return other
+        Others are asked until one does, all of them where the camera may be anywhere; those first that saw the frame
+        before.
+        """
+        first, sights = sights[0], list(sights)
+        segment = state.keyframes[first.keyframe_id].segment
+
+        def found() -> Sight | None:
+            stamp = view.frame.stamp_ns
+            there = [s for s in sights if reachable(state, s.T_world_from_camera, segment, stamp) is not False]
+            return contradiction(first.T_world_from_camera, sights, there, state.typical_depth)
+
+        others = self._others(state, segment, {s.keyframe_id for s in sights})
+        rival = found()
+        if rival is not None:
+            return rival
+        for sight in self._sights(state, view, others if near is None else others[:_CONTRARIES]):
+            sights.append(sight)
+            rival = found()
+            if rival is not None:
+                return rival
         return None
 
+    def _others(self, state: State, segment: int, asked: set[int]) -> list[Keyframe]:
+        """All others of a segment: those that saw the frame before, then the newest first."""
+        others = [k for k in state.keyframes.of_segment(segment) if k.id not in asked]
+        others = [k for k in others if k.camera is not None and k.structure is not None]
+        waiting = self._waiting_for(state)
+        return sorted(others, key=lambda k: (k.id not in waiting, k.id not in self._asked, -k.id))
+
+    def _sights(
+        self, state: State, view: View, keyframes: list[Keyframe], T_world: Float | None = None
+    ) -> Iterator[Sight]:
+        """Where each keyframe puts the frame, if it can prove that it sees it.
+
+        Args:
+            T_world: (4, 4) where it should see the frame; without it things that are turned are not searched for.
+                Places that are alike, as doors of a corridor are, look alike without a turn.
+        """
+        for keyframe in keyframes:
+            wide = T_world is not None and _turned(T_world, keyframe)
+            attempt = self._attempt(state, view, keyframe, wide=wide)
+            if not attempt.found.has_length or not attempt.found.ok:
+                continue
+            evidence = self._evidence(state, attempt)
+            if not evidence.weakness(self._config.relocalisation_inliers):
+                yield Sight(keyframe.id, _placed(attempt), evidence.cells)
+
     def _second_frame_agrees(self, state: State, view: View, T_world: Float) -> bool:
-        """Whether the frame that waits for a second one is where this one says, by the motion between the two."""
-        waiting, matching = state.candidate, self._localiser.matching
+        """Whether a frame that waits for a second one is where this one says, by the motion between the two."""
+        waiting = state.candidate
         if waiting is None or waiting.view.camera is None or view.camera is None:
             return False
-        between = poses.compose(poses.inverse(T_world), waiting.T_world_from_camera)
-        if float(np.linalg.norm(between[:3, 3])) > _STEP_SHARE * state.typical_depth:
-            return False
-        matches = matching.match(matching.reference(waiting.view), view.encoding)
-        seen = estimate_relative_pose(
-            matches, waiting.view.camera, view.camera, config=self._config.pose, seed=self._config.seed
-        )
-        return seen.ok and poses.rotation_angle_deg(seen.T_query_from_reference, between) < _STEP_DEG
+        for place in waiting.places:
+            between = poses.compose(poses.inverse(T_world), place.T_world_from_camera)
+            if float(np.linalg.norm(between[:3, 3])) > _STEP_SHARE * state.typical_depth:
+                continue
+            seen = self._motion_since(waiting, view)
+            if seen.ok and poses.rotation_angle_deg(seen.T_query_from_reference, between) < _STEP_DEG:
+                return True
+        return False
+
+    def _motion_since(self, waiting: Candidate, view: View) -> RelativePose:
+        """Of the camera since the frame that waits; matched once."""
+        if self._since is None:
+            assert waiting.view.camera is not None
+            assert view.camera is not None
+            matching = self._localiser.matching
+            matches = matching.match(matching.reference(waiting.view), view.encoding)
+            self._since = estimate_relative_pose(
+                matches, waiting.view.camera, view.camera, config=self._config.pose, seed=self._config.seed
+            )
+        return self._since
 
     def next_in_turn(self, state: State) -> list[Keyframe]:
         """The older keyframes that are tried for one lost frame."""

@@ -23,10 +23,13 @@ _MARGIN = 0.04  # of the image's width: where matches are not expected
 # Chosen on rendered flights with cuts (benchmarks/returns.py).
 _LEAST_RATIO = 0.5  # of the matches must agree
 _LEAST_EXPECTED = 0.35  # of the cells where points should be seen must have a match
+_LEAST_EXPLAINED = 0.2  # of the cells of the frame must have one, where the camera may be anywhere
 _STRONG_RATIO, _STRONG_EXPECTED, _STRONG_INLIERS = 0.7, 0.6, 100
 _SAME_DEPTH = 0.1  # relative difference of a depth within which it agrees
 _LEAST_DEPTHS, _LEAST_DEPTH_SHARE = 15, 0.6
 _AGREE_DEG, _AGREE_SHARE = 3.0, 0.08
+_APART = 3.0  # disagreement from which on two places are two
+_RIVAL = 0.6  # another place is one if it explains this share of what the best one explains of the frame
 
 _SIGMAS = 3.0
 _ACCELERATION, _ANGULAR_ACCELERATION = 1.0, 1.0  # m/s^2 (or typical depths where there is no metre), rad/s^2
@@ -42,12 +45,14 @@ class Evidence:
         ratio: their share of all matches.
         expected: share of the cells of the image in which known points of the keyframe should be seen and are.
         depth: share of the measured depths that agree; NaN where fewer than 15 can be compared.
+        cells: of the frame in which a match agrees: what of the frame the place explains.
     """
 
     inliers: int
     ratio: float
     expected: float
     depth: float
+    cells: frozenset[int] = frozenset()
 
     def weakness(self, least_inliers: int) -> str:
         """Why this is no return, in words; "" where it may be one."""
@@ -64,10 +69,53 @@ class Evidence:
         return ""
 
     @property
+    def broad(self) -> bool:
+        """Whether the place explains so much of the frame that the camera may have been carried there: the rim of a
+        frame looks like many places, and fixes none."""
+        return len(self.cells) >= _LEAST_EXPLAINED * _CELLS_X * _CELLS_Y
+
+    @property
     def strong(self) -> bool:
         """Whether it needs no second witness while the camera cannot have gone far."""
         many = self.inliers >= _STRONG_INLIERS and self.ratio >= _STRONG_RATIO
         return many and self.expected >= _STRONG_EXPECTED
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """A keyframe that proves to see a frame.
+
+    Attributes:
+        keyframe_id: of the keyframe.
+        T_world_from_camera: (4, 4) where it puts the frame.
+        cells: of the frame that it explains (`Evidence.cells`).
+    """
+
+    keyframe_id: int
+    T_world_from_camera: Float
+    cells: frozenset[int]
+
+
+def contradiction(T_world: Float, sights: list[Sight], there: list[Sight], typical_depth: float) -> Sight | None:
+    """A sight of the frame at another place that explains about as much of the frame as its place does.
+
+    Keyframes that agree explain together. A door that looks like another one explains the whole frame; the rim of a
+    wall that looks like another wall's does not.
+
+    Args:
+        T_world: (4, 4) the frame's place.
+        sights: of all keyframes asked.
+        there: those among them at a place where the camera can have come.
+        typical_depth: of the scene.
+    """
+
+    def explained(T: Float) -> int:
+        agreeing = [s for s in sights if disagreement(s.T_world_from_camera, T, typical_depth) <= 1.0]
+        return len(frozenset[int]().union(*(s.cells for s in agreeing)))
+
+    apart = [s for s in there if disagreement(s.T_world_from_camera, T_world, typical_depth) > _APART]
+    least = _RIVAL * explained(T_world)
+    return next((s for s in apart if explained(s.T_world_from_camera) >= least), None)
 
 
 def evidence_of(attempt: Attempt, *, metric: bool) -> Evidence:
@@ -81,7 +129,7 @@ def evidence_of(attempt: Attempt, *, metric: bool) -> Evidence:
     T, structure, camera = found.T_frame_from_keyframe, attempt.keyframe.structure, attempt.view.camera
     assert structure is not None
     assert camera is not None
-    seen = attempt.matches.query_xy[found.inliers].astype(np.float64)
+    matched = _cells(attempt.matches.query_xy[found.inliers].astype(np.float64), frame.size)
     expected, depth = 1.0, float("nan")
     if found.has_length:
         known = structure.known
@@ -91,11 +139,11 @@ def evidence_of(attempt: Attempt, *, metric: bool) -> Evidence:
         margin = _MARGIN * camera.width
         inside = np.isfinite(xy).all(1) & (xy >= margin).all(1)
         inside &= (xy[:, 0] < camera.width - margin) & (xy[:, 1] < camera.height - margin)
-        cells = set(_cells(xy[inside], frame.size))
+        cells = _cells(xy[inside], frame.size)
         if cells:
-            expected = len(cells & set(_cells(seen, frame.size))) / len(cells)
+            expected = len(cells & matched) / len(cells)
         depth = _depth_share(attempt, T) if metric else depth
-    return Evidence(attempt.inliers, attempt.inliers / max(len(attempt.matches), 1), expected, depth)
+    return Evidence(attempt.inliers, attempt.inliers / max(len(attempt.matches), 1), expected, depth, matched)
 
 
 def disagreement(A: Float, B: Float, typical_depth: float) -> float:
@@ -122,10 +170,10 @@ def reachable(state: State, T_world: Float, segment: int, stamp_ns: int) -> bool
     return bool(distance <= _SIGMAS * far + near and angle <= _SIGMAS * turned + np.radians(_AGREE_DEG))
 
 
-def _cells(xy: Float, size: tuple[int, int]) -> list[int]:
+def _cells(xy: Float, size: tuple[int, int]) -> frozenset[int]:
     column = np.clip((xy[:, 0] + 0.5) * _CELLS_X / size[0], 0, _CELLS_X - 1).astype(int)
     row = np.clip((xy[:, 1] + 0.5) * _CELLS_Y / size[1], 0, _CELLS_Y - 1).astype(int)
-    return [int(i) for i in row * _CELLS_X + column]
+    return frozenset((row * _CELLS_X + column).tolist())
 
 
 def _depth_share(attempt: Attempt, T: Float) -> float:

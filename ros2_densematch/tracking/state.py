@@ -66,18 +66,31 @@ class Seen:
 
 
 @dataclass(frozen=True, eq=False)
+class Place:
+    """Where a keyframe puts a frame.
+
+    Attributes:
+        keyframe_id: of the keyframe.
+        T_world_from_camera: (4, 4).
+        explained: cells of the frame in which a match agrees.
+    """
+
+    keyframe_id: int
+    T_world_from_camera: Float
+    explained: int
+
+
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """A return to a known place that waits for a second frame.
 
     Attributes:
         view: the frame.
-        keyframe_id: of the keyframe that sees it.
-        T_world_from_camera: (4, 4) where it would be.
+        places: where it may be, likeliest first; one or more.
     """
 
     view: View
-    keyframe_id: int
-    T_world_from_camera: Float
+    places: tuple[Place, ...]
 
 
 @dataclass(frozen=True, eq=False)

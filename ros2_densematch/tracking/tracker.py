@@ -215,7 +215,7 @@ class _Step:
             rejoined = self._recovery.rejoined(state, view, candidate)
             if isinstance(rejoined, Choice):
                 return rejoined
-            state = replace(state, candidate=rejoined.candidate)
+            state = replace(state, candidate=rejoined.candidate(view))
         if self._hurried and not first.guided:
             return Choice(state, first)
         return self._recovery.stronger(state, view, first) or Choice(state, first)
@@ -228,7 +228,7 @@ class _Step:
             return found
         turn = state.turn + len(self._recovery.next_in_turn(state))
         state = replace(
-            state, lost_frames=state.lost_frames + 1, last=None, guide=None, turn=turn, candidate=found.candidate
+            state, lost_frames=state.lost_frames + 1, last=None, guide=None, turn=turn, candidate=found.candidate(view)
         )
         if state.segment_was_tracked and state.lost_frames < self._config.max_lost_frames:
             return _Loss(state, first, found.reason)

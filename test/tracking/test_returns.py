@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from synthetic_world import CAMERA as CAMERA_VGA
+from synthetic_world import PointMatcher, World, image_of, look
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
@@ -17,10 +23,13 @@ from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.frame import Frame
 from ros2_densematch.tracking.keyframe import Keyframe
 from ros2_densematch.tracking.localisation import Localisation
-from ros2_densematch.tracking.returns import Evidence, disagreement, evidence_of, reachable
+from ros2_densematch.tracking.recovery import Doubt
+from ros2_densematch.tracking.returns import Evidence, Sight, contradiction, disagreement, evidence_of, reachable
 from ros2_densematch.tracking.segments import LengthSource, Segments
-from ros2_densematch.tracking.state import Seen, State
+from ros2_densematch.tracking.state import Place, Seen, State
 from ros2_densematch.tracking.structure import Structure
+from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
+from ros2_densematch.tracking.tracker import Tracker
 from ros2_densematch.tracking.view import View
 
 CAMERA = Camera.from_matrix([[200.0, 0, 159.5], [0, 200.0, 119.5], [0, 0, 1]], 320, 240)
@@ -119,3 +128,113 @@ def test_two_keyframes_agree_within_a_share_of_the_depth() -> None:
     assert disagreement(at(0.0), at(0.05, 1.0), 2.0) < 1.0
     assert disagreement(at(0.0), at(0.5), 2.0) > 3.0
     assert disagreement(at(0.0), at(0.0, 10.0), 2.0) > 3.0
+
+
+# --- places that look alike -------------------------------------------------------------------------------------------
+
+WHOLE, HALF, RIM = frozenset(range(48)), frozenset(range(24)), frozenset({7, 15, 23})
+
+
+def sight(number: int, x: float, cells: frozenset[int]) -> Sight:
+    return Sight(number, at(x), cells)
+
+
+def test_a_place_that_explains_as_much_of_the_frame_contradicts() -> None:
+    seen = [sight(1, 0.0, WHOLE), sight(2, 6.0, WHOLE)]
+    rival = contradiction(at(0.0), seen, seen, 2.0)
+    assert rival is not None
+    assert rival.keyframe_id == 2
+    assert contradiction(at(0.0), seen, seen[:1], 2.0) is None  # the camera cannot have come there
+
+
+def test_the_rim_of_another_wall_does_not_contradict() -> None:
+    seen = [sight(1, 0.0, WHOLE), sight(2, 6.0, RIM)]
+    assert contradiction(at(0.0), seen, seen, 2.0) is None
+    rim = contradiction(at(6.0), seen, seen, 2.0)
+    assert rim is not None  # but it is contradicted itself
+    assert rim.keyframe_id == 1
+
+
+def test_keyframes_that_agree_explain_together() -> None:
+    """Each sees half of the frame at the wrong place; the right place is seen whole by none."""
+    other = [sight(3, 6.0, HALF), sight(4, 6.01, WHOLE - HALF)]
+    assert contradiction(at(0.0), [sight(1, 0.0, WHOLE), other[0]], other[:1], 2.0) is None
+    assert contradiction(at(0.0), [sight(1, 0.0, WHOLE), *other], other, 2.0) is not None
+
+
+def test_a_carried_camera_needs_more_of_the_frame_than_its_rim() -> None:
+    assert replace(GOOD, cells=HALF).broad
+    assert not replace(GOOD, cells=RIM).broad
+
+
+def test_ambiguity_is_said_before_other_doubts_and_all_places_wait() -> None:
+    ambiguous = Doubt("ambiguous: two", (Place(1, at(0.0), 20),), ambiguous=True)
+    later = Doubt("a second frame must agree", (Place(2, at(6.0), 30),))
+    for both in (ambiguous.beside(later), later.beside(ambiguous)):
+        assert both.reason == "ambiguous: two"
+        assert [p.keyframe_id for p in both.places] == [2, 1]  # what explains most comes first
+    assert Doubt("weak").beside(Doubt()).reason == "weak"
+
+
+class Twins(PointMatcher):
+    """A matcher that cannot tell the points of the wall at x = 8..12 from those at x = 0..4."""
+
+    def _encode(self, image: np.ndarray[Any, Any], *, reference: bool, mask: Any) -> Any:
+        number, ids, xy = super()._encode(image, reference=reference, mask=mask)
+        return number, ids % 1500, xy
+
+
+def wall() -> World:
+    """A wall 4 m ahead from x = 0 to 12: the first 4 m and the last are alike, those between are like nothing else."""
+    world, rng = World(points=8), np.random.default_rng(1)
+    u, v = rng.uniform(0, 4, 750), rng.uniform(-2, 2, 750)
+    third = np.stack([u, v, 4 + 0.3 * np.sin(3 * u) * np.cos(2 * v)], 1)
+    between = np.stack([rng.uniform(4, 8, 750), rng.uniform(-2, 2, 750), rng.uniform(3.7, 4.3, 750)], 1)
+    world.points = np.concatenate([third, between, third + np.array([8.0, 0, 0])])
+    return world
+
+
+def carried_to(x: float, seconds: float, frames: int = 5) -> list[TrackedFrame]:
+    """A camera passes the wall from x = 2 to 10, sees nothing for a while, and then frames at x."""
+    path = np.stack(
+        [look(2 + 0.2 * i, 0, 1.5) for i in range(41)]
+        + [look(10, 0, 1.5)]
+        + [look(x + 0.02 * i, 0, 1.5) for i in range(frames)]
+    )
+    matcher = Twins(wall(), path, blind=frozenset({41}), outliers=0.05, missing=0.1)
+    tracker = Tracker(matcher, TrackerConfig(max_lost_frames=100))
+    stamps = [50_000_000 * (i + 1) + (round(seconds * 1e9) if i > 41 else 0) for i in range(len(path))]
+    results = []
+    for i, stamp in enumerate(stamps):
+        depth = np.zeros((480, 640), np.float32)
+        _, xy, z = matcher.sight(i)
+        column, row = np.rint(xy).astype(int).T
+        for dx in (-1, 0, 1):
+            for dy in (-1, 0, 1):
+                depth[np.clip(row + dy, 0, 479), np.clip(column + dx, 0, 639)] = z
+        results.append(tracker.process(Frame(image_of(i), stamp, i, CAMERA_VGA, depth)))
+    assert all(r.status is not Status.LOST for r in results[:41])
+    return results[42:]
+
+
+@pytest.mark.parametrize("x", [2.0, 10.0])
+def test_at_one_of_two_doors_alike_the_camera_stays_lost_as_ambiguous(x: float) -> None:
+    for found in carried_to(x, seconds=8.0)[1:]:
+        assert found.status is Status.LOST
+        assert "ambiguous" in found.reason
+
+
+def test_a_carried_camera_is_found_by_two_frames_where_the_place_is_like_no_other() -> None:
+    found = carried_to(6.0, seconds=8.0)
+    assert found[0].status is Status.LOST  # one frame is not enough
+    back = next(f for f in found[:4] if f.status is Status.RELOCALISED)
+    assert back.T_world_from_camera is not None
+    np.testing.assert_allclose(back.T_world_from_camera[0, 3], 4.0 + 0.02 * (back.index - 42), atol=0.1)
+
+
+def test_at_a_door_where_the_camera_was_a_moment_ago_it_is_found_again() -> None:
+    """It cannot have come to the other door."""
+    found = carried_to(9.8, seconds=0.5)
+    back = next(f for f in found[:3] if f.status is Status.RELOCALISED)
+    assert back.T_world_from_camera is not None
+    assert abs(back.T_world_from_camera[0, 3] - 7.8) < 0.2
