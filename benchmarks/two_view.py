@@ -38,6 +38,8 @@ from ros2_densematch.matchers.registry import load_matcher
 Floats = NDArray[np.float64]
 # Standard deviation of the photo sets' ground truth, in pixels: the README of the data says 0.2 to 0.35.
 PHOTO_TRUTH_PX = 0.3
+# words of a status that leaves open which motion is the camera's
+_OPEN = ("two motions are about as likely", "a thing that moves by itself", "two motions fit the plane")
 
 
 @cache
@@ -237,7 +239,7 @@ def foreground(work: Path, scenes: Path, count: int) -> list[dict[str, Any]]:
             rows.append({"kind": kind, "pair": k, "set": name} | judged(m, cameras, views.T))
         mine = [r for r in rows if r["set"] == name]
         right = [r for r in mine if r["ok"] and r["rotation_deg"] < 0.5]
-        said = [r for r in mine if r not in right and (not r["ok"] or "two motions" in r["status"])]
+        said = [r for r in mine if r not in right and (not r["ok"] or any(word in r["status"] for word in _OPEN))]
         print(
             f"{name} camera: {len(right)} of {len(mine)} within 0.5 degrees, {len(said)} more say that it is open or "
             f"give no pose; {dict(Counter(r['geometry'] for r in mine))}"

@@ -22,6 +22,7 @@ UNCHANGED = 0.45  # stillness above which a tile, or in the median the whole pic
 _LARGEST = 0.4  # share of the picture: more than this is the scene itself
 _CENTRE_SHARE = 0.25  # of an overlay that may lie in the middle quarter of the picture
 _RING_SHARE = 0.55  # of the outermost tiles: what holds more of them is the background
+_SIDE_SHARE = 0.7  # of the tiles of a side: what holds them on two neighbouring sides is the background, too
 _BORDER = 0.22  # of the picture's sides: the border region
 _BORDER_SHARE = 0.7  # of the static matches in it: then they are a watermark, as COLMAP defines it
 _THIN_SHARE = 0.15  # of the static matches around which the picture has changed: then they are one overlay
@@ -66,7 +67,9 @@ def static_matches(m: Correspondences) -> StaticMatches | None:
     occupied[row[solid], column[solid]] = True
     ring = np.ones(still.shape, np.bool_)
     ring[1:-1, 1:-1] = False
-    if occupied[ring].mean() > _RING_SHARE:
+    if occupied[ring].mean() > _RING_SHARE or (
+        thin.sum() <= _THIN_SHARE * static.sum() and _frames(occupied | (np.nan_to_num(still, nan=0.0) >= UNCHANGED))
+    ):
         return StaticMatches(static, nothing, True, False)
     middle = _within(m.reference_xy, m.reference_size, 0.25)
     at_border = solid.any() and middle[solid].mean() < _CENTRE_SHARE and occupied.mean() < _LARGEST
@@ -76,6 +79,14 @@ def static_matches(m: Correspondences) -> StaticMatches | None:
     if m.unchanged is not None and hidden.any():  # text that recurs is matched with itself elsewhere
         hidden = hidden | (~static & (m.unchanged > _RECURS))
     return StaticMatches(static, hidden, False, bool(border))
+
+
+def _frames(unchanged: BoolArray) -> bool:
+    """Whether unchanged tiles (rows, columns) hold most of two neighbouring sides, as the background of a thing that
+    passes does; a robot body lies at one side."""
+    sides = [unchanged[0], unchanged[:, -1], unchanged[-1], unchanged[:, 0]]
+    held = [bool(side.mean() >= _SIDE_SHARE) for side in sides]
+    return any(held[k] and held[(k + 1) % 4] for k in range(4))
 
 
 def _tiles(xy: Floats, size: tuple[int, int], still: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

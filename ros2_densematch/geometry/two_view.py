@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ros2_densematch.geometry import hypotheses, models, overlay, poses, rays, scale
+from ros2_densematch.geometry import hypotheses, models, overlay, poses, rays, scale, two_motions
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.hypotheses import Hypothesis, Sampling
@@ -38,7 +38,12 @@ Floats = NDArray[np.float32]
 _DRIFT_MISSED, _DRIFT_DOUBT = 20.0, 40.0  # times `drift_px`, see `_drift_px`
 _WORST_TURN_DEG = 10.0  # a pose whose rotation is known less well than this (standard deviation) is none
 # A motion behind an overlay explains that many of the other matches, and fixes the rotation that well.
-_LEAST_BEHIND, _SUPPORTED, _CREDIBLE_DEG = 25, 0.5, 5.0
+_LEAST_BEHIND, _SUPPORTED, _CREDIBLE_DEG = 40, 0.5, 5.0
+# So many matches, of all and of those that the first motion leaves, that agree on another motion are one.
+_LEAST_RIVAL, _RIVAL_SHARE, _RIVAL_SUPPORT = 40, 0.1, 0.4
+_RIVAL_ROUNDS = 500  # samples of five find a motion of two fifths of the matches
+_SAME_MOTION_DEG = 0.4  # two motions that turn alike are one
+_ALL_STATIC = 0.9  # share of the inliers that stand still although the picture has changed: no camera's motion
 _SAME_TURN_DEG = 1.0  # two estimates of one motion turn alike
 _CALIBRATION_PX = 3.0  # a rotation that is off by more cannot be the calibration's fault
 
@@ -139,7 +144,9 @@ def _before_overlay(
     """The pose of the scene, without the matches that the camera carries along in front of it."""
     found = overlay.static_matches(m)
     if found is None or not found.hidden.any():
-        return _estimate(all_rays, m.score, camera1, config, sampling)
+        everything = _estimate(all_rays, m.score, camera1, config, sampling)
+        standing = found.static if found is not None and found.standing else None
+        return _before_moving_things(everything, all_rays, m, camera1, config, sampling, standing)
     rest = ~found.hidden
     count = int(found.hidden.sum())
     share = f"{count} of {len(m)} matches stand still while the picture around them changes"
@@ -158,8 +165,59 @@ def _before_overlay(
     if agrees.mean() > 0.5:  # far away, or on the axis of the motion: part of the scene, unless it says otherwise
         everything = _estimate(all_rays, m.score, camera1, config, sampling)
         if poses.rotation_angle_deg(R, everything[0].T_query_from_reference) < _SAME_TURN_DEG:
+            if (
+                everything[0].ok and found.static[everything[0].inliers].mean() > _ALL_STATIC
+            ):  # of a scene that moves, more would
+                geometry = Geometry.WATERMARK if found.border else Geometry.DEGENERATE
+                return [no_pose(len(m), f"{share}: a static overlay, and no motion behind it", geometry=geometry)]
             return everything
-    return [replace(pose, status=f"{pose.status}; {share}: a static overlay, left out") for pose in candidates]
+    doubt = two_motions.doubt(best, m.reference_xy, m.reference_size)
+    return [replace(pose, status=f"{pose.status}; {share}: a static overlay, left out{doubt}") for pose in candidates]
+
+
+def _before_moving_things(
+    candidates: list[RelativePose],
+    all_rays: Rays,
+    m: Correspondences,
+    camera1: Camera,
+    config: PoseConfig,
+    sampling: Sampling,
+    standing: BoolArray | None,
+) -> list[RelativePose]:
+    """The motion of the background where some matches agree on another one, or a word about it.
+
+    Args:
+        standing: the static matches, where the picture says that the camera stands.
+    """
+    first = candidates[0]
+    if not first.ok or not sampling.thorough:
+        return candidates
+    rest = ~first.inliers
+    if standing is not None and (first.inliers & standing).sum() < 0.5 * standing.sum():
+        rest = standing
+    doubt = two_motions.doubt(first, m.reference_xy, m.reference_size)
+    other = None
+    if rest.sum() >= max(_LEAST_RIVAL, _RIVAL_SHARE * len(m)):
+        rounds = min(sampling.max_iterations, _RIVAL_ROUNDS)
+        quick = replace(
+            sampling, thorough=False, max_iterations=rounds, min_iterations=min(sampling.min_iterations, rounds)
+        )
+        other = _among(_estimate(all_rays.select(rest), m.score[rest], camera1, config, quick)[0], rest)
+    if other is None or not other.ok or other.num_inliers < max(_LEAST_RIVAL, _RIVAL_SUPPORT * rest.sum()):
+        return [replace(pose, status=pose.status + doubt) for pose in candidates] if doubt else candidates
+    if poses.rotation_angle_deg(first.T_query_from_reference, other.T_query_from_reference) < _SAME_MOTION_DEG:
+        return candidates
+    verdict = -1 if rest is standing else two_motions.verdict(m.reference_xy, m.reference_size, first, other)
+    if verdict < 0:
+        others = first.num_inliers
+        return [
+            replace(other, status=f"{other.status}; {others} matches agree on another motion, of a thing before it")
+        ]
+    if verdict > 0:
+        word = f"; {other.num_inliers} other matches agree on another motion, of a thing before it"
+        return [replace(pose, status=pose.status + word) for pose in candidates]
+    word = f"; two motions are about as likely: {other.num_inliers} other matches agree on another one"
+    return [replace(_open(pose, [*candidates, other]), status=pose.status + word) for pose in candidates]
 
 
 def _is_credible(pose: RelativePose, among: int) -> bool:

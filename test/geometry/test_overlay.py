@@ -55,7 +55,9 @@ def test_the_scene_behind_an_overlay_gives_the_pose(make_pair: Callable, region:
     assert "static overlay, left out" in pose.status
     assert not pose.inliers[len(pair.matches) :].any()
     without = estimate_relative_pose(replace(m, stillness=None), pair.camera, pair.camera)
-    assert poses.rotation_angle_deg(pair.T, without.T_query_from_reference) > 1.0  # the overlay takes it over
+    # a body takes the pose over; a line of text at the rim is surrounded by a scene with parallax, which is preferred
+    taken_over = poses.rotation_angle_deg(pair.T, without.T_query_from_reference) > 1.0
+    assert taken_over is (region == "bottom")
 
 
 @pytest.mark.parametrize(("region", "geometry"), [("top", Geometry.WATERMARK), ("everywhere", Geometry.DEGENERATE)])

@@ -114,8 +114,7 @@ class GcmMatcher(NetworkMatcher):
         candidates, score = self._confident(self.candidates(a, b, wide=wide))
         static = np.linalg.norm(candidates.reference_xy - candidates.query_xy, axis=1) < _STANDS_PX
         if wide and np.count_nonzero(static) > _OVERLAY_SHARE * len(static) and not stands(reference, query):
-            behind, chance = self._confident(self._behind(a, b, candidates.reference_xy[static]))
-            candidates, score = candidates.joined(behind), np.concatenate([score, chance])
+            candidates, score = self._uncovered(a, b, candidates, score, static)
         return RawMatches(
             a.to_original(candidates.reference_xy),
             b.to_original(candidates.query_xy),
@@ -152,21 +151,28 @@ class GcmMatcher(NetworkMatcher):
         accepted = self._accepted(score)
         return candidates.select(accepted), score[accepted]
 
-    def _behind(self, reference: GcmEncoding, query: GcmEncoding, static: NDArray[np.float64]) -> Candidates:
-        """Candidates of the scene behind a static overlay, whose matches (M, 2) took the place of its own."""
+    def _uncovered(
+        self,
+        reference: GcmEncoding,
+        query: GcmEncoding,
+        found: Candidates,
+        score: NDArray[np.float64],
+        static: NDArray[np.bool_],
+    ) -> tuple[Candidates, NDArray[np.float64]]:
+        """The candidates where a static overlay took most of them, with those of the scene behind it, and without those
+        between two parts of the overlay, as recurring letters are."""
         if reference.size != query.size:
-            return Candidates.empty()
+            return found, score
         hidden = covered(reference.guide.grey, query.guide.grey)
         first, second = (
             self._encode_working(painted_over(encoding.rgb, hidden), encoding.allowed, encoding.scale)
             for encoding in (reference, query)
         )
-        found = self.candidates(first, second, apart_from=static)
-        seen = np.linalg.norm(found.reference_xy - found.query_xy, axis=1) > 2 * _STANDS_PX
-        for xy in (found.reference_xy, found.query_xy):
-            x, y = np.rint(xy).astype(np.intp).T
-            seen &= ~hidden[y.clip(0, hidden.shape[0] - 1), x.clip(0, hidden.shape[1] - 1)]
-        return found.select(seen)
+        behind, chance = self._confident(self.candidates(first, second, apart_from=found.reference_xy[static]))
+        moved = np.linalg.norm(behind.reference_xy - behind.query_xy, axis=1) > 2 * _STANDS_PX
+        seen = moved & ~(_lie_in(hidden, behind.reference_xy) | _lie_in(hidden, behind.query_xy))
+        kept = static | ~(_lie_in(hidden, found.reference_xy) & _lie_in(hidden, found.query_xy))
+        return found.select(kept).joined(behind.select(seen)), np.concatenate([score[kept], chance[seen]])
 
     def _accepted(self, score: NDArray[np.float64]) -> NDArray[np.bool_]:
         """The confident matches; where they are few, the estimator gets the next best too and sorts them out."""
@@ -246,6 +252,12 @@ class GcmMatcher(NetworkMatcher):
         if len(graph.nodes) == 0:
             return np.zeros(len(candidates))
         return torch.sigmoid(self.filter(graph)).numpy().astype(np.float64)
+
+
+def _lie_in(mask: NDArray[np.bool_], xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether pixels (N, 2) lie in a mask (H, W)."""
+    x, y = np.rint(xy).astype(np.intp).T
+    return np.asarray(mask[y.clip(0, mask.shape[0] - 1), x.clip(0, mask.shape[1] - 1)], np.bool_)
 
 
 def _warp_maker(
