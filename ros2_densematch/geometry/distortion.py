@@ -46,6 +46,7 @@ _LENGTHS: dict[str, tuple[int, ...]] = {
     "equidistant": (4,),
 }
 _RESIDUAL = 1e-8  # normalised units: a millionth of a pixel at common focal lengths
+_CONVERGED, _WHOLE_STEPS = 1e-13, 6  # residual at which Newton's method ends, and how often it steps in full
 _MAX_ANGLE = np.radians(89.5)  # of the optical axis; X/Z grows without bound at 90 degrees
 
 
@@ -193,28 +194,54 @@ def _determinant(matrices: Float64) -> Float64:
 
 
 def _undistort_polynomial(D: Float64, distorted: Float64) -> Float64:
-    """Newton's method with halved steps; OpenCV's fixed-point iteration does not converge for strong distortion."""
-    xy: Float64 = np.array(distorted)
+    """Newton's method; with halved steps where whole ones do not lead to the ray that the lens shows. OpenCV's
+    fixed-point iteration does not converge for strong distortion."""
     with np.errstate(all="ignore"):
+        xy, good = _whole_steps(D, distorted)
+        if not good.all():
+            xy[~good] = _halved_steps(D, distorted[~good])
+    return xy
+
+
+def _whole_steps(D: Float64, distorted: Float64) -> tuple[Float64, NDArray[np.bool_]]:
+    """Where (N, 2) Newton's whole steps end, and whether (N,) that is the inverse: cheap, enough for most lenses."""
+    xy: Float64 = np.array(distorted)
+    residual = _polynomial(D, xy) - distorted
+    for _ in range(_WHOLE_STEPS):
+        if not np.abs(residual).max(initial=0.0) > _CONVERGED:
+            break
+        xy -= _newton_step(D, xy, residual)
         residual = _polynomial(D, xy) - distorted
-        for _ in range(20):
-            active = np.flatnonzero(np.abs(residual).max(1) > 1e-13)
+    return xy, np.asarray((np.abs(residual).max(1) < 10 * _CONVERGED) & _invertible(D, xy), np.bool_)
+
+
+def _newton_step(D: Float64, xy: Float64, residual: Float64) -> Float64:
+    J, step = _polynomial_jacobian(D, xy), np.empty_like(xy)
+    determinant = _determinant(J)
+    determinant[determinant == 0] = np.nan
+    step[:, 0] = (J[:, 1, 1] * residual[:, 0] - J[:, 0, 1] * residual[:, 1]) / determinant
+    step[:, 1] = (J[:, 0, 0] * residual[:, 1] - J[:, 1, 0] * residual[:, 0]) / determinant
+    return step
+
+
+def _halved_steps(D: Float64, distorted: Float64) -> Float64:
+    """As `_whole_steps`, each step halved until it helps; NaN (N, 2) where there is no inverse."""
+    xy: Float64 = np.array(distorted)
+    residual = _polynomial(D, xy) - distorted
+    for _ in range(20):
+        active = np.flatnonzero(np.abs(residual).max(1) > _CONVERGED)
+        if active.size == 0:
+            break
+        step = _newton_step(D, xy[active], residual[active])
+        for scale in (1.0, 0.5, 0.25, 0.125):
+            trial = xy[active] - scale * step
+            trial_residual = _polynomial(D, trial) - distorted[active]
+            better = np.abs(trial_residual).max(1) < np.abs(residual[active]).max(1)
+            xy[active[better]], residual[active[better]] = trial[better], trial_residual[better]
+            active, step = active[~better], step[~better]
             if active.size == 0:
                 break
-            J = _polynomial_jacobian(D, xy[active])
-            determinant, r = _determinant(J), residual[active]
-            step = np.stack([J[:, 1, 1] * r[:, 0] - J[:, 0, 1] * r[:, 1], J[:, 0, 0] * r[:, 1] - J[:, 1, 0] * r[:, 0]])
-            step = (step / np.where(determinant == 0, np.nan, determinant)).T
-            for scale in (1.0, 0.5, 0.25, 0.125):
-                trial = xy[active] - scale * step
-                trial_residual = _polynomial(D, trial) - distorted[active]
-                better = np.abs(trial_residual).max(1) < np.abs(residual[active]).max(1)
-                xy[active[better]], residual[active[better]] = trial[better], trial_residual[better]
-                active, step = active[~better], step[~better]
-                if active.size == 0:
-                    break
-        good = (np.abs(residual).max(1) < _RESIDUAL) & _invertible(D, xy)
-    xy[~good] = np.nan
+    xy[~((np.abs(residual).max(1) < _RESIDUAL) & _invertible(D, xy))] = np.nan
     return xy
 
 
