@@ -36,7 +36,7 @@ Floats = NDArray[np.float32]
 
 
 _DRIFT_MISSED, _DRIFT_DOUBT = 20.0, 40.0  # times `drift_px`, see `_drift_px`
-_WORST_TURN_DEG = 10.0  # a pose whose rotation is known less well than this (standard deviation) is none
+_WORST_TURN_DEG = 20.0  # a pose whose rotation is known less well than this (standard deviation) is none
 # A motion behind an overlay explains that many of the other matches, and fixes the rotation that well.
 _LEAST_BEHIND, _SUPPORTED, _CREDIBLE_DEG = 40, 0.5, 5.0
 # So many matches, of all and of those that the first motion leaves, that agree on another motion are one.
@@ -90,11 +90,11 @@ def estimate_relative_pose(
         seed,
         thorough,
     )
-    candidates = _before_overlay(prepared, used, camera1, config, sampling)
+    candidates, rivals = _before_overlay(prepared, used, camera1, config, sampling)
     result = candidates[0]
     if scale_source is not None and result.ok:
         result = scale.apply(scale_source, candidates, prepared, used, camera0)
-    if result.ok and len(candidates) == 1:
+    if result.ok and len(candidates) == 1 and not rivals:
         result = _worth_its_name(result)
     inliers = np.zeros(len(m), np.bool_)
     inliers[usable] = result.inliers
@@ -140,8 +140,8 @@ class _Evidence:
 
 def _before_overlay(
     all_rays: Rays, m: Correspondences, camera1: Camera, config: PoseConfig, sampling: Sampling
-) -> list[RelativePose]:
-    """The pose of the scene, without the matches that the camera carries along in front of it."""
+) -> tuple[list[RelativePose], bool]:
+    """The pose of the scene, without the matches that the camera carries along; and whether two motions rival."""
     found = overlay.static_matches(m)
     if found is None or not found.hidden.any():
         everything = _estimate(all_rays, m.score, camera1, config, sampling)
@@ -156,7 +156,7 @@ def _before_overlay(
     best = candidates[0]
     if not best.ok or not _is_credible(best, int(rest.sum())):
         geometry = Geometry.WATERMARK if found.border else Geometry.DEGENERATE
-        return [no_pose(len(m), f"{share}: a static overlay, and no motion behind it", geometry=geometry)]
+        return [no_pose(len(m), f"{share}: a static overlay, and no motion behind it", geometry=geometry)], False
     R, t = _parts(best.T_query_from_reference)
     if best.scale is Scale.NONE:
         agrees = rays.transfer_distance_px(all_rays.select(found.hidden), R) < config.max_homography_error_px
@@ -169,10 +169,13 @@ def _before_overlay(
                 everything[0].ok and found.static[everything[0].inliers].mean() > _ALL_STATIC
             ):  # of a scene that moves, more would
                 geometry = Geometry.WATERMARK if found.border else Geometry.DEGENERATE
-                return [no_pose(len(m), f"{share}: a static overlay, and no motion behind it", geometry=geometry)]
-            return everything
+                return [
+                    no_pose(len(m), f"{share}: a static overlay, and no motion behind it", geometry=geometry)
+                ], False
+            return everything, False
     doubt = two_motions.doubt(best, m.reference_xy, m.reference_size)
-    return [replace(pose, status=f"{pose.status}; {share}: a static overlay, left out{doubt}") for pose in candidates]
+    word = f"; {share}: a static overlay, left out{doubt}"
+    return [replace(pose, status=pose.status + word) for pose in candidates], False
 
 
 def _before_moving_things(
@@ -183,15 +186,16 @@ def _before_moving_things(
     config: PoseConfig,
     sampling: Sampling,
     standing: BoolArray | None,
-) -> list[RelativePose]:
-    """The motion of the background where some matches agree on another one, or a word about it.
+) -> tuple[list[RelativePose], bool]:
+    """The motion of the background where some matches agree on another one, or a word about it; whether nobody can tell
+    which of the two is the background's.
 
     Args:
         standing: the static matches, where the picture says that the camera stands.
     """
     first = candidates[0]
     if not first.ok or not sampling.thorough:
-        return candidates
+        return candidates, False
     rest = ~first.inliers
     if standing is not None and (first.inliers & standing).sum() < 0.5 * standing.sum():
         rest = standing
@@ -204,20 +208,21 @@ def _before_moving_things(
         )
         other = _among(_estimate(all_rays.select(rest), m.score[rest], camera1, config, quick)[0], rest)
     if other is None or not other.ok or other.num_inliers < max(_LEAST_RIVAL, _RIVAL_SUPPORT * rest.sum()):
-        return [replace(pose, status=pose.status + doubt) for pose in candidates] if doubt else candidates
+        return [replace(pose, status=pose.status + doubt) for pose in candidates], False
     if poses.rotation_angle_deg(first.T_query_from_reference, other.T_query_from_reference) < _SAME_MOTION_DEG:
-        return candidates
+        return candidates, False
     verdict = -1 if rest is standing else two_motions.verdict(m.reference_xy, m.reference_size, first, other)
     if verdict < 0:
-        others = first.num_inliers
-        return [
-            replace(other, status=f"{other.status}; {others} matches agree on another motion, of a thing before it")
-        ]
+        word = f"; {first.num_inliers} matches agree on another motion, of a thing before it"
+        return [replace(other, status=other.status + word)], False
     if verdict > 0:
         word = f"; {other.num_inliers} other matches agree on another motion, of a thing before it"
-        return [replace(pose, status=pose.status + word) for pose in candidates]
-    word = f"; two motions are about as likely: {other.num_inliers} other matches agree on another one"
-    return [replace(_open(pose, [*candidates, other]), status=pose.status + word) for pose in candidates]
+        return [replace(pose, status=pose.status + word) for pose in candidates], False
+    word = f"; two motions are possible: {other.num_inliers} other matches agree on another one"
+    share = other.num_inliers / (first.num_inliers + other.num_inliers)
+    return [
+        replace(_open(_open(pose, candidates), [other], share), status=pose.status + word) for pose in candidates
+    ], True
 
 
 def _is_credible(pose: RelativePose, among: int) -> bool:
@@ -313,13 +318,13 @@ def _directed(
     )
 
 
-def _open(pose: RelativePose, candidates: list[RelativePose]) -> RelativePose:
-    """The pose with a covariance that reaches to the other motions, which are as likely."""
+def _open(pose: RelativePose, candidates: list[RelativePose], chance: float = 0.5) -> RelativePose:
+    """The pose with a covariance that reaches to the other motions, each by the chance that it is the true one."""
     covariance = pose.covariance.copy()
     for other in candidates:
         (R, t), (other_R, other_t) = (_parts(p.T_query_from_reference) for p in (pose, other))
         difference = hypotheses.pose_difference(R, t, other_R, other_t)
-        covariance += 0.5 * hypotheses.reach(difference)
+        covariance += chance * hypotheses.reach(difference)
     return replace(pose, covariance=covariance)
 
 
