@@ -26,7 +26,7 @@ FRAMES, PLACES, RESULTS = 8, 6, 5
             [f"frame:{n}" for n in range(FRAMES)]
             + [f"{at}:{n}" for n in range(PLACES) for at in ("before", "after")]
             + [f"remove:{n}" for n in range(RESULTS)],
-            marks=pytest.mark.slow,
+            marks=[pytest.mark.slow, pytest.mark.exhaustive],
         ),
     ],
     ids=["three", "all"],

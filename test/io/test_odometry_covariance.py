@@ -10,6 +10,7 @@ import pytest
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # the model has tests of its own beside it
 def test_errors_of_rendered_flights_are_as_large_as_their_covariance_says(repository: Path, tmp_path: Path) -> None:
     """Eight flights: the twist over 800 frames is held to the limits of docs/ros.md, the few poses to wider ones."""
     command = [sys.executable, repository / "benchmarks/odometry_covariance.py", "--out", tmp_path, "--flights", "8"]

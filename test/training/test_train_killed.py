@@ -24,7 +24,7 @@ STEPS, FILES = 4, 8  # of the training there: steps, and files that take their p
         ["step:1", "after:4"],
         pytest.param(
             [f"step:{n}" for n in range(STEPS)] + [f"{at}:{n}" for n in range(FILES) for at in ("before", "after")],
-            marks=pytest.mark.slow,
+            marks=[pytest.mark.slow, pytest.mark.exhaustive],
         ),
     ],
     ids=["two", "all"],
