@@ -51,7 +51,7 @@ def test_every_launch_file_and_layout_is_named(repository: Path, document: str) 
     assert named == {path.name for path in repository.glob("launch/*.py")}
 
 
-WRITTEN, NOT_SEEN = "only written", "not seen"
+WRITTEN, NOT_SEEN = "no test", "not tested"
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def words_for(what: str, name: str) -> set[str]:
 def test_what_was_seen_is_in_the_test_that_has_seen_it(repository: Path, seen: list[tuple[str, str, str, str]]) -> None:
     wrong = []
     for what, name, *tests in seen:
-        assert (tests == [WRITTEN, WRITTEN]) == (WRITTEN in tests), "only written is what neither has seen"
+        assert (tests == [WRITTEN, WRITTEN]) == (WRITTEN in tests), "no test: in both columns or in none"
         assert tests != [NOT_SEEN, NOT_SEEN]
         for column, test in enumerate(tests):
             path = repository / f"test/ros/{test}.py"
@@ -116,7 +116,7 @@ def test_what_was_seen_is_in_the_test_that_has_seen_it(repository: Path, seen: l
 
 
 def test_what_was_not_seen_is_said(document: str, repository: Path) -> None:
-    assert "Not seen at all" in document
+    assert "Not tested at all" in document
     assert "NOT VERIFIED" in (repository / "docker/Dockerfile").read_text()
 
 
