@@ -56,7 +56,7 @@ def test_the_table_of_matchers_says_which_exist(repository: Path) -> None:
 def test_the_walk_through_the_tracker_is_drawn_as_it_is_programmed(repository: Path) -> None:
     """Every arrow between two files is an import, and no arrow leads back."""
     text = (repository / "docs" / "architecture.md").read_text("utf-8")
-    drawing = text.split("### A frame's walk through the tracker")[1].split("```mermaid")[1].split("```")[0]
+    drawing = text.split("### Inside the tracker")[1].split("```mermaid")[1].split("```")[0]
     files = {name: re.findall(r"(\w+)\.py", label) for name, label in re.findall(r'(\w+)\["(.+?)"\]', drawing)}
     arrows = []
     for line in drawing.splitlines():
