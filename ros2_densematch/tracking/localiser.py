@@ -22,6 +22,7 @@ from ros2_densematch.tracking.turning import Pair
 from ros2_densematch.tracking.view import View
 
 _UPRIGHT_DEG = 20.0  # descriptors of two views turned by less are alike
+_STILL_UPRIGHT_NS = 600_000_000  # a camera hardly rolls so far meanwhile
 _NEARLY = 0.7  # of the parallax that makes a first baseline
 
 
@@ -120,5 +121,12 @@ def upright(T_frame_from_keyframe: Float) -> bool:
 
 def searched_wide(state: State, number: int, config: TrackerConfig) -> bool:
     """Whether an attempt on a lost frame, by its number from 0, searches for rotations, zooms and slants: one of them a
-    frame, in turn, because each search takes up to a second."""
+    frame, in turn, because each search takes up to a second; none right after the loss, when the camera still looks
+    about where it did."""
+    if (
+        state.seen is not None
+        and state.stamp_ns is not None
+        and state.stamp_ns - state.seen.stamp_ns < _STILL_UPRIGHT_NS
+    ):
+        return False
     return state.lost_frames % (1 + config.relocalisation_candidates) == number

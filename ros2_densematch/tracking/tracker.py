@@ -30,6 +30,7 @@ from ros2_densematch.tracking.shutter import Shutter
 from ros2_densematch.tracking.state import State
 from ros2_densematch.tracking.static_mask import Picture, StaticMask, tiles_of_scene
 from ros2_densematch.tracking.stopwatch import Stopwatch
+from ros2_densematch.tracking.texture import is_textureless
 from ros2_densematch.tracking.tracked_frame import NewKeyframe, Status, TrackedFrame
 from ros2_densematch.tracking.turning import Turning
 from ros2_densematch.tracking.uncalibrated import calibration_changed, matched_only
@@ -177,6 +178,8 @@ class _Step:
             return matched_only(state, view, self._matching, self._maker, self._config)
         if view.camera is None or state.keyframe.camera is None:
             return calibration_changed(state, view, self._maker)
+        if state.lost_frames and is_textureless(view.frame.image, view.frame.mask):
+            return self._blind(state, view)
         choice = self._choice(state, view)
         return self._lost(choice) if isinstance(choice, _Loss) else self._committed(choice)
 
@@ -187,6 +190,12 @@ class _Step:
         state = replace(state.with_keyframe(keyframe).with_source_of(keyframe), asked_for="")
         reason = "first frame: it is the first keyframe"
         return Outcome(state, view, Status.INITIALISED, reason, keyframe, is_keyframe=True)
+
+    def _blind(self, state: State, view: View) -> Outcome:
+        """A lost frame that nothing can be matched with: no search, each of which takes longer than a frame."""
+        state = replace(state, lost_frames=state.lost_frames + 1, candidate=None)
+        reason = "lost: the image has no texture above its noise, so nothing can be matched"
+        return Outcome(state, view, Status.LOST, reason, state.keyframe)
 
     # ---- choose
 

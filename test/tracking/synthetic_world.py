@@ -15,6 +15,8 @@ from ros2_densematch.matchers.base import Encoding, Matcher
 from ros2_densematch.tracking.frame import Frame
 from ros2_densematch.tracking.tracker import TrackedFrame, Tracker
 
+# the tracker does not ask the matcher about images that show nothing
+_TEXTURE = np.kron(np.random.default_rng(0).integers(0, 256, (30, 40)), np.ones((16, 16))).astype(np.uint8)
 CAMERA = Camera.from_matrix([[500.0, 0, 319.5], [0, 500.0, 239.5], [0, 0, 1]], 640, 480)
 
 
@@ -102,7 +104,7 @@ class PointMatcher(Matcher):
 
 
 def image_of(number: int) -> np.ndarray:
-    image = np.zeros((480, 640), np.uint8)
+    image = _TEXTURE.copy()
     image[0, 0], image[0, 1] = number % 256, number // 256
     return image
 

@@ -6,7 +6,7 @@ import collections
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -213,18 +213,46 @@ class CountsSearches(PointMatcher):
         return PointMatcher._match(self, reference, query, max_matches=max_matches, seed=seed)
 
 
-def test_the_search_for_turned_views_is_for_lost_frames_and_one_keyframe_of_each(world: World) -> None:
-    path = through([(0, look(-2.0, 0, 0)), (24, look(2.0, 0, 0)), (12, look(2.0, 0, 0))])
-    blind = frozenset(range(26, 34))
+def test_the_search_for_turned_views_is_for_frames_that_stay_lost_and_one_keyframe_of_each(world: World) -> None:
+    path = through([(0, look(-2.0, 0, 0)), (24, look(2.0, 0, 0)), (40, look(2.0, 0, 0))])
+    blind = frozenset(range(26, 60))
     CountsSearches.searched = []
-    results = run(Tracker(CountsSearches(world, path, blind=blind), TrackerConfig(keyframe_inliers=0.8)), path)
+    config = TrackerConfig(keyframe_inliers=0.8, max_lost_frames=100)
+    results = run(Tracker(CountsSearches(world, path, blind=blind), config), path)
     lost = [r.index for r in results if r.status is Status.LOST]
     assert set(lost) == blind
     assert len({r.keyframe_id for r in results}) > 2
     searched = collections.Counter(CountsSearches.searched)
     assert not [i for i in searched if results[i].status is Status.TRACKED and i not in blind and i < 26]
-    assert max(searched[i] for i in lost) == 1
-    assert sum(searched[i] for i in lost) >= len(lost) // 2
+    # the first half second after frame 25: the camera cannot have rolled far
+    assert not [i for i in searched if 27 <= i <= 25 + 15]
+    late = [i for i in lost if i > 25 + 18]
+    assert max(searched[i] for i in late) == 1
+    assert sum(searched[i] for i in late) >= len(late) // 2
+
+
+def test_a_lost_frame_that_shows_nothing_is_not_searched_for(world: World) -> None:
+    path = through([(0, look(-1.0, 0, 0)), (20, look(0.5, 0, 0)), (20, look(0.6, 0, 0))])
+    calls: list[tuple[int, int]] = []
+
+    class Counting(PointMatcher):
+        def _match(self, reference: Encoding, query: Encoding, **options: Any) -> Correspondences:
+            calls.append((reference.data[0], query.data[0]))
+            return super()._match(reference, query, **options)
+
+    matcher = Counting(world, path, blind=frozenset(range(21, 34)))
+    tracker, results = Tracker(matcher), []
+    for i in range(len(path)):
+        image = image_of(i)
+        if i in matcher.blind:  # a white wall; the first two pixels hold the number of the image
+            image[1:] = np.random.default_rng(i).normal(230, 2, image[1:].shape).astype(np.uint8)
+            image[0, 2:] = 230
+        results.append(tracker.process(Frame(image, 1_000_000_000 + 33_333_333 * i, i, CAMERA)))
+    lost = [r for r in results if r.status is Status.LOST]
+    assert [r.index for r in lost] == sorted(matcher.blind)
+    assert {r.reason for r in lost[1:]} == {"lost: the image has no texture above its noise, so nothing can be matched"}
+    assert {query for _, query in calls if query in matcher.blind} == {21}  # the first is searched for in full
+    assert results[34].status is Status.RELOCALISED
 
 
 def test_after_a_new_segment_the_old_one_is_found_again(two_rooms: World) -> None:
