@@ -29,6 +29,27 @@ def test_every_link_leads_somewhere(documents: list[Path], repository: Path) -> 
     assert not broken
 
 
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub and MyST make them."""
+    text = re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+def test_every_anchor_of_a_link_is_a_heading(documents: list[Path], repository: Path) -> None:
+    checked, broken = 0, []
+    for document in documents:
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", document.read_text("utf-8")):
+            if "://" in target:
+                continue
+            checked += 1
+            page = document.parent / target if target else document
+            if anchor not in anchors(page):
+                broken.append(f"{document.relative_to(repository)}: {target}#{anchor}")
+    assert checked >= 8
+    assert not broken
+
+
 def test_every_command_of_the_readme_is_one_of_the_program(repository: Path) -> None:
     text = (repository / "README.md").read_text()
     named = set(re.findall(r"^densematch (\w+)", text, re.MULTILINE))
