@@ -40,29 +40,31 @@ class MatchingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    matcher: str = Field("gcm", description="This matcher is used; `densematch doctor` lists all matchers.")
+    matcher: str = Field("gcm", description="Name of the matcher to use; `densematch doctor` lists all of them.")
     preset: str = Field(
-        "base", description="The preset trades accuracy for speed; the page of each matcher lists its presets."
+        "base",
+        description="The preset sets the balance of speed and accuracy; the page of each matcher lists its presets.",
     )
     device: str = Field(
         "auto",
-        description="The network runs on cpu, cuda or cuda:N; auto takes CUDA where it is usable, else the CPU.",
+        description="The network runs on this device: cpu, cuda or cuda:N; auto uses CUDA if it is available, "
+        "otherwise the CPU.",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
     )
     weights: str = Field(
-        "", description="The network's weights are read from this file; empty takes those that ship with the matcher."
+        "", description="The network's weights are read from this file; if empty, the shipped weights are used."
     )
     rectified: Literal["auto", "true", "false"] = Field(
         "auto",
-        description="The images are rectified, so that P counts and no distortion, when this is true; auto looks at "
-        "the topic's name.",
+        description="If true, the images are rectified: P is used and the distortion is ignored; auto decides by the "
+        "name of the topic.",
     )
     tracker: TrackerConfig = Field(
-        default_factory=TrackerConfig, description="These settings belong to keyframes and the pose."
+        default_factory=TrackerConfig, description="These settings control keyframes and poses."
     )
     options: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="Options of matchers take the place of the preset's; they are written as `gcm.least_score`.",
+        description="These options of matchers override the preset; they are written as `gcm.least_score`.",
     )
 
     @field_validator("rectified", mode="before")
@@ -77,24 +79,24 @@ class Configuration(MatchingSettings):
 
     auto_activate: bool = Field(
         True,
-        description="When true, the node configures and activates itself at start; otherwise a lifecycle manager does.",
+        description="If true, the node configures and activates itself at start; otherwise a lifecycle manager does.",
         json_schema_extra=_FIXED,
     )
     depth_topic: str = Field(
         "",
-        description="Depth images that are registered to the image come on this topic and give metric scale; empty "
-        "takes none, unless `depth` is remapped.",
+        description="Topic of depth images that are registered to the image; they give metric scale. If empty, depth "
+        "is used only if `depth` is remapped.",
         json_schema_extra=_FIXED,
     )
     right_image_topic: str = Field(
         "",
-        description="The right images of a rectified stereo pair come on this topic and give metric scale; empty takes "
-        "none, unless `right/image` is remapped.",
+        description="Topic of the right images of a rectified stereo pair; they give metric scale. If empty, they are "
+        "used only if `right/image` is remapped.",
         json_schema_extra=_FIXED,
     )
     odometry_topic: str = Field(
         "",
-        description="The robot's metric odometry comes on this topic and gives metric scale; empty takes none, unless "
+        description="Topic of the robot's metric odometry; it gives metric scale. If empty, it is used only if "
         "`odometry` is remapped.",
         json_schema_extra=_FIXED,
     )
@@ -102,122 +104,122 @@ class Configuration(MatchingSettings):
         0,
         ge=0,
         le=1024,
-        description="PyTorch and OpenCV each use at most this many threads; 0 leaves the number to them.",
+        description="PyTorch and OpenCV each use at most this many threads; 0 keeps their own defaults.",
         json_schema_extra=_FIXED,
     )
     nice: int = Field(
         0,
         ge=0,
         le=19,
-        description="This is added to the nice level of the node's process, so that other programs go first.",
+        description="This value is added to the nice level of the node's process, which lowers its priority.",
         json_schema_extra=_FIXED,
     )
     image_transport: Literal["auto", "raw", "compressed"] = Field(
         "auto",
-        description="Compressed subscribes <image>/compressed (JPEG or PNG), for the right image too; auto takes raw "
-        "images where they are advertised, else compressed ones.",
+        description="The transport compressed uses <image>/compressed (JPEG or PNG), also for the right image; auto "
+        "uses "
+        "raw images if they are advertised, otherwise compressed ones.",
         json_schema_extra=_FIXED,
     )
     depth_transport: Literal["raw", "compressedDepth"] = Field(
         "raw",
-        description="The transport compressedDepth subscribes <depth>/compressedDepth, raw the topic itself.",
+        description="The transport compressedDepth uses <depth>/compressedDepth, raw the topic itself.",
         json_schema_extra=_FIXED,
     )
     image_reliability: Literal["best_effort", "reliable"] = Field(
         "best_effort",
-        description="Images are subscribed with this reliability; reliable helps only where they must cross a network "
-        "that loses them, and it costs latency.",
+        description="Image subscriptions use this reliability; reliable helps only on a lossy network and adds "
+        "latency.",
         json_schema_extra=_FIXED,
     )
     odom_frame: str = Field(
         "odom",
         min_length=1,
-        description="The messages on ~/odometry and ~/pose and the transform on /tf have this frame_id.",
+        description="The messages on ~/odometry and ~/pose and the transform on /tf use this frame_id.",
         json_schema_extra=_FIXED,
     )
     base_frame: str = Field(
         "",
-        description="The odometry and the transform are those of this frame, as base_link, where base_from_camera or "
-        "/tf_static says where the camera sits on it; empty takes the topmost frame of the camera's own tree on "
-        "/tf_static, and its optical frame where there is none.",
+        description="The odometry and the transform describe this frame, for example base_link; base_from_camera or "
+        "/tf_static must give the camera's pose in it. If empty, the topmost frame of the camera's own "
+        "tree on /tf_static is used, or its optical frame if there is no tree.",
         json_schema_extra=_FIXED,
     )
     base_from_camera: str = Field(
         "",
-        description="The camera's optical frame has this pose in base_frame, 'x y z qx qy qz qw' in metres; empty "
-        "takes it from /tf_static.",
+        description="Pose of the camera's optical frame in base_frame, 'x y z qx qy qz qw' in metres; if empty, it is "
+        "taken from /tf_static.",
     )
     tf_wait_s: float = Field(
         2.0,
         ge=0.0,
         le=60.0,
-        description="After the first image the node listens to /tf_static and /tf for this long, in seconds, before it "
-        "decides what the base is and whether its transform may be sent.",
+        description="After the first image, the node listens to /tf_static and /tf for this many seconds before it "
+        "chooses the base and decides whether to publish its transform.",
         json_schema_extra=_FIXED,
     )
     publish_tf: bool = Field(
         False,
-        description="When true, the transform from odom_frame to base_frame is published on /tf, while the scale is "
+        description="If true, the transform from odom_frame to base_frame is published on /tf while the scale is "
         "metric.",
     )
     map_frame: str = Field(
         "map",
         min_length=1,
-        description="The pose on ~/map_pose has this frame_id; with publish_map_tf it is the parent of odom_frame.",
+        description="The pose on ~/map_pose uses this frame_id; with publish_map_tf it is the parent of odom_frame.",
         json_schema_extra=_FIXED,
     )
     publish_map_tf: bool = Field(
         False,
-        description="When true, the transform from map_frame to odom_frame is published on /tf: what returns to known "
-        "places correct in the odometry.",
+        description="If true, the transform from map_frame to odom_frame is published on /tf; it holds the correction "
+        "of the odometry by returns to known places.",
     )
     publish_unscaled_odometry: bool = Field(
         False,
-        description="When true, ~/odometry, ~/pose and the transform are published in an arbitrary unit too, which is "
-        "for visual checks only.",
+        description="If true, ~/odometry, ~/pose and the transform are published even if the unit is arbitrary; use "
+        "this for visual checks only.",
     )
     mask: str = Field(
         "",
-        description="Pixels are not matched where this image file, of the frames' size, is 127 or darker (or 0, in a "
-        "file of labels); empty matches everywhere.",
+        description="Image file of the frames' size; pixels that are 127 or darker (in a label image, 0) are not "
+        "matched. If empty, all pixels are used.",
     )
     max_image_age_s: float = Field(
         0.0,
         ge=0.0,
         le=3600.0,
-        description="Images that are older than this when they arrive, in seconds, are dropped and counted; 0 takes "
-        "all.",
+        description="Images that are older than this on arrival, in seconds, are dropped and counted; 0 keeps all.",
     )
     depth_tolerance_s: float = Field(
         0.02,
         ge=0.0,
         le=1.0,
-        description="A depth image belongs to an image when their stamps are at most this far apart, in seconds.",
+        description="A depth image is paired with an image if their stamps differ by at most this, in seconds.",
     )
     stereo_tolerance_s: float = Field(
         0.005,
         ge=0.0,
         le=1.0,
-        description="A right image belongs to a left one when their stamps are at most this far apart, in seconds.",
+        description="A right image is paired with a left one if their stamps differ by at most this, in seconds.",
     )
     sync_wait_s: float = Field(
         0.1,
         ge=0.0,
         le=2.0,
-        description="An image waits this long, in seconds, for its CameraInfo, depth, right image and odometry; then "
-        "it goes without them.",
+        description="An image waits at most this long, in seconds, for its CameraInfo, depth, right image and "
+        "odometry; it is then processed without them.",
     )
     no_data_timeout_s: float = Field(
         5.0,
         ge=0.5,
         le=3600.0,
-        description="An input that is silent for so long, in seconds, is named together with likely causes.",
+        description="An input that is silent for this long, in seconds, is reported with likely causes.",
     )
     diagnostics_period_s: float = Field(
         1.0,
         ge=0.1,
         le=60.0,
-        description="A message is published on /diagnostics each time this many seconds have passed.",
+        description="Period of the messages on /diagnostics in seconds; it is independent of the image rate.",
         json_schema_extra=_FIXED,
     )
 
@@ -267,7 +269,8 @@ def read_configuration(path: Path) -> Configuration:
         content = {}
     if not isinstance(content, dict):
         raise ValueError(
-            f"{path} holds a {type(content).__name__}, not a mapping of names to values: see config/matcher.yaml"
+            f"{path} contains a {type(content).__name__} instead of a mapping of names to values: see "
+            f"config/matcher.yaml"
         )
     return configuration_from(_parameters(content, path), str(path))
 
@@ -405,7 +408,7 @@ def _described(model: BaseModel, indent: int) -> Iterator[str]:
         if name == _OPTIONS:
             continue
         if isinstance(model, Configuration) and name == of_the_node[0]:
-            yield f"{margin}# From here on parameters of the live node, which offline commands do not use."
+            yield f"{margin}# The following parameters are for the live node only; offline commands ignore them."
         yield from _comment(info, margin, 118)
         if isinstance(value, BaseModel):
             yield f"{margin}{name}:"
@@ -420,8 +423,8 @@ def _described_options(matcher: str, indent: int) -> Iterator[str]:
     from ros2_densematch.matchers.registry import presets_of
 
     margin = " " * indent
-    yield f"{margin}# Options of the matcher, with the values of the preset base; what is set overrules every preset."
-    yield f"{margin}# Other matchers' options are written likewise; docs/ros.md lists them."
+    yield f"{margin}# Options of the matcher, with the values of the preset base; set options override every preset."
+    yield f"{margin}# Options of other matchers are written in the same way; docs/ros.md lists them."
     yield f"{margin}# {matcher}:"
     for name, info, value in option_fields(presets_of(matcher)["base"]):
         yield from _comment(info, f"{margin}#   ", 116)

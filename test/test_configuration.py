@@ -78,7 +78,7 @@ def test_yaml_true_is_the_word_true(tmp_path: Path) -> None:
         ("device: gpu", ["device = 'gpu'"]),
         ("tracker: many", ["tracker", "unknown parameter"]),
         ("/camera:\n  ros__parameters: {a: 1}", ["/camera", "put those of this node"]),
-        ("- 1\n- 2\n", ["not a mapping"]),
+        ("- 1\n- 2\n", ["instead of a mapping"]),
         ("a: [", ["not a YAML file"]),
     ],
 )

@@ -27,7 +27,7 @@ VERBS = re.compile(
     r"\b(?:is|are|has|have|takes?|gives?|needs?|begins?|belongs?|comes?|says?|lies?|runs?|holds?|keeps?|kept|counts?|means?"
     r"|draws?|stops?|exceeds?|depends?|stays?|waits?|subscribes?|trades|explains|agree|decides|samples|moves|scores|adds"
     r"|calculates|starts|learns?|decays?|rises?|labels|falls?|teaches|differs?|overlap|grow|changes|stands|turns|divides|weighs"
-    r"|estimates?|correlates?|configures|renders?|stand|makes?|enter|use|must)\b"
+    r"|estimates?|correlates?|configures|renders?|stand|makes?|enter|uses?|must|lists?|controls?|sets?|reaches|covers?|agrees?|share|accepts?|computes?|leaves)\b"
 )
 CROSS_REFERENCES = re.compile(
     r"\bsee\b|\blikewise\b|\bdito\b|\bditto\b|\bas above\b|\bsee there\b|\bibid", re.IGNORECASE
@@ -64,7 +64,7 @@ def faults(text: str) -> list[str]:
         "largest norm of the gradient",
         "Largest Sampson distance of an inlier",
         "Longer side of the working image in pixels.",
-        "Whether matches are aligned below the pixel.",
+        "Whether matches are aligned with sub-pixel accuracy.",
         "",
     ],
 )

@@ -22,18 +22,18 @@ class PoseConfig(BaseModel):
         3.0,
         gt=0.0,
         le=100.0,
-        description="A homography or a rotation explains a match up to this distance in pixels at most; the limit in "
-        "use adapts to the noise of the matches.",
+        description="A homography or a rotation explains a match up to this distance in pixels; the actual limit "
+        "adapts to the noise of the matches and is at most this.",
     )
     noise_factor: float = Field(
         3.0,
         gt=0.0,
         le=100.0,
-        description="The limit of a homography or a rotation is this many standard deviations of the matches' noise; 3 "
-        "keeps 98.9 % of Gaussian noise in two dimensions.",
+        description="The limit of a homography or a rotation is this many standard deviations of the matches' noise; "
+        "3 keeps 98.9 % of Gaussian noise in two dimensions.",
     )
     min_inliers: int = Field(
-        15, ge=8, le=100_000, description="Two views with fewer inliers than this give no pose and are DEGENERATE."
+        15, ge=8, le=100_000, description="Two views with fewer inliers than this are DEGENERATE and give no pose."
     )
     min_iterations: int = Field(
         50, ge=1, le=10_000_000, description="LO-RANSAC draws at least this many samples of matches."
@@ -45,7 +45,7 @@ class PoseConfig(BaseModel):
         0.9999,
         gt=0.0,
         lt=1.0,
-        description="LO-RANSAC stops when it has drawn a sample without wrong matches with this probability.",
+        description="LO-RANSAC stops when the probability that one sample had no wrong match reaches this.",
     )
     explained_ratio: float = Field(
         0.8,
@@ -58,42 +58,41 @@ class PoseConfig(BaseModel):
         0.5,
         ge=0.0,
         le=1000.0,
-        description="The translation counts as not visible when the median shift against the best pure rotation is "
-        "below this, in pixels.",
+        description="The translation is unknown if the median shift relative to the best pure rotation is below this, "
+        "in pixels.",
     )
     focal_std: float = Field(
         0.002,
         ge=0.0,
         le=1.0,
-        description="Calibrations that do not state the uncertainty of their focal lengths have this relative standard "
-        "deviation.",
+        description="This relative standard deviation of the focal lengths is assumed if the calibration states none.",
     )
     principal_point_std: float = Field(
         0.002,
         ge=0.0,
         le=1.0,
-        description="Calibrations that do not state the uncertainty of their principal point have this standard "
-        "deviation in each coordinate, as a share of the focal length.",
+        description="This standard deviation of each coordinate of the principal point, as a share of the focal "
+        "length, is assumed if the calibration states none.",
     )
     distortion_std: float = Field(
         0.002,
         ge=0.0,
         le=1.0,
-        description="Calibrations that do not state the uncertainty of their first radial distortion coefficient have "
-        "this standard deviation.",
+        description="This standard deviation of the first radial distortion coefficient is assumed if the calibration "
+        "states none.",
     )
     rolling_shutter_std: float = Field(
         0.0,
         ge=0.0,
         le=1.0,
-        description="The camera turns unknown within one readout by an angle of this standard deviation, in radians.",
+        description="The unknown rotation of the camera within one readout has this standard deviation, in radians.",
     )
     drift_px: float = Field(
         0.01,
         ge=0.0,
         le=100.0,
-        description="The matches of a whole surface are off together by this standard deviation in pixels, where all "
-        "is well; 0 means that each errs by itself.",
+        description="The matches of a whole surface share an error of this standard deviation in pixels under good "
+        "conditions; 0 means that all errors are independent.",
     )
 
     @model_validator(mode="after")

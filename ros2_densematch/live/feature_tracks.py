@@ -58,7 +58,7 @@ class TrackSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_tracks: int = Field(300, ge=1, le=100_000, description="At most this many points are followed at once.")
+    max_tracks: int = Field(300, ge=1, le=100_000, description="At most this many points are tracked at once.")
     min_distance_px: float = Field(
         12.0,
         gt=0.0,
@@ -69,14 +69,15 @@ class TrackSettings(BaseModel):
         20.0,
         gt=0.0,
         le=1000.0,
-        description="An anchor is seen where a match of the same keyframe pixel is, or where at least three matches "
-        "this near to it, in pixels, agree on the motion.",
+        description="An anchor is located by a match of the same keyframe pixel, or by at least three matches within "
+        "this distance, in pixels, that agree on the motion.",
     )
     max_history: int = Field(
         200,
         ge=2,
         le=100_000,
-        description="This many images are remembered, one of which may become the next keyframe, or be one again.",
+        description="This many images are remembered, because any of them may become the next keyframe or be used as "
+        "one again.",
     )
 
 

@@ -31,8 +31,9 @@ def tables() -> str:
         ("### Parameters", _parameters(plain(Configuration()))),
         (
             "### Options of the matchers",
-            "The values are those of the preset `base`. An option that is set overrules every preset; one that is not "
-            "set follows the preset, also when that is changed.\n\n" + _parameters(options(Configuration())),
+            "The defaults are those of the preset `base`. An option that is set overrides every preset. An option "
+            "that is not set follows the preset, also when the preset "
+            "changes.\n\n" + _parameters(options(Configuration())),
         ),
     ]
     return "\n\n".join(f"{title}\n\n{table}" for title, table in parts)

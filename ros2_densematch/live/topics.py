@@ -60,117 +60,140 @@ _SUBSCRIBED = (
         IMAGE,
         "sensor_msgs/msg/Image",
         _IMAGES,
-        "The camera. image_transport auto takes raw images where they are advertised, else <image>/compressed "
-        "(CompressedImage). image_reliability sets the reliability of all images.",
+        "Camera images. With image_transport auto, raw images are used if they are advertised, otherwise "
+        "<image>/compressed (CompressedImage). image_reliability sets the reliability of all image subscriptions.",
     ),
-    Topic(CAMERA_INFO, "sensor_msgs/msg/CameraInfo", _INFO, "Its calibration; without it there are no poses."),
+    Topic(
+        CAMERA_INFO, "sensor_msgs/msg/CameraInfo", _INFO, "Calibration of the camera; without it there are no poses."
+    ),
     Topic(
         DEPTH,
         "sensor_msgs/msg/Image",
         _IMAGES,
-        "Depth registered to the image, 16UC1 in millimetres or 32FC1 in metres: metric scale. With depth_transport "
-        "compressedDepth: <depth>/compressedDepth. Subscribed only when depth_topic or a remapping names it.",
+        "Depth registered to the image, 16UC1 in millimetres or 32FC1 in metres; gives metric scale. With "
+        "depth_transport compressedDepth: <depth>/compressedDepth. Subscribed only if depth_topic or a remapping "
+        "names it.",
     ),
-    Topic(DEPTH_INFO, "sensor_msgs/msg/CameraInfo", _INFO, "Only to check that the depth is registered to the image."),
+    Topic(
+        DEPTH_INFO, "sensor_msgs/msg/CameraInfo", _INFO, "Used only to check that the depth is registered to the image."
+    ),
     Topic(
         RIGHT,
         "sensor_msgs/msg/Image",
         _IMAGES,
-        "Right image of a rectified stereo pair: metric scale. "
-        "Subscribed only when right_image_topic or a remapping names it.",
+        "Right image of a rectified stereo pair; gives metric scale. Subscribed only if right_image_topic or a "
+        "remapping names it.",
     ),
-    Topic(RIGHT_INFO, "sensor_msgs/msg/CameraInfo", _INFO, "Its calibration; the baseline is in P, or in /tf_static."),
+    Topic(
+        RIGHT_INFO,
+        "sensor_msgs/msg/CameraInfo",
+        _INFO,
+        "Calibration of the right camera; the baseline is in P, or in /tf_static.",
+    ),
     Topic(
         ODOMETRY,
         "nav_msgs/msg/Odometry",
         Qos("best_effort", 50),
-        "Metric odometry of the robot (wheels, inertial) that gives the scale; not one that was made from this node's. "
-        "Subscribed only when odometry_topic or a remapping names it.",
+        "Metric odometry of the robot (wheels, inertial); gives metric scale. It must not be derived from this node's "
+        "output. Subscribed only if odometry_topic or a remapping names it.",
     ),
     Topic(
         TF_STATIC,
         "tf2_msgs/msg/TFMessage",
         Qos("reliable", 100, True),
-        "Where cameras and base_frame sit on the robot.",
+        "Poses of the cameras and of base_frame on the robot.",
     ),
     Topic(
         TF,
         "tf2_msgs/msg/TFMessage",
         Qos("best_effort", 100),
-        "Only with publish_tf or publish_map_tf: whether somebody else places the same frames.",
+        "Only with publish_tf or publish_map_tf, to detect another publisher of the same frames.",
     ),
     Topic(
         INITIAL_POSE,
         "geometry_msgs/msg/PoseWithCovarianceStamped",
         Qos("reliable", 1),
-        "Where base_frame is in map_frame, as RViz sends it: moves the map, not the odometry.",
+        "Pose of base_frame in map_frame, as RViz sends it; moves the map, not the odometry.",
     ),
 )
 SUBSCRIBED = {topic.name: topic for topic in _SUBSCRIBED}
 
 DIAGNOSTICS = Topic(
-    "/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", OUTPUT, "Rates, times, every drop by its reason."
+    "/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", OUTPUT, "Rates, times, and all dropped images by reason."
 )
 _PUBLISHED = (
-    Topic("~/correspondences", "densematch/msg/Correspondences", OUTPUT, "Every image that was matched."),
-    Topic("~/relative_pose", "densematch/msg/RelativePose", OUTPUT, "Every image with an estimate, failed ones too."),
+    Topic("~/correspondences", "densematch/msg/Correspondences", OUTPUT, "Matches of every matched image."),
+    Topic(
+        "~/relative_pose",
+        "densematch/msg/RelativePose",
+        OUTPUT,
+        "Pose of every image with an estimate, including failed ones.",
+    ),
     Topic(
         "~/odometry",
         "nav_msgs/msg/Odometry",
         OUTPUT,
-        "base_frame in odom_frame, with twist; only while the scale is metric (or publish_unscaled_odometry).",
+        "Pose of base_frame in odom_frame, with twist; only while the scale is metric (or with "
+        "publish_unscaled_odometry).",
     ),
     Topic("~/pose", "geometry_msgs/msg/PoseWithCovarianceStamped", OUTPUT, "The pose of ~/odometry."),
     Topic(
         "~/map_pose",
         "geometry_msgs/msg/PoseWithCovarianceStamped",
         OUTPUT,
-        "base_frame in map_frame: the odometry, corrected where a known place was found again; it may jump.",
+        "Pose of base_frame in map_frame: the odometry corrected by returns to known places; it may jump.",
     ),
     Topic(
-        "~/keyframe", "densematch/msg/KeyframeInfo", Qos("reliable", 10, True), "Every new keyframe; the last are kept."
+        "~/keyframe",
+        "densematch/msg/KeyframeInfo",
+        Qos("reliable", 10, True),
+        "Every new keyframe; the last ones are latched.",
     ),
     Topic(
         PATH,
         "nav_msgs/msg/Path",
         Qos("reliable", 1, True),
-        "base_frame in odom_frame at the keyframes, the last 1000, under the conditions of ~/odometry; sent only while "
-        "subscribed, at every new keyframe.",
+        "Poses of base_frame in odom_frame at the last 1000 keyframes, under the conditions of ~/odometry; published "
+        "at every new keyframe, only while subscribed.",
     ),
-    Topic("~/status", "densematch/msg/MatcherStatus", OUTPUT, "Every image, with the reason in words."),
+    Topic("~/status", "densematch/msg/MatcherStatus", OUTPUT, "Status of every image, with the reason in words."),
     Topic(
         "~/matches_image",
         "sensor_msgs/msg/Image",
         OUTPUT,
-        "Keyframe and image side by side with their matches, rgb8; drawn only while subscribed.",
+        "Keyframe and image side by side with their matches, rgb8; only while subscribed.",
     ),
     Topic(
         "~/matches_image/compressed",
         "sensor_msgs/msg/CompressedImage",
         OUTPUT,
-        "The same picture as JPEG, for a network; compressed only while subscribed.",
+        "The picture of ~/matches_image as JPEG, for a network; only while subscribed.",
     ),
     Topic(
         "~/warp",
         "sensor_msgs/msg/Image",
         OUTPUT,
-        "32FC3: for each keyframe pixel x and y in the image and the certainty; made only while subscribed, by dense "
-        "matchers. It may be a regular subsampling of the keyframe.",
+        "32FC3: x and y in the image and the certainty for each keyframe pixel; dense matchers only, and only while "
+        "subscribed. The grid may be a regular subsampling of the keyframe.",
     ),
     DIAGNOSTICS,
     Topic(
         TF,
         "tf2_msgs/msg/TFMessage",
         Qos("reliable", 100),
-        "odom_frame -> base_frame with publish_tf, map_frame -> odom_frame with publish_map_tf; neither where somebody "
-        "else places the same frame.",
+        "odom_frame -> base_frame with publish_tf, map_frame -> odom_frame with publish_map_tf; not published if "
+        "another node publishes the same frame.",
     ),
 )
 PUBLISHED = {topic.name: topic for topic in _PUBLISHED}
 
 SERVICES = (
-    Service("~/reset", "std_srvs/srv/Trigger", "Forgets all keyframes; the next image is the first keyframe."),
-    Service("~/set_keyframe", "std_srvs/srv/Trigger", "The next image that is tracked becomes a keyframe."),
-    Service("~/enable", "std_srvs/srv/SetBool", "false: images are counted and not matched, what is known stays."),
-    Service("~/match_pair", "densematch/srv/MatchPair", "Matches two images that come with the request."),
+    Service("~/reset", "std_srvs/srv/Trigger", "Discards all keyframes; the next image becomes the first keyframe."),
+    Service("~/set_keyframe", "std_srvs/srv/Trigger", "Makes the next tracked image a keyframe."),
+    Service(
+        "~/enable",
+        "std_srvs/srv/SetBool",
+        "Starts (true) or pauses (false) matching; while paused, images are only counted and the keyframes are kept.",
+    ),
+    Service("~/match_pair", "densematch/srv/MatchPair", "Matches the two images of the request."),
 )

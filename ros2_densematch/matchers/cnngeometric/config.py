@@ -14,17 +14,17 @@ class CnnGeometricConfig(ParametricConfig):
 
     second_weights: str = Field(
         "",
-        description="This file holds the second stage of a cascade, where the weights hold the first alone; empty "
-        "takes none.",
+        description="This file holds the second stage of a cascade if the weights hold only the first; if empty, "
+        "there is no second stage.",
     )
     transformation: Literal["auto", "affine", "homography", "tps", "affine+tps", "homography+tps"] = Field(
         "auto",
-        description="The network estimates this transformation, in one or two stages; auto takes what the weights "
-        "hold, and a homography without any.",
+        description="The network estimates this transformation, in one or two stages; auto uses that of the weights, "
+        "or a homography without weights.",
     )
     backbone: Literal["auto", "vgg16", "resnet101"] = Field(
         "auto",
-        description="The features come from this network; auto takes what the weights hold, and VGG-16 without any.",
+        description="The features come from this network; auto uses that of the weights, or VGG-16 without weights.",
     )
 
 

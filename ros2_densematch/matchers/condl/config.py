@@ -16,24 +16,25 @@ class CondlConfig(MatcherConfig):
         320_000,
         ge=256,
         le=100_000_000,
-        description="Larger images are made smaller inside; coordinates stay those of the original.",
+        description="Images with more pixels are reduced internally; coordinates stay those of the original.",
     )
     step: float = Field(
         4.0,
         ge=0.5,
         le=256.0,
-        description="The samples are this many pixels of the working image apart; any number is possible.",
+        description="The samples are this many pixels of the working image apart; any number in the range is possible.",
     )
     detector: Literal["grid", "sift"] = Field(
         "grid",
-        description="The detector grid samples everywhere, sift at OpenCV's SIFT key points, of which it takes 4096 "
-        "at most.",
+        description="The detector grid samples everywhere, sift at up to 4096 of OpenCV's SIFT key points.",
     )
-    least_similarity: float = Field(0.0, ge=-1.0, lt=1.0, description="Matches with a smaller cosine are dropped.")
+    least_similarity: float = Field(
+        0.0, ge=-1.0, lt=1.0, description="Matches with a smaller cosine than this are dropped."
+    )
     subpixel: bool = Field(
         True,
-        description="When true, the query's place of each match moves to where descriptors and grey values agree "
-        "best; otherwise it stays on its sample, as in the paper.",
+        description="If true, the query position of each match moves to the best agreement of descriptors and grey "
+        "values; otherwise it stays on its sample, as in the paper.",
     )
 
 

@@ -13,10 +13,10 @@ class DfmConfig(PyramidConfig):
     """Backbone and threshold."""
 
     backbone: Literal["vgg19", "vgg19_bn"] = Field(
-        "vgg19", description="The pyramid comes from this network, without or with batch norms."
+        "vgg19", description="The pyramid comes from this network, without or with batch norm."
     )
     ratio: float = Field(
-        0.9, ge=-1.0, le=1.0, description="The ratio test at strides 8 to 1 has this threshold; -1 accepts all."
+        0.9, ge=-1.0, le=1.0, description="Threshold of the ratio test at strides 8 to 1; it accepts all matches at -1."
     )
 
 

@@ -15,7 +15,8 @@ class DkmConfig(DenseConfig):
     )
     local_correlation: bool = Field(
         True,
-        description="When true, the refiners correlate locally; otherwise they are those of the paper's text.",
+        description="If true, the refiners correlate locally, as released; otherwise they are those that the paper "
+        "describes.",
     )
 
 

@@ -14,7 +14,7 @@ class GcmConfig(MatcherConfig):
         500_000,
         ge=256,
         le=100_000_000,
-        description="Larger images are made smaller inside; coordinates stay those of the original.",
+        description="Images with more pixels are reduced internally; coordinates stay those of the original.",
     )
     keypoints: int = Field(4096, ge=16, le=100_000, description="At most this many key points are taken per image.")
     radius: int = Field(
@@ -24,76 +24,77 @@ class GcmConfig(MatcherConfig):
         description="The patches of the sub-pixel alignment have this radius in pixels of the working image.",
     )
     iterations: int = Field(6, ge=0, le=50, description="The sub-pixel alignment takes this many Gauss-Newton steps.")
-    growth_rounds: int = Field(1, ge=0, le=10, description="Matches grow this many times into cells that hold none.")
+    growth_rounds: int = Field(1, ge=0, le=10, description="Matches grow this many times into cells without a match.")
     growth_iterations: int = Field(
         4,
         ge=0,
         le=50,
-        description="The alignment of grown matches takes this many Gauss-Newton steps; they begin nearer to their "
-        "place.",
+        description="The alignment of grown matches takes this many Gauss-Newton steps; it needs fewer because it "
+        "starts closer.",
     )
     growth_radius: int = Field(
         5, ge=2, le=20, description="The patches of grown matches have this radius in pixels of the working image."
     )
-    refinement: bool = Field(True, description="When true, matches are aligned below the pixel.")
-    growth: bool = Field(True, description="When true, matches grow into cells that hold none.")
+    refinement: bool = Field(True, description="If true, matches are aligned with sub-pixel accuracy.")
+    growth: bool = Field(True, description="If true, matches grow into cells without a match.")
     filter: bool = Field(
-        True, description="When true, the learned filter scores the matches; otherwise their correlation does."
+        True, description="If true, the learned filter scores the matches; otherwise their correlation is the score."
     )
     hypotheses: bool = Field(
-        True, description="When true, turned, zoomed and slanted views are tried where the plain match is weak."
+        True, description="If true, rotated, zoomed and slanted views are tried when the plain match is weak."
     )
     saliency_threshold: float = Field(
-        -5.0, ge=-100.0, le=100.0, description="A key point has at least this saliency, which is a logit."
+        -5.0, ge=-100.0, le=100.0, description="A key point has at least this saliency (a logit)."
     )
     similarity_threshold: float = Field(
-        0.5, ge=-1.0, le=1.0, description="The descriptors of a coarse match have at least this cosine."
+        0.5, ge=-1.0, le=1.0, description="A coarse match has at least this cosine between its descriptors."
     )
     seed_correlation: float = Field(
         0.6,
         ge=-1.0,
         le=1.0,
-        description="An aligned match whose patches correlate less than this is dropped at once, because hardly any "
-        "such match is right.",
+        description="An aligned match with a lower patch correlation than this is dropped immediately, because hardly "
+        "any such match is correct.",
     )
     grown_correlation: float = Field(
-        0.6, ge=-1.0, le=1.0, description="A grown match whose patches correlate less than this is dropped."
+        0.6, ge=-1.0, le=1.0, description="A grown match with a lower patch correlation than this is dropped."
     )
     confirmed_residual: float = Field(
         6.0,
         gt=0.0,
         le=1000.0,
-        description="A confirmed match lies within this many working pixels of where its neighbours expect it.",
+        description="A confirmed match lies within this many working pixels of the position that its neighbours "
+        "predict.",
     )
     confirmed_support: float = Field(
-        0.25, ge=0.0, lt=1.0, description="More than this share of its neighbours agree with a confirmed match."
+        0.25, ge=0.0, lt=1.0, description="A confirmed match agrees with more than this share of its neighbours."
     )
     confident_score: float = Field(
-        0.5, ge=0.0, le=1.0, description="Matches that score less than this are left out, unless too few remain."
+        0.5, ge=0.0, le=1.0, description="Matches with a lower score than this are left out unless too few remain."
     )
     least_score: float = Field(
-        0.1, ge=0.0, le=1.0, description="Matches that score less than this are always left out."
+        0.1, ge=0.0, le=1.0, description="Matches with a lower score than this are always left out."
     )
     enough: int = Field(
         300,
         ge=0,
         le=1_000_000,
-        description="Where fewer matches than this are confident, the best ones up to this number are taken.",
+        description="If fewer matches than this are confident, the best ones up to this number are returned.",
     )
     weak_support: int = Field(
         60,
         ge=0,
         le=1_000_000,
-        description="A plain match with fewer confirmed matches than this is weak, and other views are tried.",
+        description="A plain match with fewer confirmed coarse matches than this is weak, and other views are tried.",
     )
     weak_share: float = Field(
         0.25,
         ge=0.0,
         le=1.0,
-        description="A plain match with a smaller share of confirmed coarse matches than this is weak too.",
+        description="A plain match with a smaller share of confirmed coarse matches than this is also weak.",
     )
     least_confirmed: int = Field(
-        20, ge=1, le=1_000_000, description="Another view needs this many confirmed coarse matches to be taken."
+        20, ge=1, le=1_000_000, description="Another view needs at least this many confirmed coarse matches to be used."
     )
 
 

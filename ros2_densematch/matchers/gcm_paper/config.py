@@ -17,29 +17,29 @@ class GcmPaperConfig(PyramidConfig):
 
     backbone: str | Function = Field(
         "vgg19",
-        description="The pyramid comes from this network: a built-in name, timm:NAME, torchvision:NAME, or in Python "
+        description="The pyramid comes from this network: a built-in name, timm:NAME, torchvision:NAME or, in Python, "
         "a function.",
     )
     backbone_weights: str = Field(
         "",
-        description="The backbone has these weights: published, random, or those of a file; empty takes the published "
-        "ones, and random ones where the weights of the descriptor are random.",
+        description="The backbone has these weights: published, random, or those of a file; if empty, they are random "
+        "if those of the descriptor are random, otherwise published.",
     )
     descriptor: str | Function = Field(
-        "student", description="This patch descriptor decides: it is a built-in name, or in Python a function."
+        "student", description="The last step uses this patch descriptor: a built-in name or, in Python, a function."
     )
     ratio: float = Field(
         1.0,
         ge=-1.0,
         le=1.0,
-        description="The ratio test down to stride 2 has this threshold; 1 leaves the decision to the last step.",
+        description="Threshold of the ratio test down to stride 2; it leaves the decision to the last step at 1.",
     )
     fine_ratio: float = Field(
         0.95,
         ge=-1.0,
         le=1.0,
-        description="The last step has this threshold; 0.95 gives many matches, as in the paper, 0.6 few and better "
-        "ones.",
+        description="The ratio test of the last step has this threshold; 0.95 gives many matches, as in the paper, "
+        "0.6 fewer and better ones.",
     )
 
 

@@ -16,22 +16,24 @@ class NcnetConfig(MatcherConfig):
         1024,
         ge=0,
         le=100_000,
-        description="The longer side of the working image has this many pixels; 0 makes every image 400 x 400, "
-        "whatever its aspect.",
+        description="The longer side of the working image has this many pixels; with 0, every image is resized to 400 "
+        "x 400 regardless of its aspect ratio.",
     )
     relocalisation: int = Field(
-        2, ge=1, le=8, description="The correlation is pooled over boxes of this side; 1 leaves it as it is."
+        2, ge=1, le=8, description="The correlation is pooled over boxes of this side; 1 disables the pooling."
     )
     both_directions: bool = Field(
-        True, description="When true, the cells of both images are matched, otherwise those of the query only."
+        True, description="If true, the cells of both images are matched, otherwise only those of the query."
     )
     corner_aligned: bool = Field(
         False,
-        description="When true, the outer cells' centres lie on the image's outer pixels (PF-Pascal); otherwise cells "
-        "tile it.",
+        description="If true, the centres of the outer cells lie on the outer pixels of the image (PF-Pascal); "
+        "otherwise the cells tile the image.",
     )
     architecture: Literal["ivd", "pfpascal"] = Field(
-        "ivd", description="Untrained weights, and the official checkpoint that is loaded, belong to this network."
+        "ivd",
+        description="The network has this architecture: that of the official checkpoint to load, or of "
+        "untrained weights.",
     )
 
 

@@ -13,7 +13,7 @@ class R2d2Config(MatcherConfig):
     """Which network, how large the image, and which key points."""
 
     variant: Literal["fast", "quad", "big"] = Field(
-        "quad", description="This network is used, of three from small to large; each has its own official weights."
+        "quad", description="Size of the network, from small to large; each has its own official weights."
     )
     max_size: int = Field(
         1024, ge=16, le=100_000, description="The longer side of the finest level has at most this many pixels."

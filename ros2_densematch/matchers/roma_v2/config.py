@@ -21,22 +21,24 @@ class RomaV2Config(TwoPassConfig):
     of the latter."""
 
     version: Literal["auto", "2.0.1", "2.0.0"] = Field(
-        "auto", description="The network has this version, where the weights do not say it."
+        "auto", description="The network has this version if the weights do not state one."
     )
     direction: Literal["both", "reference_to_query", "query_to_reference"] = Field(
         "reference_to_query",
-        description="The warps of this direction are computed; both is the published symmetric mode.",
+        description="The warp of this direction is computed; both is the published symmetric mode.",
     )
     overlap_threshold: float = Field(
         1.0,
         ge=0.0,
         le=1.0,
-        description="Certainties above this count as 1; the released benchmark presets have 0.05, and 1 changes "
-        "nothing.",
+        description="Certainties above this count as 1; the released benchmark presets use 0.05, and 1 has no effect.",
     )
-    sampling: Sampling = Field(_OURS, description="These settings say how matches are drawn from the warp.")
+    sampling: Sampling = Field(
+        _OURS, description="These settings control how matches are sampled from the warp; they have their own names."
+    )
     published_draw: bool = Field(
-        False, description="When true, cells near the rim are left out as in the released draw, for comparison."
+        False,
+        description="If true, cells near the border are left out as in the released sampling; use this for comparison.",
     )
 
     @model_validator(mode="before")

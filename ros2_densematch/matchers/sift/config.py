@@ -15,8 +15,8 @@ class SiftConfig(MatcherConfig):
         0.8,
         gt=0.0,
         le=1.0,
-        description="A match is kept up to this ratio of the distances to its nearest and its second nearest "
-        "descriptor.",
+        description="A match is kept if the ratio of the distances to its nearest and its second-nearest descriptor "
+        "is at most this.",
     )
 
 

@@ -13,7 +13,9 @@ class SparseNcnetConfig(MatcherConfig):
     longer_side: int = Field(
         1024, ge=16, le=100_000, description="The longer side of the working image has this many pixels."
     )
-    soft: bool = Field(True, description="When true, matches are moved between cells after the hard relocalisation.")
+    soft: bool = Field(
+        True, description="If true, matches are refined to positions between cells after the hard relocalisation."
+    )
     neighbours: int = Field(10, ge=1, le=1000, description="This many partners are kept for every cell.")
 
 

@@ -16,18 +16,18 @@ class TinyRomaConfig(SampledConfig):
         1_000_000,
         ge=1024,
         le=100_000_000,
-        description="Larger images are made smaller inside; coordinates stay those of the original.",
+        description="Images with more pixels are reduced internally; coordinates stay those of the original.",
     )
     position_rule: Literal["released", "intended", "exact"] = Field(
         "released",
-        description="This rule says how the best coarse cell enters its place: as in the released code, as it was "
-        "intended, or exactly.",
+        description="This rule computes the position of a coarse match from its best cell: as in the released code, "
+        "as intended there, or exactly.",
     )
     cpu_density_stride: int = Field(
         8,
         ge=1,
         le=1_000_000,
-        description="On a CPU the density of matches is estimated against every such point.",
+        description="On a CPU the density of matches is estimated against every Nth point, and this is N.",
     )
 
 

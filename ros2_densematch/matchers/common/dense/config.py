@@ -16,10 +16,11 @@ class SampledConfig(MatcherConfig):
     """In which precision a network runs, and how matches are drawn from its warp."""
 
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
-        "float32", description="The network calculates in this type; warps and certainties stay in float32."
+        "float32", description="The network runs in this number type; warps and certainties stay in float32."
     )
     sampling: Sampling = Field(
-        default_factory=Sampling, description="These settings say how matches are drawn from the warp."
+        default_factory=Sampling,
+        description="These settings control how matches are sampled from the warp; they have their own names.",
     )
 
 
@@ -32,15 +33,15 @@ class TwoPassConfig(SampledConfig):
     upsample_size: tuple[int, int] | None = Field(
         None,
         description="Images are resized to this height and width for the upsampling pass; null or an empty list "
-        "leaves it out.",
+        "disables the pass.",
     )
     direction: Direction = Field(
-        "both", description="The warps of this direction are computed; both is the published symmetric mode."
+        "both", description="The warp of this direction is computed; both is the published symmetric mode."
     )
-    compile_network: bool = Field(False, description="When true, parts of the network are compiled at their first use.")
+    compile_network: bool = Field(False, description="If true, parts of the network are compiled on first use.")
     keep_shares: bool = Field(
         True,
-        description="When true, what a keyframe's features contribute to the refiners is kept, which saves time and "
+        description="If true, the contribution of a keyframe's features to the refiners is kept, which saves time and "
         "costs memory.",
     )
 
@@ -61,7 +62,7 @@ class DenseConfig(TwoPassConfig):
     """DKM and RoMa."""
 
     attenuate_certainty: bool = Field(
-        True, description="When true, the certainty is attenuated by the coarse one, as in the released models."
+        True, description="If true, the certainty is attenuated by the coarse one, as in the released models."
     )
 
 

@@ -30,21 +30,26 @@ class Sampling(BaseModel):
 
     mode: Literal["threshold", "power", "certainty", "naive"] = Field(
         "threshold",
-        description="A cell is weighted by this rule: threshold counts certainty above the threshold as 1, power "
-        "takes its cube root, certainty takes it as it is, naive takes all cells alike.",
+        description="This rule sets the weight of a cell: threshold counts a certainty above the threshold as 1, "
+        "power takes its cube root, certainty uses it unchanged, naive gives all cells the same weight.",
     )
-    threshold: float = Field(0.05, ge=0.0, le=1.0, description="The mode threshold counts certainties above this as 1.")
+    threshold: float = Field(
+        0.05, ge=0.0, le=1.0, description="In the mode threshold, certainties above this count as 1."
+    )
     balanced: bool = Field(
-        True, description="When true, four times as many matches are drawn first, then thinned out by their density."
+        True, description="If true, four times as many matches are drawn first and then thinned by their density."
     )
     density_stride: int = Field(
-        1, ge=1, le=1_000_000, description="The density is estimated against one point in so many, which is faster."
+        1,
+        ge=1,
+        le=1_000_000,
+        description="The density is estimated against every Nth point, which is faster; this is N.",
     )
     density_points: int = Field(
         0,
         ge=0,
         le=10_000_000,
-        description="The density is estimated against at most so many points that stand for all; 0 takes all.",
+        description="The density is estimated against at most this many representative points; 0 uses all points.",
     )
 
 

@@ -14,10 +14,10 @@ class PyramidConfig(MatcherConfig):
         1_000_000,
         ge=256,
         le=100_000_000,
-        description="Larger images are made smaller inside; coordinates stay those of the original.",
+        description="Images with more pixels are reduced internally; coordinates stay those of the original.",
     )
     two_stage: bool = Field(
-        True, description="When true, the query is warped by a first homography before it is matched."
+        True, description="If true, the query is warped by a first homography before it is matched."
     )
 
     @field_validator("ratio", "fine_ratio", check_fields=False)
