@@ -24,36 +24,36 @@ CONFIG = Path(__file__).resolve().parent.parent / "config"
 
 # argument -> (topic of the node, default, description); relative names are below `camera`
 TOPICS = {
-    "image": ("image", "image_raw", "The images come on this topic."),
+    "image": ("image", "image_raw", "The topic of the camera's images."),
     "camera_info": (
         "camera_info",
         "",
-        "The calibration comes on this topic; empty takes camera_info beside the image.",
+        "The topic of the camera's calibration; if empty, camera_info next to the image.",
     ),
     "depth": (
         "depth",
         "",
-        "Depth images registered to the image come on this topic and give metric scale; empty takes none.",
+        "The topic of depth images registered to the image; they give metric scale. If empty, none are used.",
     ),
     "depth_camera_info": (
         "depth/camera_info",
         "",
-        "The depth camera's calibration comes on this topic; empty takes camera_info beside the depth image.",
+        "The topic of the depth camera's calibration; if empty, camera_info next to the depth image.",
     ),
     "right_image": (
         "right/image",
         "",
-        "Right images of a rectified stereo pair come on this topic and give metric scale; empty takes none.",
+        "The topic of the right images of a rectified stereo pair; they give metric scale. If empty, none are used.",
     ),
     "right_camera_info": (
         "right/camera_info",
         "",
-        "The right camera's calibration comes on this topic; empty takes camera_info beside the right image.",
+        "The topic of the right camera's calibration; if empty, camera_info next to the right image.",
     ),
     "odometry": (
         "odometry",
         "",
-        "The robot's metric odometry comes on this topic, an absolute name, and gives metric scale; empty takes none.",
+        "The topic of the robot's metric odometry (an absolute name); it gives metric scale. If empty, none is used.",
     ),
 }
 CALIBRATIONS = {"image": "camera_info", "depth": "depth_camera_info", "right_image": "right_camera_info"}
@@ -66,14 +66,14 @@ ARGUMENTS = {name: entry for name, entry in PARAMETERS.items() if name not in NA
 KINDS = {"bool": bool, "integer": int, "double": float, "string": str}
 
 OTHERS = {
-    "camera": ("", "The camera's topics are in this namespace, as /camera/color; empty takes that of the node."),
-    "namespace": ("", "The node is in this namespace."),
-    "name": ("matcher", "The node has this name."),
-    "config": (str(CONFIG / "matcher.yaml"), "The parameters are read from this ROS parameter file."),
-    "params": ("{}", "These parameters are set too, as {tracker.min_inliers: 30}."),
-    "use_sim_time": ("false", "When true, time comes from /clock."),
-    "log_level": ("info", "The node logs from this level on: debug, info, warn or error."),
-    "rviz": ("false", "When true, rviz2 starts with the package's layout."),
+    "camera": ("", "The namespace of the camera's topics, for example /camera/color; if empty, that of the node."),
+    "namespace": ("", "The namespace of the node."),
+    "name": ("matcher", "The name of the node."),
+    "config": (str(CONFIG / "matcher.yaml"), "The ROS parameter file to read."),
+    "params": ("{}", "Additional parameters, for example {tracker.min_inliers: 30}."),
+    "use_sim_time": ("false", "If true, time comes from /clock."),
+    "log_level": ("info", "The lowest level that the node logs: debug, info, warn or error."),
+    "rviz": ("false", "If true, rviz2 starts with the package's layout."),
 }
 
 
@@ -117,7 +117,7 @@ def more_parameters(text):
     except yaml.YAMLError:
         found = None
     if not isinstance(found, dict) or any(isinstance(value, (dict, list)) for value in found.values()):
-        raise ValueError(f'params:={text}: write names and values, as params:="{{tracker.min_inliers: 30}}"')
+        raise ValueError(f'params:={text}: write names and values, for example params:="{{tracker.min_inliers: 30}}"')
     return found
 
 
@@ -137,7 +137,7 @@ def near_misses(given):
     for name in sorted(set(given) - set(known)):
         near = difflib.get_close_matches(name, known, 1, 0.8)
         if near:
-            found.append(f"the argument {name} is not known here and has no effect: did you mean {near[0]}?")
+            found.append(f"the argument {name} is unknown and has no effect: did you mean {near[0]}?")
     return found
 
 
@@ -172,7 +172,7 @@ def generate_launch_description():
         *((name, default, text) for name, (default, text) in OTHERS.items()),
         *((name, default, text) for name, (_, default, text) in TOPICS.items()),
         *(
-            (name, "", f"{p['description']} An empty argument leaves it to the parameter file.")
+            (name, "", f"{p['description']} If the argument is empty, the parameter file decides.")
             for name, p in ARGUMENTS.items()
         ),
     ]

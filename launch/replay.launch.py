@@ -29,14 +29,17 @@ MATCHER = Path(__file__).resolve().parent / "matcher.launch.py"
 OUTPUTS = ("correspondences", "relative_pose", "odometry", "pose", "map_pose", "keyframe", "status")
 
 ARGUMENTS = {
-    "bag": (None, "This rosbag2 folder or file is played."),
-    "out": (None, "The new bag is written to this folder, which must not exist."),
-    "rate": ("1.0", "The player runs at this multiple of the recording's speed."),
-    "storage": ("mcap", "The new bag has this storage: mcap or sqlite3."),
-    "patience_s": ("120", "The node must be active and listen within this many seconds, or all is given up."),
-    "settle_s": ("60", "The node has this many seconds after the end of the bag for the images that it has."),
-    "namespace": ("", "The node is in this namespace."),
-    "name": ("matcher", "The node has this name."),
+    "bag": (None, "The rosbag2 folder or file to play."),
+    "out": (None, "The folder for the new bag; it must not exist."),
+    "rate": ("1.0", "The playback speed as a multiple of the recording's speed."),
+    "storage": ("mcap", "The storage format of the new bag: mcap or sqlite3."),
+    "patience_s": (
+        "120",
+        "The seconds within which the node must be active and subscribed; otherwise the launch ends.",
+    ),
+    "settle_s": ("60", "The seconds that the node has after the end of the bag to process its remaining images."),
+    "namespace": ("", "The namespace of the node."),
+    "name": ("matcher", "The name of the node."),
 }
 
 

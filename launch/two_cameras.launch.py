@@ -16,13 +16,13 @@ from launch.substitutions import LaunchConfiguration
 MATCHER = Path(__file__).resolve().parent / "matcher.launch.py"
 CAMERAS = {"first": "/front", "second": "/rear"}
 SHARED = {
-    "image": ("image_raw", "The images come on this topic below each camera's namespace."),
+    "image": ("image_raw", "The topic of the images below each camera's namespace."),
     "config": (
         str(MATCHER.parent.parent / "config" / "matcher.yaml"),
-        "The parameters of both nodes are read from this ROS parameter file.",
+        "The ROS parameter file for both nodes.",
     ),
-    "device": ("", "Both nodes run on this device: auto, cpu, cuda or cuda:N; empty leaves it to the parameter file."),
-    "use_sim_time": ("false", "When true, time comes from /clock."),
+    "device": ("", "The device of both nodes: auto, cpu, cuda or cuda:N; if empty, the parameter file decides."),
+    "use_sim_time": ("false", "If true, time comes from /clock."),
 }
 
 
@@ -41,7 +41,7 @@ def generate_launch_description():
         [
             *(
                 DeclareLaunchArgument(
-                    name, default_value=topics, description=f"The {name} camera's topics are in this namespace."
+                    name, default_value=topics, description=f"The namespace of the {name} camera's topics."
                 )
                 for name, topics in CAMERAS.items()
             ),

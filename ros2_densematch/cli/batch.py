@@ -22,7 +22,7 @@ BATCH = "batch.json"
 
 def command(
     source: Annotated[
-        Path, typer.Argument(metavar="DIR_OR_LIST", help="Folder of recordings, or a file with one path a line.")
+        Path, typer.Argument(metavar="DIR_OR_LIST", help="Folder of recordings, or a file with one path per line.")
     ],
     *,
     out: OutOption = Path("densematch-batch"),
@@ -30,20 +30,27 @@ def command(
     matcher: MatcherOption = None,
     preset: PresetOption = None,
     ground_truth_topic: Annotated[
-        str | None, typer.Option("--ground-truth-topic", help="True poses (default: a topic whose name says so).")
+        str | None,
+        typer.Option(
+            "--ground-truth-topic", help="Ground-truth poses (default: a topic with a name such as ground_truth)."
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Recordings side by side (default: one a core).")
+        int | None,
+        typer.Option("--workers", min=1, help="Number of recordings processed in parallel (default: one per core)."),
     ] = None,
     address: Annotated[
-        str | None, typer.Option("--address", help="Ray cluster; auto finds it (default: this machine alone).")
+        str | None,
+        typer.Option("--address", help="Address of a Ray cluster; auto finds it (default: only this machine)."),
     ] = None,
-    serial: Annotated[bool, typer.Option("--serial", help="One after the other, without Ray.")] = False,
+    serial: Annotated[
+        bool, typer.Option("--serial", help="Process recordings one after the other, without Ray.")
+    ] = False,
     time_limit: Annotated[
-        float | None, typer.Option("--time-limit", min=0.1, help="Seconds a recording may take.")
+        float | None, typer.Option("--time-limit", min=0.1, help="Time limit per recording in seconds.")
     ] = None,
     memory_limit: Annotated[
-        float | None, typer.Option("--memory-limit", min=1, help="MiB of memory a recording may take (Linux).")
+        float | None, typer.Option("--memory-limit", min=1, help="Memory limit per recording in MiB (Linux).")
     ] = None,
     no_resume: Annotated[bool, typer.Option("--no-resume", help="Delete the batch in --out and start again.")] = False,
 ) -> int:
@@ -65,7 +72,7 @@ def command(
             outcomes[recording.name] = earlier
     left = [r for r in recordings if r.name not in outcomes]
     if outcomes:
-        say(f"{len(outcomes)} of {len(recordings)} recordings are done already: the other {len(left)} are run")
+        say(f"{len(outcomes)} of {len(recordings)} recordings are already done: running the other {len(left)}")
     limits = Limits(time_limit, memory_limit)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_request())
@@ -147,7 +154,7 @@ def _claim(folder: Path, settings: dict[str, Any], names: set[str], *, resume: b
             _refuse_other(file, settings)
         gone = sorted(known_names(folder) - (names if resume else set()))
         if gone and resume:
-            say(f"results of {len(gone)} recordings that are not named any more are removed: {', '.join(gone)}")
+            say(f"removing the results of {len(gone)} recordings that are no longer listed: {', '.join(gone)}")
         for name in gone:
             forget(folder, name)
         for name in FILES:

@@ -40,22 +40,25 @@ def command(
     query: Annotated[Path | None, typer.Argument(metavar="QUERY", help="Frame (default: rendered).")] = None,
     *,
     matcher: Annotated[
-        str | None, typer.Option("--matcher", metavar="A,B", help="Matchers (default gcm, or the one of --weights).")
+        str | None,
+        typer.Option("--matcher", metavar="A,B", help="Matchers (default: gcm, or the matcher of --weights)."),
     ] = None,
     preset: Annotated[str | None, typer.Option("--preset", metavar="A,B", help="Presets (default base).")] = None,
     against: Annotated[
-        str, typer.Option("--against", metavar="A,B", help="In the same run: sift, orb, klt, dis; none for nothing.")
+        str, typer.Option("--against", metavar="A,B", help="Methods to compare with: sift, orb, klt, dis; or none.")
     ] = "sift",
     size: Annotated[
         str | None, typer.Option("--size", metavar="WxH,WxH", help="Resolutions; images are resized to each.")
     ] = None,
-    width: Annotated[int, typer.Option("--width", min=64, help="Width in pixels, where no --size is given.")] = 640,
+    width: Annotated[int, typer.Option("--width", min=64, help="Width in pixels if --size is not given.")] = 640,
     height: Annotated[int, typer.Option("--height", min=64, help="Height in pixels.")] = 480,
     device: DeviceOption = None,
     weights: WeightsOption = None,
     assignments: SetOption = None,
-    busy: Annotated[int, typer.Option("--busy", min=0, help="Run so many busy processes beside it.")] = 0,
-    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Frames timed, after one to warm up.")] = 10,
+    busy: Annotated[int, typer.Option("--busy", min=0, help="Number of busy processes to run at the same time.")] = 0,
+    repeat: Annotated[
+        int, typer.Option("--repeat", min=1, help="Number of timed frames, after one warm-up frame.")
+    ] = 10,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for bench.json and bench.md.")] = None,
 ) -> None:
     """Time a frame by stage: matchers, presets and resolutions, full and guided, beside OpenCV's methods."""
@@ -65,7 +68,7 @@ def command(
     from ros2_densematch.files.atomic import write_text
 
     if (reference is None) != (query is None):
-        raise InputError("name two images (REF QUERY), or none for a rendered flight")
+        raise InputError("give two images (REF QUERY), or none for a rendered flight")
     sizes = _sizes(size) if size is not None else [(width, height)]
     beside = _beside(against)
     settings = [
@@ -78,7 +81,7 @@ def command(
         make_room(folder, _FILES, ours=_is_bench(folder / _FILES[0]))
     machine = timing.machine()
     if machine["load_before"] is not None and machine["load_before"] > 0.5 and not busy:
-        say(f"note: the machine is busy (load {machine['load_before']:g}): these times are not those of a quiet one")
+        say(f"note: the machine is busy (load {machine['load_before']:g}): times on a quiet machine are shorter")
     rows: list[dict[str, Any]] = []
     count = len(sizes) * (2 * len(settings) + len(beside)) * (repeat + 1)
     with ExitStack() as stack:
@@ -123,7 +126,7 @@ def _sizes(option: str) -> list[tuple[int, int]]:
     for word in option.split(","):
         width, _, height = word.strip().lower().partition("x")
         if not (width.isdigit() and height.isdigit() and min(int(width), int(height)) >= 64):
-            raise InputError(f"--size {word.strip()!r}: write WIDTHxHEIGHT of at least 64 pixels, as 640x480")
+            raise InputError(f"--size {word.strip()!r}: write WIDTHxHEIGHT of at least 64 pixels, for example 640x480")
         found.append((int(width), int(height)))
     return found
 
@@ -194,7 +197,7 @@ def _images(reference: Path | None, query: Path | None, width: int, height: int)
 
 def _table(rows: Sequence[dict[str, Any]], repeat: int, machine: dict[str, Any], busy: int) -> Iterator[str]:
     """The table as Markdown, with what was measured and on what."""
-    beside = f", {busy} busy processes beside it" if busy else ""
+    beside = f", {busy} busy processes at the same time" if busy else ""
     gpu = f", {machine['gpu']}" if machine["gpu"] else ""
     threads = f"{machine['torch_threads']} threads for networks, {machine['opencv_threads']} for OpenCV"
     yield f"{machine['processor']}, {machine['cores']} cores{gpu}; {threads}{beside}."
@@ -211,8 +214,9 @@ def _table(rows: Sequence[dict[str, Any]], repeat: int, machine: dict[str, Any],
     yield ""
     for name, what in {row["matcher"]["name"]: row["matcher"]["what"] for row in rows}.items():
         yield f"{name}: {what}."
-    yield "keyframe, frame: encoding an image, with what its first match does for it; total: frame, match and pose."
-    yield "guided: as the tracker follows a flight, with matches carried on from frame to frame and a pose prediction."
+    yield "keyframe, frame: encoding an image, including the work that its first match triggers."
+    yield "total: frame, match and pose."
+    yield "guided: the tracker follows a flight, with matches carried from frame to frame and a predicted pose."
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

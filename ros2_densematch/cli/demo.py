@@ -33,9 +33,10 @@ def command(
     preset: PresetOption = None,
     device: DeviceOption = None,
     frames: Annotated[
-        int, typer.Option("--frames", min=20, help="Frames of the flight; fewer move faster.")
+        int,
+        typer.Option("--frames", min=20, help="Number of frames of the flight; with fewer, the camera moves faster."),
     ] = DEFAULT_FRAMES,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the drawings and of the noise.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the textures and the noise.")] = 0,
 ) -> int:
     """Simulate a camera flight with ground truth, replay it and say how far off the result is: no download, no ROS."""
     from ros2_densematch.cli.replay import replay
@@ -64,7 +65,7 @@ def command(
     print(f"report: {(folder / 'report.html').resolve()}")
     failed = [v.name for v in verdicts if not v.ok]
     if failed:
-        say(f"densematch: beyond the limit: {', '.join(failed)}")
+        say(f"densematch: limits exceeded: {', '.join(failed)}")
         return OUR_FAULT
     return DONE
 

@@ -30,7 +30,7 @@ _NEEDED = (
     ("mcap", "mcap", "damaged MCAP bags"),
     ("lz4", "lz4", "compressed bags"),
     ("zstandard", "zstandard", "compressed bags"),
-    ("pillow", "PIL", "images with their orientation"),
+    ("pillow", "PIL", "orientation of images"),
     ("pydantic", "pydantic", "settings"),
     ("pyyaml", "yaml", "settings and calibration files"),
     ("safetensors", "safetensors", "weights"),
@@ -71,9 +71,9 @@ def command() -> int:
     _print(checks)
     missing = [c.name for c in checks if c.state == MISSING]
     if missing:
-        print(f"needed and missing: {', '.join(missing)}")
+        print(f"required but missing: {', '.join(missing)}")
         return 1
-    print("everything that is needed is here")
+    print("all required components are installed")
     return 0
 
 
@@ -102,7 +102,7 @@ def threads() -> list[Check]:
     found = f"torch {torch.get_num_threads()}, OpenCV {cv2.getNumThreads()}"
     if processor.waits_quietly():
         return [Check("threads", OK, f"{found}; idle ones sleep (OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']})")]
-    cost = "idle threads spin: other programs, and this one beside them, take several times as long"
+    cost = "idle threads spin: this program and others running at the same time become several times slower"
     return [Check("threads", OPTIONAL, found, cost, processor.REMEDY)]
 
 
@@ -128,7 +128,7 @@ def _version(distribution: str, module: str) -> tuple[str, str]:
     try:
         imported = import_module(module)
     except Exception as error:  # noqa: BLE001  (a broken installation may raise anything; the table says what)
-        return "", f"does not import: {type(error).__name__}: {error}".splitlines()[0]
+        return "", f"cannot be imported: {type(error).__name__}: {error}".splitlines()[0]
     for name in _OPENCV if module == "cv2" else (distribution,):
         try:
             return metadata.version(name), ""
@@ -139,14 +139,16 @@ def _version(distribution: str, module: str) -> tuple[str, str]:
 
 def gpu() -> list[Check]:
     """Whether CUDA computes: a device that is listed but fails at its first kernel does not count."""
-    cost = "matching runs on the CPU, several times slower"
+    cost = "matching runs on the CPU and is several times slower"
     if importlib.util.find_spec("torch") is None:
         return [Check("GPU (CUDA)", OPTIONAL, "torch is not installed", cost, "pip install torch")]
     import torch
 
     if torch.version.cuda is None:
         driver = shutil.which("nvidia-smi") is not None
-        found = f"torch {torch.__version__} is a CPU build" + (", though an NVIDIA driver is here" if driver else "")
+        found = f"torch {torch.__version__} is a CPU build" + (
+            ", although an NVIDIA driver is installed" if driver else ""
+        )
         remedy = "install a CUDA build of torch (pytorch.org/get-started)" if driver else "an NVIDIA GPU"
         return [Check("GPU (CUDA)", OPTIONAL, found, cost, remedy)]
     try:
@@ -163,7 +165,7 @@ def gpu() -> list[Check]:
 
 def ros() -> list[Check]:
     """rclpy, and our messages as ROS Python classes; both are for the live node only."""
-    cost = "densematch live and the ROS node; bags work without"
+    cost = "densematch live and the ROS node; bags work without it"
     distribution = os.environ.get("ROS_DISTRO", "")
     if importlib.util.find_spec("rclpy") is None:
         setups = sorted(Path("/opt/ros").glob("*/setup.bash"))
@@ -197,7 +199,7 @@ def weights() -> list[Check]:
             continue
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != entry.sha256:
-            wrong = f"SHA-256 is {found[:12]}…, should be {entry.sha256[:12]}…"
+            wrong = f"SHA-256 is {found[:12]}…, expected {entry.sha256[:12]}…"
             rows.append(Check(f"weights {name}", MISSING, wrong, cost, remedy))
             continue
         size = f"{path.stat().st_size / 1e6:.1f} MB"
@@ -234,7 +236,7 @@ def _print(checks: list[Check]) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("", "what", "found", "what it costs", "how to get it"):
+    for heading in ("", "component", "found", "effect if missing", "remedy"):
         table.add_column(heading, overflow="fold")
     colours = {OK: "green", OPTIONAL: "yellow", MISSING: "bold red"}
     for check in checks:

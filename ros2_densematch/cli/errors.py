@@ -115,5 +115,5 @@ def _our_fault(error: BaseException) -> int:
     print(f"densematch: internal error: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
     for frame in traceback.extract_tb(error.__traceback__)[-4:]:
         print(f"  {frame.filename}:{frame.lineno} in {frame.name}: {frame.line}", file=sys.stderr)
-    print("This is a fault of densematch: please report it with the command and the lines above.", file=sys.stderr)
+    print("This is a bug in densematch: please report it with the command and the lines above.", file=sys.stderr)
     return OUR_FAULT

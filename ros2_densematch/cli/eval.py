@@ -19,7 +19,8 @@ from ros2_densematch.cli.options import (
 )
 
 app = typer.Typer(
-    help="Measure matchers: pose, homography, dense, trajectory; compare, score again; recordings without truth.",
+    help="Measure matchers: pose, homography, dense, trajectory; compare; score again; recordings without ground "
+    "truth.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -27,7 +28,7 @@ app = typer.Typer(
 DataArgument = Annotated[
     str | None, typer.Argument(metavar="DATA", help="Short name (with --data) or a folder whose layout is recognised.")
 ]
-FolderOption = Annotated[Path | None, typer.Option("--data", help="Folder of the data set that DATA names.")]
+FolderOption = Annotated[Path | None, typer.Option("--data", help="Folder of the data set named by DATA.")]
 ProtocolOption = Annotated[
     str, typer.Option("--protocol", help="default, densematch, superglue, roma or lightglue (docs/evaluation.md).")
 ]
@@ -35,10 +36,13 @@ EstimatorOption = Annotated[
     str | None, typer.Option("--estimator", help="poselib, opencv, magsac or own (default: the protocol's columns).")
 ]
 ThresholdOption = Annotated[
-    str | None, typer.Option("--threshold", help="Pixels, or auto: all are tried and shown, the best is named as such.")
+    str | None,
+    typer.Option(
+        "--threshold", help="Threshold in pixels, or auto: several are tried and shown, and the best is marked."
+    ),
 ]
 HelpOption = Annotated[
-    bool, typer.Option("--download-help", help="Say where the data comes from and its licence; downloads nothing.")
+    bool, typer.Option("--download-help", help="Print the source and licence of the data; downloads nothing.")
 ]
 NoResumeOption = Annotated[bool, typer.Option("--no-resume", help="Delete the evaluation in --out and start again.")]
 
@@ -148,17 +152,25 @@ def trajectory(
     device: DeviceOption = None,
     weights: WeightsOption = None,
     assignments: SetOption = None,
-    mono: Annotated[bool, typer.Option("--mono", help="One camera alone: no depth, stereo or odometry.")] = False,
+    mono: Annotated[
+        bool, typer.Option("--mono", help="Use a single camera only: no depth, stereo or odometry.")
+    ] = False,
     interruptions: Annotated[
-        int, typer.Option("--interruptions", min=0, help="Cover the camera so often in a second pass: relocalisation.")
+        int,
+        typer.Option(
+            "--interruptions", min=0, help="Cover the camera N times in a second pass, to measure relocalisation."
+        ),
     ] = 0,
     max_frames: Annotated[
-        int | None, typer.Option("--max-frames", min=3, help="Frames of each sequence, at most.")
+        int | None, typer.Option("--max-frames", min=3, help="Maximum number of frames per sequence.")
     ] = None,
-    camera: Annotated[Path | None, typer.Option("--camera", help="Calibration, where the data has none.")] = None,
+    camera: Annotated[Path | None, typer.Option("--camera", help="Calibration, if the data has none.")] = None,
     image_topic: Annotated[str | None, typer.Option("--image-topic", help="Topic of the images (bags).")] = None,
     ground_truth_topic: Annotated[
-        str | None, typer.Option("--ground-truth-topic", help="True poses (bags; default: a topic whose name says so).")
+        str | None,
+        typer.Option(
+            "--ground-truth-topic", help="Ground-truth poses (bags; default: a topic with a name such as ground_truth)."
+        ),
     ] = None,
     no_resume: NoResumeOption = False,
     download_help: HelpOption = False,
@@ -175,8 +187,8 @@ def trajectory(
     settings = configured(config, matcher, preset, device, weights, assignments)
     if settings.options.get(settings.matcher):
         raise InputError(
-            f"options of the matcher ({', '.join(settings.options[settings.matcher])}) cannot be set here, because the "
-            "results would carry its name alone: choose --preset, or --weights"
+            f"options of the matcher ({', '.join(settings.options[settings.matcher])}) cannot be set here, because "
+            f"the results are stored under the matcher's name only: use --preset or --weights"
         )
     entry = spec_of(settings.matcher, None if settings.preset == "base" else settings.preset, None)
     file = Path(settings.weights) if settings.weights else None
@@ -188,17 +200,17 @@ def trajectory(
 
 @app.command()
 def bag(
-    path: Annotated[Path, typer.Argument(metavar="BAG", help="Whatever replay reads: bag, video, image folder.")],
+    path: Annotated[Path, typer.Argument(metavar="BAG", help="Any input of replay: bag, video, image folder.")],
     entries: Annotated[
-        list[str] | None, typer.Argument(metavar="A B ...", help="As for compare (default: gcm and sift).")
+        list[str] | None, typer.Argument(metavar="A B ...", help="Matchers, as for compare (default: gcm and sift).")
     ] = None,
     *,
     out: OutOption = Path("densematch-eval"),
     device: DeviceOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
-    triples: Annotated[int, typer.Option("--triples", min=1, help="Sets of three frames that are compared.")] = 12,
-    max_frames: Annotated[int | None, typer.Option("--max-frames", min=3, help="Use only so many frames.")] = None,
+    triples: Annotated[int, typer.Option("--triples", min=1, help="Number of frame triplets to compare.")] = 12,
+    max_frames: Annotated[int | None, typer.Option("--max-frames", min=3, help="Use at most this many frames.")] = None,
     image_topic: Annotated[str | None, typer.Option("--image-topic", help="Topic of the images.")] = None,
     camera: Annotated[
         Path | None, typer.Option("--camera", help="Calibration; overrides the bag's CameraInfo.")
@@ -207,7 +219,7 @@ def bag(
         str | None, typer.Option("--odometry-topic", help="Odometry to compare with; the tracker does not use it.")
     ] = None,
     gps_topic: Annotated[
-        str | None, typer.Option("--gps-topic", help="Satellite fixes to compare with (default: the only ones).")
+        str | None, typer.Option("--gps-topic", help="Satellite fixes to compare with (default: the only such topic).")
     ] = None,
     no_resume: NoResumeOption = False,
 ) -> int:
@@ -240,7 +252,7 @@ def compare(
     peers: Annotated[
         str,
         typer.Option(
-            "--peers", help="opencv: SIFT, ORB, AKAZE, DIS, Lucas-Kanade beside; all: and installed ones; none."
+            "--peers", help="opencv (SIFT, ORB, AKAZE, DIS, Lucas-Kanade), all (also installed peers) or none."
         ),
     ] = "opencv",
     device: DeviceOption = None,

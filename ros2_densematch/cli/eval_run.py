@@ -159,7 +159,7 @@ def stored_entries(content: dict[str, Any]) -> list[Entry]:
 
 
 def _no_matcher() -> Matcher:
-    raise RuntimeError("scoring again must not run a matcher")
+    raise RuntimeError("scoring must not run a matcher")
 
 
 def entry_named(word: str, device: str | None, weights: Path | None) -> Entry:
@@ -191,7 +191,7 @@ def write_reports(out: Path, evaluation: Evaluation, shown: Sequence[ShownPair])
 def say_stopped(done: dict[str, Exported], out: Path) -> None:
     """Says what a run that was stopped leaves."""
     kept = sum(d.stored + d.matched for d in done.values())
-    say(f"stopped: {kept} predictions are kept in {out}; the same command goes on from there")
+    say(f"stopped: {kept} predictions are kept in {out}; run the same command to resume")
 
 
 def say_exported(name: str, exported: Exported, unit: str) -> None:

@@ -58,7 +58,7 @@ def evaluate_trajectories(wanted: WantedTracks) -> int:
     rule = TrackingRule(wanted.tracker, not wanted.mono, wanted.interruptions, wanted.max_frames)
     entries = [entry_named(word, wanted.device, wanted.weights) for word in wanted.entries]
     for name, reason in dataset.unusable:
-        say(f"{name} is left out: {reason}")
+        say(f"{name} is skipped: {reason}")
     out = output_folder(wanted.out)
     named = {
         "name": wanted.data,
@@ -126,14 +126,12 @@ def score_tracks_again(
     """Stage 2 alone, on what a folder holds; the exit code."""
     if protocol != "default" or estimator is not None or threshold is not None:
         raise InputError(
-            f"{out} holds trajectories, which the tracker's own estimator made: they are scored without --protocol, "
-            "--estimator and --threshold; another tracker needs a run of its own (--config, another --out)"
+            f"{out} contains trajectories of the tracker, which has its own estimator: omit --protocol, --estimator "
+            f"and --threshold; for other tracker settings, run again with --config and another --out"
         )
     data, export = content["data"], content["export"]
     if data["task"] == "bag":
-        raise InputError(
-            f"{out} holds a comparison without true poses: `eval bag` makes its figures again, not eval score"
-        )
+        raise InputError(f"{out} contains a comparison without ground truth: use `eval bag` to recompute its figures")
     known = data["folder"] is not None
     dataset = open_sequences(
         data["name"] if known else data["path"], Path(data["folder"]) if known else None, _options(data["source"])

@@ -15,17 +15,20 @@ if TYPE_CHECKING:
     from ros2_densematch.io.sources.base import FrameSource
 
 app = typer.Typer(
-    help="Hand results on: hloc, colmap (of `densematch match`), kitti, gtsam, rerun, foxglove (of `replay`).",
+    help="Export results: hloc, colmap (from `densematch match`), kitti, gtsam, rerun, foxglove (from `replay`).",
     no_args_is_help=True,
     add_completion=False,
 )
 
 Result = Annotated[Path, typer.Argument(metavar="RESULT", help="The --out folder of an earlier command.")]
 Root = Annotated[
-    Path | None, typer.Option("--root", help="Folder that image names are relative to (default: the common one).")
+    Path | None, typer.Option("--root", help="Root folder of the image names (default: their common folder).")
 ]
 Cell = Annotated[
-    float, typer.Option("--cell", help="Matches of an image within a cell of so many pixels become one key point.")
+    float,
+    typer.Option(
+        "--cell", help="Size in pixels of the cells in which the matches of an image merge into one key point."
+    ),
 ]
 
 
@@ -52,11 +55,11 @@ def hloc(
 def colmap(
     result: Result,
     *,
-    out: Annotated[Path, typer.Option("--out", help="Database to write, as database.db.")],
+    out: Annotated[Path, typer.Option("--out", help="Database to write, for example database.db.")],
     root: Root = None,
     cell: Cell = 0.5,
     camera: Annotated[
-        Path | None, typer.Option("--camera", help="Calibration of all images (default: what the pairs were given).")
+        Path | None, typer.Option("--camera", help="Calibration of all images (default: that of the pairs).")
     ] = None,
 ) -> int:
     """A COLMAP database with key points, matches and two-view geometries from a result of `densematch match`."""
@@ -82,7 +85,7 @@ def colmap(
 
 @app.command("kitti")
 def kitti(
-    result: Result, *, out: Annotated[Path, typer.Option("--out", help="Text file to write, as poses.txt.")]
+    result: Result, *, out: Annotated[Path, typer.Option("--out", help="Text file to write, for example poses.txt.")]
 ) -> int:
     """The trajectory of a `densematch replay` as rows of KITTI's odometry benchmark."""
     from ros2_densematch.io.exports.kitti import write_kitti
@@ -115,7 +118,7 @@ def gtsam(
 
 Images = Annotated[
     Path | None,
-    typer.Option("--images", help="Recording with the images (default: the one that was replayed)."),
+    typer.Option("--images", help="Recording with the images (default: the replayed one)."),
 ]
 
 
@@ -123,7 +126,7 @@ Images = Annotated[
 def rerun(
     result: Result,
     *,
-    out: Annotated[Path, typer.Option("--out", help="Recording to write, as replay.rrd.")],
+    out: Annotated[Path, typer.Option("--out", help="Recording to write, for example replay.rrd.")],
     images: Images = None,
 ) -> int:
     """A `densematch replay` as a rerun recording: images, matches, keyframes and trajectory on a timeline."""
@@ -146,7 +149,9 @@ def rerun(
 
 @app.command("foxglove")
 def foxglove(
-    result: Result, *, out: Annotated[Path, typer.Option("--out", help="MCAP file to write, as annotations.mcap.")]
+    result: Result,
+    *,
+    out: Annotated[Path, typer.Option("--out", help="MCAP file to write, for example annotations.mcap.")],
 ) -> int:
     """Matches of a `densematch replay` as Foxglove's image annotations: open the file beside the recording."""
     from ros2_densematch.io.exports.foxglove import ANNOTATIONS, write_foxglove
@@ -167,7 +172,7 @@ def _source_of(summary: dict[str, Any], images: Path | None) -> FrameSource | No
 
     path = images or Path(summary["input"]["path"])
     if images is None and not path.exists():
-        say(f"{path} is not there any more: no images are written; name the recording with --images")
+        say(f"{path} no longer exists, so no images are written: give the recording with --images")
         return None
     topic = next((i["name"] for i in summary["inputs"] if i["role"] == "images" and i["name"].startswith("/")), None)
     return open_source(path, SourceOptions(image_topic=topic))

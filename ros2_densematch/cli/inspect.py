@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def command(
     bag: Annotated[Path, typer.Argument(metavar="BAG", help="Bag: folder, .mcap, .db3 or .bag file.")],
     *,
-    full: Annotated[bool, typer.Option("--full", help="Read every message, not the index and samples.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Read every message instead of the index and samples.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> int:
     """Say what is in a bag: topics, clocks, gaps, calibrations and their plausibility, transforms, damage."""
@@ -30,7 +30,7 @@ def command(
     if not bag.exists():
         raise FileNotFoundError(f"{bag} does not exist: check the path of the bag")
     if not is_bag(bag):
-        raise InputError(f"{bag} is no bag: give a .mcap, .db3 or .bag file, or the folder of a bag")
+        raise InputError(f"{bag} is not a bag: give a .mcap, .db3 or .bag file, or the folder of a bag")
     found = inspect_bag(bag, full=full)
     if as_json:
         json.dump(found.as_dict(), sys.stdout, indent=1)
@@ -52,7 +52,7 @@ def _print(found: Inspection) -> None:
         for text in topic.time:
             print(f"{topic.name}: {text}")
         if topic.unreadable:
-            print(f"{topic.name}: {topic.unreadable} of {topic.looked_at} messages are no {topic.type}")
+            print(f"{topic.name}: {topic.unreadable} of {topic.looked_at} messages are not valid {topic.type} messages")
         if topic.without_stamp:
             print(f"{topic.name}: {topic.without_stamp} of {topic.looked_at} messages have no stamp")
     for calibration in found.calibrations:

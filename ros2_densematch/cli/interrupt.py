@@ -36,7 +36,7 @@ def stop_request() -> Iterator[StopRequest]:
         if request.reason is not None:
             raise KeyboardInterrupt
         request.reason = "interrupted by Ctrl-C" if number == signal.SIGINT else "terminated"
-        say("stopping after this item; what is done will be written (press Ctrl-C again to drop it)")
+        say("stopping after this item and writing the results so far (press Ctrl-C again to discard them)")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

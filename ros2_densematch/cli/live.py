@@ -36,7 +36,7 @@ def command(
     camera_info_topic: Annotated[
         str | None,
         typer.Option(
-            "--camera-info-topic", help="Topic of the images' CameraInfo (default: camera_info beside --image-topic)."
+            "--camera-info-topic", help="Topic of the images' CameraInfo (default: camera_info next to --image-topic)."
         ),
     ] = None,
     depth_topic: Annotated[str | None, typer.Option("--depth-topic", help="Depth registered to the images.")] = None,

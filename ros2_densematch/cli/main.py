@@ -23,14 +23,14 @@ COMMANDS = {
     ),
     "replay": ("replay", "Replay a bag, a video or an image folder into correspondences, poses and a report."),
     "live": ("live", "Run the ROS 2 node: live images in, correspondences and poses out."),
-    "inspect": ("inspect", "Say what is in a bag: topics, clocks, gaps, calibrations, transforms, damage."),
+    "inspect": ("inspect", "Report the content of a bag: topics, clocks, gaps, calibrations, transforms, damage."),
     "match": ("match", "Match two images, or a list of pairs."),
-    "eval": ("eval", "Measure matchers on data with ground truth, and compare them on recordings without."),
-    "export": ("export", "Hand results on to hloc, COLMAP and others."),
+    "eval": ("eval", "Measure matchers on data with ground truth; compare them on recordings without it."),
+    "export": ("export", "Export results to hloc, COLMAP and other tools."),
     "batch": ("batch", "Replay and score many recordings, on this machine or on a Ray cluster."),
     "train": ("train", "Train a matcher from a configuration file; resumes by default."),
     "weights": ("weights", "List, fetch, verify and import weights."),
-    "bench": ("bench", "Time encoding, matching and pose per frame beside a baseline."),
+    "bench": ("bench", "Time encoding, matching and pose estimation per frame, next to a baseline."),
     "doctor": ("doctor", "List versions, devices, weights, missing components and what they disable."),
 }
 
@@ -69,11 +69,11 @@ def build_app(chosen: str | None = None) -> typer.Typer:
         threads: Annotated[
             int | None,
             typer.Option(
-                _THREADS, min=1, help="torch, OpenCV and BLAS use at most so many threads each (default: their own)."
+                _THREADS, min=1, help="Maximum number of threads for torch, OpenCV and BLAS each (default: their own)."
             ),
         ] = None,
         nice: Annotated[
-            int, typer.Option(_NICE, min=0, max=19, help="Other processes go first: adds this to the nice level.")
+            int, typer.Option(_NICE, min=0, max=19, help="Value to add to the nice level, which lowers the priority.")
         ] = 0,
     ) -> None:
         processor.lower_priority(nice)

@@ -36,27 +36,36 @@ def command(
     *,
     out: OutOption = Path("densematch-match"),
     pairs: Annotated[
-        Path | None, typer.Option("--pairs", help="List, one pair a line: image0 image1 [K0(9) K1(9) [T_0to1(16)]].")
+        Path | None,
+        typer.Option("--pairs", help="List with one pair per line: image0 image1 [K0(9) K1(9) [T_0to1(16)]]."),
     ] = None,
     root: Annotated[
         Path | None, typer.Option("--root", help="Folder of the list's images (default: the list's folder).")
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="Images to match with each other: add one of the next three.")
+        Path | None,
+        typer.Option(
+            "--folder", help="Folder of images to match with each other; needs --window, --exhaustive or --retrieve."
+        ),
     ] = None,
     window: Annotated[
-        int | None, typer.Option("--window", min=1, help="Each image of --folder with the N that follow it.")
+        int | None, typer.Option("--window", min=1, help="Match each image of --folder with the next N.")
     ] = None,
-    exhaustive: Annotated[bool, typer.Option("--exhaustive", help="Each image of --folder with each other.")] = False,
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Match each image of --folder with every other image.")
+    ] = False,
     retrieve: Annotated[
-        int | None, typer.Option("--retrieve", min=1, help="Each image of --folder with the K that look most like it.")
+        int | None,
+        typer.Option("--retrieve", min=1, help="Match each image of --folder with the K most similar images."),
     ] = None,
     export: Annotated[
-        str | None, typer.Option("--export", metavar="hloc|colmap", help="Also write the matches in that form.")
+        str | None, typer.Option("--export", metavar="hloc|colmap", help="Also write the matches in this format.")
     ] = None,
     reference_camera: Annotated[
         Path | None,
-        typer.Option("--reference-camera", help="Calibration of REF, or of all of --folder (ROS, Kalibr, ... file)."),
+        typer.Option(
+            "--reference-camera", help="Calibration file of REF, or of all images of --folder (ROS, Kalibr, ...)."
+        ),
     ] = None,
     query_camera: Annotated[
         Path | None, typer.Option("--query-camera", help="Calibration of QUERY (default: that of REF).")
@@ -68,10 +77,10 @@ def command(
         float | None, typer.Option("--fov", help="Horizontal field of view of both images, in degrees.")
     ] = None,
     mask: Annotated[
-        Path | None, typer.Option("--mask", help="Image of the images' size: nothing is matched where it is black.")
+        Path | None, typer.Option("--mask", help="Mask image of the images' size; black pixels are not matched.")
     ] = None,
     reference_mask: Annotated[
-        Path | None, typer.Option("--reference-mask", help="Mask of reference images, where it is another one.")
+        Path | None, typer.Option("--reference-mask", help="Mask of the reference images, if different from --mask.")
     ] = None,
     config: ConfigOption = None,
     matcher: MatcherOption = None,
@@ -79,13 +88,15 @@ def command(
     device: DeviceOption = None,
     weights: WeightsOption = None,
     assignments: SetOption = None,
-    max_matches: Annotated[int | None, typer.Option("--max-matches", min=1, help="Most matches a pair.")] = None,
+    max_matches: Annotated[
+        int | None, typer.Option("--max-matches", min=1, help="Maximum number of matches per pair.")
+    ] = None,
     pictures: Annotated[
         bool | None,
         typer.Option("--pictures/--no-pictures", help="Write a picture of each pair (default: not for --folder)."),
     ] = None,
     fail_on_empty: Annotated[
-        bool, typer.Option("--fail-on-empty", help="Exit with 3 where a pair has no match to rely on.")
+        bool, typer.Option("--fail-on-empty", help="Exit with code 3 if a pair has no reliable match.")
     ] = False,
 ) -> int:
     """Match two images (REF QUERY), a list of pairs (--pairs) or a folder of images (--folder), with relative poses
@@ -93,14 +104,14 @@ def command(
     if export is not None and export not in _FORMS:
         raise InputError(f"--export {export}: choose {' or '.join(_FORMS)}")
     if folder is None and (window is not None or exhaustive or retrieve is not None):
-        raise InputError("--window, --exhaustive and --retrieve choose pairs of --folder: name one")
+        raise InputError("--window, --exhaustive and --retrieve choose pairs of --folder: give one of them")
     if folder is not None:
         if reference is not None or pairs is not None:
-            raise InputError(f"--folder {folder} was given beside images or --pairs: give one of them")
+            raise InputError(f"--folder {folder} was given together with images or --pairs: give one of them")
         images = folder_images(folder)
     elif pairs is None:
         if reference is None or query is None:
-            raise InputError("name two images (REF QUERY), a list of pairs (--pairs FILE) or a --folder of images")
+            raise InputError("give two images (REF QUERY), a list of pairs (--pairs FILE) or a --folder of images")
         reference, query = sample_file(reference), sample_file(query)
         for file in (reference, query):
             if not file.is_file():
@@ -110,7 +121,7 @@ def command(
         if reference is not None:
             raise InputError(f"both an image ({reference}) and --pairs were given: give one of the two")
         if reference_camera is not None or query_camera is not None:
-            raise InputError("cameras of a list of pairs are K0 and K1 of its lines: leave --...-camera out")
+            raise InputError("the cameras of a list of pairs are K0 and K1 of its lines: omit the --...-camera options")
         wanted = read_pairs(pairs, root or pairs.parent)
     cameras = cameras_of_options(reference_camera, query_camera, intrinsics, fov)
     masks = PairMasks(mask, reference_mask)

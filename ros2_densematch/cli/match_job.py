@@ -133,7 +133,7 @@ class MatchJob:
         ]
         progress = MatchProgress(self.folder, fingerprint_of(wanted, settings))
         if progress.rows:
-            say(f"going on: {len(progress.rows)} of {len(wanted)} pairs were matched before")
+            say(f"resuming: {len(progress.rows)} of {len(wanted)} pairs are already matched")
             self.files += progress.files
         return progress
 

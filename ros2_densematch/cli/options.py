@@ -19,12 +19,16 @@ OutOption = Annotated[Path, typer.Option("--out", help="Folder for the results; 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="ROS parameter file or plain YAML (default: built-in values).")
 ]
-MatcherOption = Annotated[str | None, typer.Option("--matcher", help="Matcher (default gcm, or the one of --weights).")]
-PresetOption = Annotated[str | None, typer.Option("--preset", help="Speed against accuracy (default base).")]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N (default auto).")]
+MatcherOption = Annotated[
+    str | None, typer.Option("--matcher", help="Matcher (default: gcm, or the matcher of --weights).")
+]
+PresetOption = Annotated[str | None, typer.Option("--preset", help="Preset for speed or accuracy (default: base).")]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="Device: auto, cpu, cuda or cuda:N (default: auto).")
+]
 WeightsOption = Annotated[
     Path | None,
-    typer.Option("--weights", help="Weights file; the matcher that it names is used unless --matcher is given."),
+    typer.Option("--weights", help="Weights file; it determines the matcher unless --matcher is given."),
 ]
 
 SetOption = Annotated[
@@ -32,7 +36,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Any parameter or option, as tracker.min_inliers=30 or gcm.least_score=0.2; may be repeated.",
+        help="Any parameter or option, for example tracker.min_inliers=30 or gcm.least_score=0.2; may be repeated.",
     ),
 ]
 
@@ -97,7 +101,7 @@ def _as_written(problem: str, given: dict[str, Any]) -> str:
         return f"--set: {text}" if text.startswith("unknown") else f"--set {text}"
     what = text.removeprefix(f"{name[1]} = ")
     if name[1] == "device":
-        what = f"{given['device']!r}: choose auto, cpu, cuda or cuda:N (as cuda:0)"
+        what = f"{given['device']!r}: choose auto, cpu, cuda or cuda:N (for example cuda:0)"
     return f"--{name[1]} {what}"
 
 
@@ -113,7 +117,7 @@ def settings_of(assignments: list[str]) -> dict[str, Any]:
     for assignment in assignments:
         name, sign, value = assignment.partition("=")
         if not sign or not name.strip():
-            raise InputError(f"--set {assignment!r}: write NAME=VALUE, as gcm.least_score=0.2")
+            raise InputError(f"--set {assignment!r}: write NAME=VALUE, for example gcm.least_score=0.2")
         try:
             found[name.strip()] = yaml.safe_load(value) if value.strip() else ""
         except yaml.YAMLError as error:
@@ -192,11 +196,11 @@ def output_folder(out: Path) -> Path:
     import os
 
     if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file: name a folder")
+        raise InputError(f"--out {out} is a file: choose a folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {out} cannot be made ({error.strerror}): name another folder") from error
+        raise InputError(f"--out {out} cannot be created ({error.strerror}): choose another folder") from error
     if not os.access(out, os.W_OK):
-        raise InputError(f"--out {out} cannot be written: name another folder or change its permissions")
+        raise InputError(f"--out {out} cannot be written: choose another folder or change its permissions")
     return out

@@ -126,7 +126,7 @@ def cameras_of_options(
         FileNotFoundError, ValueError: a calibration file cannot be read.
     """
     if sum(given is not None for given in (reference or query, intrinsics, fov_deg)) > 1:
-        raise InputError("--reference-camera, --K and --fov say the same thing: give one of them")
+        raise InputError("--reference-camera, --K and --fov exclude each other: give one of them")
     if intrinsics is not None:
         return PairCameras(intrinsics=_four_numbers(intrinsics))
     if fov_deg is not None:

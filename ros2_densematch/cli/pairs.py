@@ -63,7 +63,7 @@ def read_pairs(path: Path, root: Path) -> list[Pair]:
         if text.strip() and not text.lstrip().startswith("#"):
             found.append(_parse(text, len(found), number, root))
     if not found:
-        raise InputError(f"{path} has no pairs: write `image0 image1 [K0(9) K1(9) [T_0to1(16)]]`, one pair a line")
+        raise InputError(f"{path} has no pairs: write `image0 image1 [K0(9) K1(9) [T_0to1(16)]]`, one pair per line")
     return found
 
 

@@ -69,19 +69,23 @@ def command(
         typer.Option("--camera", help="Calibration (ROS camera_info YAML); overrides the bag's CameraInfo."),
     ] = None,
     depth_topic: Annotated[
-        str | None, typer.Option("--depth-topic", help="Depth registered to the images: metric scale.")
+        str | None, typer.Option("--depth-topic", help="Topic of depth registered to the images, for metric scale.")
     ] = None,
     right_image_topic: Annotated[
-        str | None, typer.Option("--right-image-topic", help="Right images of a rectified stereo pair: metric scale.")
+        str | None,
+        typer.Option("--right-image-topic", help="Topic of right images of a rectified stereo pair, for metric scale."),
     ] = None,
     odometry_topic: Annotated[
-        str | None, typer.Option("--odometry-topic", help="Metric prior (Odometry, poses, tf): metric scale.")
+        str | None,
+        typer.Option("--odometry-topic", help="Topic of metric odometry (Odometry, poses, tf), for metric scale."),
     ] = None,
     ground_truth_topic: Annotated[
-        str | None, typer.Option("--ground-truth-topic", help="True poses, for ATE and RPE in the report.")
+        str | None,
+        typer.Option("--ground-truth-topic", help="Topic of ground-truth poses, for ATE and RPE in the report."),
     ] = None,
     depth_time_offset: Annotated[
-        float | None, typer.Option("--depth-time-offset", help="Seconds to add to the depth's stamps (another clock).")
+        float | None,
+        typer.Option("--depth-time-offset", help="Seconds to add to the depth's stamps, if stamped by another clock."),
     ] = None,
     right_image_time_offset: Annotated[
         float | None, typer.Option("--right-image-time-offset", help="Seconds to add to the right images' stamps.")
@@ -93,29 +97,31 @@ def command(
         float | None, typer.Option("--ground-truth-time-offset", help="Seconds to add to the ground truth's stamps.")
     ] = None,
     mask: Annotated[
-        Path | None, typer.Option("--mask", help="Image of the frames' size; black pixels are not matched.")
+        Path | None, typer.Option("--mask", help="Mask image of the frames' size; black pixels are not matched.")
     ] = None,
     start: Annotated[
-        float | None, typer.Option("--from", min=0.0, help="Seconds after the first image, by its stamp.")
+        float | None,
+        typer.Option("--from", min=0.0, help="Start at this many seconds after the first image, by stamps."),
     ] = None,
     stop: Annotated[
-        float | None, typer.Option("--to", min=0.0, help="Seconds after the first image up to which frames are taken.")
+        float | None, typer.Option("--to", min=0.0, help="Stop at this many seconds after the first image, by stamps.")
     ] = None,
-    every: Annotated[int, typer.Option("--every", min=1, metavar="N", help="Use every Nth frame only.")] = 1,
+    every: Annotated[int, typer.Option("--every", min=1, metavar="N", help="Use only every Nth frame.")] = 1,
     rate: Annotated[
-        float | None, typer.Option("--rate", metavar="HZ", help="Use at most so many frames a second, by their stamps.")
+        float | None, typer.Option("--rate", metavar="HZ", help="Use at most this many frames per second, by stamps.")
     ] = None,
-    max_frames: Annotated[int | None, typer.Option("--max-frames", min=1, help="Stop after so many frames.")] = None,
+    max_frames: Annotated[int | None, typer.Option("--max-frames", min=1, help="Stop after this many frames.")] = None,
     animate: Annotated[
         str | None,
-        typer.Option("--animate", metavar="gif|webp|mp4", help="Also write a moving picture of the matches."),
+        typer.Option("--animate", metavar="gif|webp|mp4", help="Also write an animation of the matches."),
     ] = None,
     rerun: Annotated[
         str | None,
         typer.Option(
             "--rerun",
             metavar="viewer|URL|FILE.rrd",
-            help="Also stream to rerun while it runs: opens a viewer, sends to one (rerun+http://...), or into a file.",
+            help="Also stream to rerun: open a viewer (viewer), send to a running one (rerun+http://...), or write a "
+            "file.",
         ),
     ] = None,
 ) -> int:
@@ -215,7 +221,7 @@ def replay(
             if job.error is not None:
                 raise job.error
             raise InputError(
-                f"{path} gave no frame: {'; '.join(source.warnings) or 'check --from, --to and the topic'}"
+                f"{path} contains no usable frame: {'; '.join(source.warnings) or 'check --from, --to and the topic'}"
             )
         for note in source.notes[said:]:
             say(f"note: {note}")
@@ -438,9 +444,9 @@ def _conclusion(summary: dict[str, Any]) -> Iterator[str]:
 
     frames, accuracy = summary["frames"], summary["accuracy"]
     statuses = ", ".join(f"{entry['count']} {name}" for name, entry in frames["status"].items())
-    yield f"{frames['total']} frames at {summary['frames_per_second']:.1f} a second: {statuses}"
+    yield f"{frames['total']} frames at {summary['frames_per_second']:.1f} frames/s: {statuses}"
     if summary["readout_ms"]:
-        yield f"rolling shutter: {summary['readout_ms']:.1f} ms from the first row to the last"
+        yield f"rolling shutter: {summary['readout_ms']:.1f} ms from the first to the last row"
     if summary["trajectory"] is None:
         yield f"no poses: {summary['no_pose_reason']}"
     if accuracy is not None:

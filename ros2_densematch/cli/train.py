@@ -16,7 +16,10 @@ from ros2_densematch.cli.progress import Counter, progress_counter
 
 def command(
     config: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="Training recipe: a file, or the name of one that ships (condl).")
+        Path,
+        typer.Argument(
+            metavar="RECIPE", help="Training recipe: a file, or the name of a shipped one (for example condl)."
+        ),
     ],
     *,
     out: OutOption = Path("densematch-train"),
@@ -27,7 +30,8 @@ def command(
         ),
     ] = None,
     max_steps: Annotated[
-        int | None, typer.Option("--max-steps", min=1, help="Stop after so many steps in all; the schedule stays.")
+        int | None,
+        typer.Option("--max-steps", min=1, help="Stop after this many steps in total; the schedule is not changed."),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Overrides the recipe's seed.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first damaged file.")] = False,
@@ -61,11 +65,11 @@ def command(
         message, times = outcome.skipped.most_common(1)[0]
         say(f"{sum(outcome.skipped.values())} samples skipped for damaged data, most often ({times}): {message}")
     if outcome.skipped_steps:
-        say(f"{outcome.skipped_steps} steps left out because their gradient was not finite")
+        say(f"{outcome.skipped_steps} steps skipped because their gradient was not finite")
     if outcome.signal is not None:
-        say(f"stopped by a signal; the same command goes on from here ({done})")
+        say(f"stopped by a signal; run the same command to resume ({done})")
         return 128 + outcome.signal
-    state = "finished" if outcome.finished else "stopped at --max-steps; the same command without it goes on"
+    state = "finished" if outcome.finished else "stopped at --max-steps; run the same command without it to continue"
     print(f"{state}: {done}; weights in {outcome.weights}")
     return DONE
 

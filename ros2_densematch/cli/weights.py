@@ -42,14 +42,14 @@ def list_command() -> None:
     print(f"stored in {store_folder()} (DENSEMATCH_WEIGHTS); `densematch weights fetch NAME` fetches one")
 
 
-@app.command("fetch", help="Fetch an official checkpoint, check it and store it; goes on with a broken download.")
+@app.command("fetch", help="Fetch an official checkpoint, check it and store it; resumes an interrupted download.")
 def fetch_command(
-    name: Annotated[str, typer.Argument(help="A name of `densematch weights list`.")],
+    name: Annotated[str, typer.Argument(help="Name from `densematch weights list`.")],
     origin: Annotated[
         str | None,
         typer.Option(
             "--from",
-            help="Mirror address or local folder with the published file; default $DENSEMATCH_WEIGHTS_MIRROR.",
+            help="Mirror address or local folder with the published file (default: $DENSEMATCH_WEIGHTS_MIRROR).",
         ),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
@@ -88,9 +88,7 @@ def import_command(
     name: Annotated[str, typer.Option("--as", help="Name of the checkpoint in `densematch weights list`.")],
     version: Annotated[
         str | None,
-        typer.Option(
-            "--version", help="Version of the network, where it has several and the file does not say (roma_v2)."
-        ),
+        typer.Option("--version", help="Version of the network, if it has several and the file states none (roma_v2)."),
     ] = None,
 ) -> None:
     from ros2_densematch.weights.store import import_checkpoint
@@ -99,9 +97,9 @@ def import_command(
     _say_stored(path.name.removesuffix(".safetensors"), path)
 
 
-@app.command("average", help="Write the mean of weights that were trained from one start.")
+@app.command("average", help="Write the mean of weights trained from the same start.")
 def average_command(
-    files: Annotated[list[Path], typer.Argument(help="Two or more safetensors files of one network.")],
+    files: Annotated[list[Path], typer.Argument(help="Two or more safetensors files of the same network.")],
     out: Annotated[Path, typer.Option("--out", help="The file to write.")],
 ) -> None:
     from ros2_densematch.weights.averaging import average
@@ -110,7 +108,7 @@ def average_command(
     print(f"{average(files, out)}: mean of {len(files)} files, SHA-256 {digest(out)}")
 
 
-@app.command("verify", help="Compare the SHA-256 of every file that ships or is stored with its record.")
+@app.command("verify", help="Compare the SHA-256 of every shipped or stored file with its record.")
 def verify_command() -> None:
     from ros2_densematch.weights.catalogue import SHIPPED, digest
     from ros2_densematch.weights.store import stored_file, stored_names, verify_stored
@@ -123,7 +121,7 @@ def verify_command() -> None:
             continue
         found = digest(path)
         if found != weight.sha256:
-            wrong.append(f"{name}: {path} has SHA-256 {found}, the catalogue says {weight.sha256}")
+            wrong.append(f"{name}: {path} has SHA-256 {found}, the catalogue expects {weight.sha256}")
             continue
         print(f"{name}: intact ({path.stat().st_size} bytes)")
     for name in stored_names():

@@ -42,7 +42,7 @@ def test_one_that_fails_is_named_and_the_rest_is_done_and_resumed(
     assert summary["rows"][1]["ate_rmse_m"] is not None
     assert (out / "recordings" / "first" / "trajectory.tum").is_file()
     again = densematch(*words)
-    assert "1 of 2 recordings are done already: the other 1 are run" in again.err
+    assert "1 of 2 recordings are already done: running the other 1" in again.err
     other = densematch("batch", recordings, "--out", out, "--matcher", "gcm", "--serial")
     assert other.code == 2
     assert "matcher sift, not gcm" in other.err
@@ -62,7 +62,7 @@ def test_a_batch_holds_its_own_recordings_and_no_others(
     lines = (recordings / "first" / "frames.csv").read_text().splitlines()
     (recordings / "first" / "frames.csv").write_text("\n".join(lines[:-2]) + "\n")  # another recording of this name
     again = densematch(*words, "--matcher", "sift")
-    assert "1 recordings that are not named any more are removed: third" in again.err
+    assert "removing the results of 1 recordings that are no longer listed: third" in again.err
     assert json.loads((out / "summary.json").read_text())["rows"][0]["frames"] == 6
     assert not list(out.rglob("*third*"))
 

@@ -81,7 +81,7 @@ def test_bench_names_a_wrong_option(densematch, words: tuple[str, ...], said: st
 def test_bench_wants_two_images_or_none(densematch) -> None:
     outcome = densematch("bench", "a.png")
     assert outcome.code == 2
-    assert "name two images" in outcome.err
+    assert "give two images" in outcome.err
 
 
 @pytest.fixture

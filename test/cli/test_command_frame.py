@@ -116,4 +116,4 @@ def test_a_file_as_output_folder_is_refused(densematch, flight: Path, tmp_path: 
     (tmp_path / "file").write_text("x")
     outcome = densematch("match", image, image, "--matcher", "sift", "--out", tmp_path / "file")
     assert outcome.code == 2
-    assert "is a file: name a folder" in outcome.err
+    assert "is a file: choose a folder" in outcome.err

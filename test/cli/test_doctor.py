@@ -1,4 +1,4 @@
-"""`densematch doctor`: says what is missing, what that costs and how to get it, and exits 1 only for what is needed."""
+"""`densematch doctor`: lists missing components, their effect and remedy, and exits 1 only for required ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_complete_installation_exits_0_and_lists_versions(capsys: pytest.Captu
     assert doctor.command() == 0
     printed = capsys.readouterr().out
     assert np.__version__ in printed
-    assert "everything that is needed is here" in printed
+    assert "all required components are installed" in printed
 
 
 def test_a_needed_package_that_is_missing_exits_1_with_the_command(
@@ -40,7 +40,7 @@ def test_a_needed_package_that_is_missing_exits_1_with_the_command(
     assert doctor.command() == 1
     printed = capsys.readouterr().out
     assert "pip install poselib" in printed
-    assert "needed and missing: poselib" in printed
+    assert "required but missing: poselib" in printed
 
 
 def test_missing_ros_costs_the_live_node_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ def test_damaged_or_missing_weights_are_needed(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr(catalogue, "SHIPPED", {"gcm": entry})
     monkeypatch.setattr(catalogue, "path_of", path_of)
-    for content, state, found in ((b"weights", "ok", "verified"), (b"weightz", "MISSING", "should be")):
+    for content, state, found in ((b"weights", "ok", "verified"), (b"weightz", "MISSING", "expected")):
         file.write_bytes(content)
         (row,) = doctor.weights()
         assert row.state == state

@@ -49,7 +49,7 @@ def test_transforms_and_clock_offsets(densematch: Any, shared_cases) -> None:
 
 def test_what_is_no_bag_is_refused(densematch: Any, tmp_path) -> None:
     (tmp_path / "notes.txt").write_text("text")
-    for path, words in ((tmp_path / "notes.txt", "is no bag"), (tmp_path / "none", "does not exist")):
+    for path, words in ((tmp_path / "notes.txt", "is not a bag"), (tmp_path / "none", "does not exist")):
         done = densematch("inspect", path)
         assert done.code == 2
         assert words in done.err

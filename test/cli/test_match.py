@@ -215,7 +215,7 @@ def test_any_usual_image_file_is_converted(densematch, flight: Path, tmp_path: P
 def test_what_is_missing_is_named(densematch, flight: Path, tmp_path: Path) -> None:
     image = flight / IMAGES[0]
     for words, expected in (
-        ((image,), "name two images"),
+        ((image,), "give two images"),
         ((image, tmp_path / "no.png"), "no.png"),
         ((image, image, "--pairs", tmp_path / "p.txt"), "give one of the two"),
         (("--pairs", tmp_path / "p.txt"), "p.txt"),

@@ -106,7 +106,7 @@ def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_been_stopped(
     monkeypatch.setattr(match_job.MatchJob, "_pair", noted)
     outcome = densematch(*command, tmp_path / "out")
     assert outcome.code == 0, outcome.err
-    assert "going on: 2 of 6 pairs were matched before" in outcome.err
+    assert "resuming: 2 of 6 pairs are already matched" in outcome.err
     assert matched == [0, 1, 2, 3, 4, 5]
     assert {f.name for f in (tmp_path / "out").iterdir()} == {f.name for f in (tmp_path / "whole").iterdir()}
     a, b = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("out", "whole"))
@@ -134,7 +134,7 @@ def test_another_command_does_not_go_on_with_it(densematch, images: Path, tmp_pa
     assert densematch(*command).code == 130
     outcome = densematch(*command, "--max-matches", "50")
     assert outcome.code == 0
-    assert "going on" not in outcome.err
+    assert "resuming" not in outcome.err
     assert calls == [0, -1, 0, 1, 2]
 
 
@@ -162,7 +162,7 @@ def test_hloc_and_colmap_get_names_relative_to_the_folder(densematch, images: Pa
         (("--folder", "nowhere", "--exhaustive"), "there is no folder nowhere: check --folder"),
         (("--folder", ".", "--exhaustive"), "--folder . holds 0 images"),
         (("--window", "2"), "--window, --exhaustive and --retrieve choose pairs of --folder"),
-        (("a.png", "b.png", "--folder", ".", "--exhaustive"), "--folder . was given beside images or --pairs"),
+        (("a.png", "b.png", "--folder", ".", "--exhaustive"), "--folder . was given together with images or --pairs"),
         (("a.png", "b.png", "--export", "nvm"), "--export nvm: choose hloc or colmap"),
     ],
 )

@@ -193,7 +193,7 @@ def test_input_that_cannot_be_used_is_refused_before_anything_is_written(
     for words, expected in (
         ((tmp_path / "no.mcap",), "no.mcap"),
         ((tmp_path / "empty",), "empty"),
-        ((flight, "--from", 100), "gave no frame"),
+        ((flight, "--from", 100), "contains no usable frame"),
         ((flight, "--from", 2, "--to", 1), "--to 1 must come after --from 2"),
         ((flight, "--config", tmp_path / "no.yaml"), "no.yaml"),
         ((flight, "--mask", tmp_path / "no.png"), "no.png"),

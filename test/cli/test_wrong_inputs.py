@@ -72,7 +72,7 @@ REPLAY = "replay pics --matcher sift --out o "
         (REPLAY + "--ground-truth-time-offset 1", "leave --ground-truth-time-offset out"),
         (REPLAY + "--image-topic /x", "leave --image-topic out"),
         ("export", "densematch export needs one of hloc, colmap, kitti"),
-        ("bench --out notes.txt --matcher sift", "--out notes.txt is a file: name a folder"),
+        ("bench --out notes.txt --matcher sift", "--out notes.txt is a file: choose a folder"),
     ],
 )
 def test_a_wrong_input_is_one_line_that_names_it(densematch: Any, here: Path, command: str, words: str) -> None:
