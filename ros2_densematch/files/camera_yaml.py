@@ -19,7 +19,7 @@ def read_text(path: Path) -> str:
     """
     if not path.is_file():
         if path.is_dir():
-            raise ValueError(f"{path} is a folder: name the camera file in it")
+            raise ValueError(f"{path} is a folder: give the camera file in it")
         raise FileNotFoundError(f"there is no camera file {path}: check the path")
     try:
         return path.read_text(encoding="utf-8-sig")

@@ -75,7 +75,8 @@ def read_numpy_dictionary(path: Path) -> dict[str, Any]:
         raise NumpyFileError(f"cannot read {path}: {error.strerror or error}: restore the file") from error
     except pickle.UnpicklingError as error:
         raise NumpyFileError(
-            f"{path} is refused: it holds more than arrays and plain containers, or is damaged ({error}); nothing was "
+            f"{path} is refused: it contains more than arrays and plain containers, or is damaged ({error}); nothing "
+            f"was "
             "executed: fetch the file again from its publisher"
         ) from error
     except Exception as error:  # a damaged file fails anywhere in the reader, with any type
@@ -83,7 +84,7 @@ def read_numpy_dictionary(path: Path) -> dict[str, Any]:
     if isinstance(content, np.ndarray) and content.shape == ():
         content = content.item()
     if not isinstance(content, dict):
-        raise NumpyFileError(f"{path} holds {type(content).__name__}, not a dictionary: fetch it again")
+        raise NumpyFileError(f"{path} contains {type(content).__name__} instead of a dictionary: fetch it again")
     return content
 
 

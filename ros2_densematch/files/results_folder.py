@@ -40,7 +40,7 @@ def refuse_foreign(path: Path, *, ours: bool, writer: str = "densematch") -> Non
         ForeignFileError: it exists and is not `ours`; it stays as it is.
     """
     if os.path.lexists(path) and not ours:
-        raise ForeignFileError(f"{path} exists and was not written by {writer}: name another place with --out")
+        raise ForeignFileError(f"{path} exists and was not written by {writer}: choose another place with --out")
 
 
 def make_room(folder: Path, names: Sequence[str], *, ours: bool) -> None:
@@ -97,13 +97,13 @@ class ResultsFolder:
         for path in self._reads:
             if not replaced.isdisjoint([path.resolve(), *path.resolve().parents]):
                 raise ForeignFileError(
-                    f"{path} is read, and lies among the results in {self.folder} that would be replaced: name another "
-                    "folder with --out"
+                    f"{path} is an input and would be replaced with the results in {self.folder}: choose another "
+                    f"folder with --out"
                 )
         foreign = [name for wanted in self._planned for name in _found(self.folder, wanted) if name not in old]
         if foreign:
             raise ForeignFileError(
-                f"{self.folder / foreign[0]} exists and is no result of densematch: name another folder with --out"
+                f"{self.folder / foreign[0]} exists and is not a result of densematch: choose another folder with --out"
             )
         write_text(self.folder / _UNDER_WAY, json.dumps(sorted({*self._planned, *old})))
         for name in sorted(old, key=lambda name: (name != SUMMARY, name)):  # no summary without its files
@@ -135,7 +135,7 @@ def refuse_other_runs(folder: Path, own: str = "") -> None:
     """
     for name, (what, _) in _RUNS.items():
         if name != own and holds_run(folder, name):
-            raise ForeignFileError(f"{folder} holds {what} ({name}): name another folder with --out")
+            raise ForeignFileError(f"{folder} contains {what} ({name}): choose another folder with --out")
 
 
 def holds_run(folder: Path, name: str) -> bool:
@@ -152,8 +152,10 @@ def no_summary(folder: Path, command: str) -> FileNotFoundError:
         command: the one whose results it wants.
     """
     if is_half_done(folder):
-        return FileNotFoundError(f"the run in {folder} was killed, or still writes: give `densematch {command}` again")
-    return FileNotFoundError(f"{folder} holds no {SUMMARY}: give the --out folder of `densematch {command}`")
+        return FileNotFoundError(
+            f"the run in {folder} was killed or is still writing: run `densematch {command}` again"
+        )
+    return FileNotFoundError(f"{folder} contains no {SUMMARY}: give the --out folder of `densematch {command}`")
 
 
 def is_half_done(folder: Path) -> bool:

@@ -32,7 +32,7 @@ def decode_compressed(msg: Any) -> NDArray[Any]:
     """
     name = str(msg.format)
     if "compressedDepth" in name:
-        remedy = "name its topic as the depth (depth:= of the launch file, --depth-topic)"
+        remedy = "give its topic as the depth topic (depth:= of the launch file, --depth-topic)"
         raise ImageDecodeError(name, "this is a depth image", remedy)
     data = _as_bytes(msg.data, name)
     video = _VIDEO.search(name)
@@ -91,12 +91,12 @@ def decode_compressed_depth(msg: Any) -> NDArray[Any]:
     if "compressedDepth" not in name:
         values = decode_file(data, name, file=False)
         if values.ndim != 2 or values.dtype != np.uint16:
-            raise ImageDecodeError(name, "not a depth image", "name a topic with compressedDepth or 16-bit png images")
+            raise ImageDecodeError(name, "not a depth image", "give a topic with compressedDepth or 16-bit png images")
         return values
     if encoding not in ("16UC1", "mono16", "32FC1"):
         raise ImageDecodeError(name, f"depth of encoding {encoding!r} is not supported", "publish 16UC1 or 32FC1")
     if len(data) <= _DEPTH_HEADER.size:
-        raise ImageDecodeError(name, f"the data has {len(data)} bytes", "the message was cut: check the recording")
+        raise ImageDecodeError(name, f"the data has {len(data)} bytes", "the message is truncated: check the recording")
     _, a, b = _DEPTH_HEADER.unpack_from(data)
     body = data[_DEPTH_HEADER.size :]
     values = _decode_rvl(body, name) if "rvl" in name.lower() else decode_file(body, name, file=False)
@@ -116,7 +116,7 @@ def _as_bytes(data: Any, name: str) -> bytes:
     try:
         return bytes(memoryview(data).cast("B")) if not isinstance(data, bytes) else data
     except (TypeError, ValueError) as error:
-        raise ImageDecodeError(name, f"data is no byte buffer ({error})", "check the publisher") from None
+        raise ImageDecodeError(name, f"data is not a byte buffer ({error})", "check the publisher") from None
 
 
 def _what_else(data: bytes, *, file: bool) -> tuple[str, str]:
@@ -144,7 +144,7 @@ def _png_size(data: bytes, name: str, *, file: bool) -> tuple[int, int]:
         if kind == b"IEND" and at <= len(data):
             width, height = struct.unpack_from(">II", data, 16)
             return width, height
-    raise ImageDecodeError(name, "the png data has no end", "it was cut: check the recording", file=file)
+    raise ImageDecodeError(name, "the png data has no end", "it is truncated: check the recording", file=file)
 
 
 def _walk_jpeg(data: bytes, name: str, *, file: bool) -> tuple[tuple[int, int], int]:
@@ -177,7 +177,7 @@ def _walk_jpeg(data: bytes, name: str, *, file: bool) -> tuple[tuple[int, int], 
                 at = _end_of_scan(data, at)
     if size is None:
         raise ImageDecodeError(name, "the jpeg header is damaged", "check the recording", file=file)
-    raise ImageDecodeError(name, "the jpeg data has no end marker", "it was cut: check the recording", file=file)
+    raise ImageDecodeError(name, "the jpeg data has no end marker", "it is truncated: check the recording", file=file)
 
 
 def _end_of_scan(data: bytes, at: int) -> int:
@@ -189,7 +189,7 @@ def _end_of_scan(data: bytes, at: int) -> int:
 def _decode_rvl(data: bytes, name: str) -> NDArray[np.uint16]:
     """RVL (Wilson, "Fast Lossless Depth Image Compression", ISS 2017): runs of zeros and of deltas in 4-bit groups."""
     if len(data) < 8:
-        raise ImageDecodeError(name, "the rvl data is too short", "the message was cut: check the recording")
+        raise ImageDecodeError(name, "the rvl data is too short", "the message is truncated: check the recording")
     width, height = struct.unpack_from("<II", data)
     total = width * height
     if min(width, height) == 0 or max(width, height) > MAX_SIDE or total > MAX_PIXELS:

@@ -103,7 +103,8 @@ def decode_image(msg: Any) -> Image:
         raise ImageDecodeError(
             encoding,
             "this is a depth image",
-            "name its topic as the depth (depth:= of the launch file, --depth-topic); grey values are mono16",
+            "give its topic as the depth topic (depth:= of the launch file, --depth-topic); 16-bit grey images are "
+            "mono16",
         )
     if encoding in _DIRECT:
         channels = _DIRECT[encoding]
@@ -165,7 +166,7 @@ def decode_image_bytes(data: bytes, name: str) -> Image:
     if image is None or image.dtype not in (np.uint8, np.uint16) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
         if image is None and (b"ftyp" in data[:12] or not data):
             decode_file(data, name)  # says what it is
-        what = "this is no image" if image is None else "the image has neither 8 nor 16 bits a channel"
+        what = "this is not an image" if image is None else "the image has neither 8 nor 16 bits a channel"
         raise ImageDecodeError(name, what, "give png, jpeg, bmp, tiff, webp or pgm files", file=True)
     return uint8_rgb(_as_stored(np.asarray(image), data))
 
@@ -194,7 +195,7 @@ def decode_depth(msg: Any) -> Depth:
         return _metres(decode_compressed_depth(msg))
     encoding = str(msg.encoding)
     if encoding not in _NAMED_DEPTH:
-        raise ImageDecodeError(encoding, "not a depth image", "name a topic with 16UC1 (mm) or 32FC1 (m) images")
+        raise ImageDecodeError(encoding, "not a depth image", "give a topic with 16UC1 (mm) or 32FC1 (m) images")
     rows = _rows(msg, encoding, _NAMED_DEPTH[encoding]).copy()
     return _metres(rows.view(_type(msg, "f4" if encoding == "32FC1" else "u2")))
 
@@ -218,7 +219,7 @@ def _bytes(data: Any, encoding: str) -> NDArray[np.uint8]:
     try:
         array = np.frombuffer(data, np.uint8) if not isinstance(data, np.ndarray) else data
     except (TypeError, ValueError, BufferError) as error:
-        raise ImageDecodeError(encoding, f"data is no byte buffer ({error})", "check the publisher") from None
+        raise ImageDecodeError(encoding, f"data is not a byte buffer ({error})", "check the publisher") from None
     if array.dtype != np.uint8 or array.ndim != 1:
         raise ImageDecodeError(encoding, f"data is {array.dtype} {array.shape}", "it must be uint8[]")
     return array
@@ -230,7 +231,7 @@ def _rows(msg: Any, encoding: str, bytes_per_pixel: int, planes: tuple[int, int]
         width, height, step = int(msg.width), int(msg.height), int(msg.step)
     except (TypeError, ValueError) as error:
         raise ImageDecodeError(
-            encoding, f"width, height or step is no number ({error})", "check the publisher"
+            encoding, f"width, height or step is not a number ({error})", "check the publisher"
         ) from None
     if width <= 0 or height <= 0:
         raise ImageDecodeError(encoding, f"the size is {width} x {height}", "check the publisher: both must be above 0")
@@ -252,7 +253,7 @@ def _rows(msg: Any, encoding: str, bytes_per_pixel: int, planes: tuple[int, int]
         raise ImageDecodeError(
             encoding,
             f"data has {data.size} bytes for {rows} rows of {step}",
-            "the message was cut: check the publisher or the recording",
+            "the message is truncated: check the publisher or the recording",
         )
     return np.lib.stride_tricks.as_strided(
         data, (rows, used), (step * data.strides[0], data.strides[0]), writeable=False

@@ -34,7 +34,7 @@ def average(files: Sequence[Path], out: Path) -> Path:
     from safetensors.torch import save
 
     if out.is_dir():
-        raise ValueError(f"{out} is a folder: name the file to write")
+        raise ValueError(f"{out} is a folder: give the file to write")
     if len(files) < 2:
         raise ValueError(f"{len(files)} weights file given: averaging takes at least two")
     states = [read_state(file) for file in files]
@@ -45,7 +45,9 @@ def average(files: Sequence[Path], out: Path) -> Path:
     for file, state, metadata in zip(files[1:], states[1:], kept[1:], strict=True):
         shapes, expected = ({k: tuple(v.shape) for k, v in s.items()} for s in (state, states[0]))
         if shapes != expected or metadata.get("matcher") != kept[0].get("matcher"):
-            raise ValueError(f"{file} and {files[0]} are not of one network: average weights of one matcher and recipe")
+            raise ValueError(
+                f"{file} and {files[0]} belong to different networks: average weights of the same matcher and recipe"
+            )
     mean = {key: _mean([state[key] for state in states]) for key in states[0]}
     metadata = {**kept[0], "averaged": " ".join(digest(file) for file in files)}
     out.parent.mkdir(parents=True, exist_ok=True)

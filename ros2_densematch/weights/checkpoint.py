@@ -101,12 +101,12 @@ def read_container(path: Path, *, inert: tuple[str, ...] = (), mapped: bool = Fa
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} is refused: it holds more than tensors and plain values, or is damaged; nothing was executed "
+            f"{path} is refused: it contains more than tensors and plain values, or is damaged; nothing was executed "
             f"({_first_sentence(error)})"
         ) from error
     except Exception as error:  # damaged files fail anywhere inside the reader, with any type
         raise ValueError(
-            f"{path} is no checkpoint, or is damaged: fetch it again ({_first_sentence(error)})"
+            f"{path} is not a checkpoint, or is damaged: fetch it again ({_first_sentence(error)})"
         ) from error
 
 
@@ -122,7 +122,7 @@ def _refuse_compressed(path: Path) -> None:
         return  # damaged: the reader says so
     if compressed:
         raise ValueError(
-            f"{path} is refused: it holds compressed records ({_list(compressed)}), which no checkpoint has"
+            f"{path} is refused: it contains compressed records ({_list(compressed)}), which checkpoints do not have"
         )
 
 
@@ -183,7 +183,7 @@ def _complaint(found: Mapping[str, Tensor], table: Mapping[str, Expected]) -> st
     )
     return "; ".join(
         f"{len(keys)} {what} ({_list(keys)})"
-        for what, keys in (("missing", missing), ("unknown", unknown), ("of another shape or kind", shapes))
+        for what, keys in (("missing", missing), ("unknown", unknown), ("with another shape or type", shapes))
         if keys
     )
 

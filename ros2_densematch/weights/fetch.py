@@ -62,14 +62,14 @@ def fetch(
         return stored_file(name)
     if entry.restricted and not accept_license:
         raise ValueError(
-            f"{name} has a restricting licence ({entry.licence}): add --accept-license if your use is covered by it"
+            f"{name} has a restrictive licence ({entry.licence}): add --accept-license if it covers your use"
         )
     origin = source if source is not None else os.environ.get("DENSEMATCH_WEIGHTS_MIRROR") or None
     if origin is not None and not _is_address(origin):
         return _from_folder(entry, Path(origin).expanduser())
     if offline:
         raise FileNotFoundError(
-            f"{name} is not in {store_folder()} and no network may be used: name a local folder with --from"
+            f"{name} is not in {store_folder()} and the network may not be used: give a local folder with --from"
         )
     if origin is None and not entry.url:
         raise ValueError(
@@ -83,7 +83,7 @@ def _from_folder(entry: Official, folder: Path) -> Path:
     for candidate in (folder / entry.file, folder / f"{entry.name}.safetensors"):
         if candidate.is_file():
             return import_checkpoint(candidate, entry.name, source=str(candidate))
-    raise FileNotFoundError(f"{folder} holds neither {entry.file} nor {entry.name}.safetensors: put the file there")
+    raise FileNotFoundError(f"{folder} contains neither {entry.file} nor {entry.name}.safetensors: put the file there")
 
 
 def _from_address(entry: Official, address: str, progress: Progress | None) -> Path:
@@ -132,15 +132,15 @@ def _download(entry: Official, address: str, part: Path, progress: Progress | No
                 return sha.hexdigest()
             _discard(part)
         raise ConnectionError(
-            f"{address} answers {error.code} {error.reason}: try again, or name a mirror with --from"
+            f"{address} answers {error.code} {error.reason}: try again, or give a mirror with --from"
         ) from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise ConnectionError(
-            f"{address} cannot be read ({reason}): run the command again to go on, or name a mirror with --from"
+            f"{address} cannot be read ({reason}): run the command again to resume, or give a mirror with --from"
         ) from error
     if total and have < total:
-        raise ConnectionError(f"{address} broke off after {have} of {total} bytes: run the command again to go on")
+        raise ConnectionError(f"{address} stopped after {have} of {total} bytes: run the command again to resume")
     return sha.hexdigest()
 
 

@@ -28,7 +28,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"{path} is not a safetensors file ({error}): give one written by `densematch train`"
         ) from error
     if bad := sorted(key for key, value in state.items() if not bool(torch.isfinite(value).all())):
-        raise ValueError(f"{path} is damaged: not finite: {_names(bad)}; copy it again, or train anew")
+        raise ValueError(f"{path} is damaged: not finite: {_names(bad)}; copy it again, or train again")
     return state
 
 

@@ -129,7 +129,7 @@ OFFICIAL: dict[str, Official] = {
         Official(
             "roma_indoor",
             "roma",
-            "unclear: MIT repository, but trained on ScanNet too, whose terms are non-commercial research",
+            "unclear: MIT repository, but also trained on ScanNet, whose terms are non-commercial research",
             ("roma",),
             f"{_PARSKATT}/roma/roma_indoor.pth",
             restricted=True,
@@ -158,14 +158,14 @@ OFFICIAL: dict[str, Official] = {
         Official(
             "dkm_outdoor",
             "dkm",
-            "MIT (the licence file grants it for models trained on MegaDepth only)",
+            "MIT (granted only for models trained on MegaDepth)",
             ("DKMv3",),
             f"{_PARSKATT}/dkmv3/DKMv3_outdoor.pth",
         ),
         Official(
             "dkm_indoor",
             "dkm",
-            "unclear: the MIT text is limited to models trained on MegaDepth only, this one saw ScanNet too",
+            "unclear: the MIT text covers only models trained on MegaDepth; this one was also trained on ScanNet",
             ("DKMv3",),
             f"{_PARSKATT}/dkmv3/DKMv3_indoor.pth",
             restricted=True,

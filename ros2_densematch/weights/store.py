@@ -163,11 +163,11 @@ def check_digest(entry: Official, found: str, where: str) -> None:
     """
     known = read_record(entry.name)
     if entry.sha256 and not found.startswith(entry.sha256):
-        raise ValueError(f"{where} has SHA-256 {found}, {entry.name} is pinned to {entry.sha256}: not accepted")
+        raise ValueError(f"{where} has SHA-256 {found}, but {entry.name} is pinned to {entry.sha256}: refused")
     if known is not None and known.sha256 and known.sha256 != found:
         raise ValueError(
-            f"{where} has SHA-256 {found}, but {known.sha256} was recorded for {entry.name} before: not accepted; "
-            f"if the publisher changed the file, delete {_record_file(entry.name)} first"
+            f"{where} has SHA-256 {found}, but {known.sha256} was recorded earlier for {entry.name}: refused; if the "
+            f"publisher changed the file, delete {_record_file(entry.name)} first"
         )
 
 
@@ -195,7 +195,7 @@ def verify_stored(name: str) -> str | None:
         return f"{path} has no record: import it again"
     found = digest(path)
     if found != record.stored_sha256:
-        return f"{path} has SHA-256 {found}, recorded was {record.stored_sha256}"
+        return f"{path} has SHA-256 {found}, but {record.stored_sha256} was recorded"
     return None
 
 

@@ -60,12 +60,12 @@ def required_version(
         if version is not None and version not in known:
             raise ValueError(f"unknown version {version!r} of {matcher} for {where}: give {choice}")
     if stated is not None and asked is not None and stated != asked:
-        raise ValueError(f"{where} holds weights of {matcher} {stated}, not {asked}: leave the version out")
+        raise ValueError(f"{where} contains weights of {matcher} {stated}, not {asked}: omit the version")
     version = stated or asked
     if version is None:
         raise ValueError(
-            f"{where} does not say which version of {matcher} its weights are for, and the wrong one gives no error, "
-            f"only worse matches: give {choice}{hint}"
+            f"{where} does not state the version of {matcher} for its weights, and a wrong one gives no error, only "
+            f"worse matches: give {choice}{hint}"
         )
     return version
 
@@ -87,11 +87,11 @@ def entry_for(name: str, path: Path, asked: str | None) -> str:
         return name
     if entry is not None and not entry.version:
         if asked is not None:
-            raise ValueError(f"{name} has no versions: leave --version out")
+            raise ValueError(f"{name} has no versions: omit --version")
         return name
     matcher = name if entry is None else entry.matcher
     stated = stated_version(matcher, path)
     if entry is not None and asked is not None and asked != entry.version:
-        raise ValueError(f"{name} is version {entry.version}, not {asked}: leave --version out, or import as {matcher}")
+        raise ValueError(f"{name} is version {entry.version}, not {asked}: omit --version, or import as {matcher}")
     wanted = asked if entry is None else entry.version
     return versions_of(matcher)[required_version(matcher, stated, wanted, str(path), "--version ")].name

@@ -178,7 +178,7 @@ def test_a_checkpoint_is_imported_from_a_file(densematch, store: Path, student: 
     ("words", "said"),
     [
         (("fetch", "nothing"), "no official weights 'nothing'"),
-        (("fetch", "dkm_outdoor", "--offline"), "no network may be used"),
+        (("fetch", "dkm_outdoor", "--offline"), "the network may not be used"),
         (("fetch", "sparsencnet_k10"), "no address is published"),
         (("import", "none.pth", "--as", "dkm_outdoor"), "no weights file none.pth"),
     ],

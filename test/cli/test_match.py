@@ -126,7 +126,7 @@ def test_a_result_is_exported_and_what_is_none_is_named(densematch, flight: Path
     assert {p.name for p in (tmp_path / "hloc").iterdir()} == {"features.h5", "matches.h5", "pairs.txt"}
     assert (tmp_path / "hloc/pairs.txt").read_text() == "000000.png 000004.png\n"
     for arguments, words in (
-        (("hloc", tmp_path / "hloc", "--out", tmp_path / "x"), "holds no summary.json"),
+        (("hloc", tmp_path / "hloc", "--out", tmp_path / "x"), "contains no summary.json"),
         (("kitti", tmp_path / "out", "--out", tmp_path / "x.txt"), "holds no trajectory.tum"),
         (("colmap", tmp_path / "out", "--out", tmp_path), "is a folder: name a file"),
         (("hloc", tmp_path / "out", "--out", tmp_path / "x", "--cell", "0"), "--cell 0 must be positive"),

@@ -178,7 +178,7 @@ def test_every_second_frame_keeps_its_number_in_the_recording(densematch: Run, f
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["frames"]["total"] == 3
     assert summary["input"]["dropped_frames"] == 0
-    assert "5 left out by --every or --rate" in summary["inputs"][0]["unused"]
+    assert "5 skipped by --every or --rate" in summary["inputs"][0]["unused"]
     rows = (tmp_path / "relative_poses.csv").read_text().splitlines()
     column = rows[0].split(",").index("index")
     assert [row.split(",")[column] for row in rows[1:]] == ["0", "3", "6"]

@@ -51,7 +51,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one(tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ["summary.json", "trajectory.tum"])
 def test_a_foreign_file_of_the_name_of_a_result_is_not_overwritten(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}")
-    with pytest.raises(ForeignFileError, match=f"{name} exists and is no result of densematch"):
+    with pytest.raises(ForeignFileError, match=f"{name} exists and is not a result of densematch"):
         run(tmp_path, "trajectory.tum")
     assert names(tmp_path) == {name}
 
@@ -81,7 +81,7 @@ def test_a_killed_run_is_known_by_all_its_segments(tmp_path: Path) -> None:
 def test_what_is_read_is_not_replaced(tmp_path: Path) -> None:
     run(tmp_path, "flight", "bag")
     for read in (tmp_path / "flight", tmp_path / "bag" / "part.mcap"):
-        with pytest.raises(ForeignFileError, match="is read"):
+        with pytest.raises(ForeignFileError, match="is an input"):
             ResultsFolder(tmp_path, ["bag"], [read]).begin()
     assert names(tmp_path) == {"flight", "bag", "summary.json"}
 
@@ -98,7 +98,7 @@ def test_hours_of_work_are_no_other_commands_to_replace(
     tmp_path: Path, name: str, content: dict[str, Any], what: str
 ) -> None:
     (tmp_path / name).write_text(json.dumps(content))
-    with pytest.raises(ForeignFileError, match=f"holds {what}"):
+    with pytest.raises(ForeignFileError, match=f"contains {what}"):
         ResultsFolder(tmp_path, ["a"]).begin()
     (tmp_path / name).write_text("{}")  # of another program
     ResultsFolder(tmp_path, ["a"]).begin()
@@ -147,7 +147,7 @@ def test_results_of_a_killed_run_are_not_handed_on(densematch: Any, tmp_path: Pa
     run(tmp_path, "bag", "trajectory.tum", finish=False)
     for command in ("gtsam", "hloc"):
         done = densematch("export", command, tmp_path, "--out", tmp_path / "out")
-        assert (done.code, "was killed, or still writes" in done.err) == (2, True)
+        assert (done.code, "was killed or is still writing" in done.err) == (2, True)
 
 
 @pytest.mark.slow

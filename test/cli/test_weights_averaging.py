@@ -38,7 +38,7 @@ def test_the_mean_is_exact_and_says_what_it_came_from(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [{"matcher": "condl"}, {"name": "b"}])
 def test_another_network_is_refused(tmp_path: Path, change: dict[str, str]) -> None:
     files = [written(tmp_path / "1.safetensors", 1.0), written(tmp_path / "2.safetensors", 2.0, **change)]
-    with pytest.raises(ValueError, match=r"2\.safetensors and .*1\.safetensors are not of one network"):
+    with pytest.raises(ValueError, match=r"2\.safetensors and .*1\.safetensors belong to different networks"):
         average(files, tmp_path / "mean.safetensors")
     assert not (tmp_path / "mean.safetensors").exists()
 
@@ -69,5 +69,5 @@ def test_a_folder_is_no_place_for_the_mean(densematch, tmp_path: Path) -> None:
     shipped = path_of("gcm")
     outcome = densematch("weights", "average", shipped, shipped, "--out", tmp_path)
     assert outcome.code == 2
-    assert f"{tmp_path} is a folder: name the file to write" in outcome.err
+    assert f"{tmp_path} is a folder: give the file to write" in outcome.err
     assert list(tmp_path.parent.glob(f".{tmp_path.name}*")) == []

@@ -100,7 +100,7 @@ def test_poses_that_were_recorded_at_another_time_are_answered_with_both_ranges(
     assert all(frame.odometry is None for frame in source)
     (text,) = said(source)
     assert (
-        "1700000100.000 to 1700000101.100 s) do not meet those of the images (1700000000.000 to 1700000001.100 s)"
+        "1700000100.000 to 1700000101.100 s) do not overlap those of the images (1700000000.000 to 1700000001.100 s)"
         in text
     )
     assert (account(source, "odometry")["messages"], account(source, "odometry")["used"]) == (FRAMES, 0)
@@ -165,7 +165,7 @@ def test_a_right_camera_without_a_baseline_gives_no_scale_and_that_is_said(tmp_p
     )
     assert all(frame.right_image is None for frame in source)
     (text,) = said(source)
-    assert "holds no baseline" in text
+    assert "contains no baseline" in text
     assert account(source, "right images")["messages"] == FRAMES
 
 
@@ -198,7 +198,7 @@ def test_a_camera_info_of_another_frame_is_named_not_denied(tmp_path: Path) -> N
 
 def test_a_bag_with_depth_alone_is_said_to_have_no_pictures(tmp_path: Path) -> None:
     rows = [(START + i * SECOND, "/depth", image(START + i * SECOND, "16UC1")) for i in range(3)]
-    with pytest.raises(ValueError, match="no topic with pictures: /depth holds depth images"):
+    with pytest.raises(ValueError, match="no image topic: /depth contains depth images"):
         open_source(write(tmp_path, rows))
 
 

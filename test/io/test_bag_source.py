@@ -144,7 +144,7 @@ def test_of_several_image_topics_one_with_camera_info_comes_first_then_the_alpha
     bag = make_bag(*video(topic="/a/image"), *video(topic="/c/image"), *video(topic="/b/image"), info, name="second")
     source = open_source(bag)
     assert next(iter(source)).source == "/c/image"
-    assert source.notes == ["images are read from /c/image (name another with --image-topic: /a/image, /b/image)"]
+    assert source.notes == ["images are read from /c/image (choose another with --image-topic: /a/image, /b/image)"]
 
 
 def test_depth_topics_are_not_taken_for_pictures(make_bag) -> None:

@@ -109,7 +109,7 @@ def test_kitti_colour_camera_stands_beside_the_grey_one(kitti: Path) -> None:
     ("name", "file", "content", "words"),
     [
         ("tum", "rgb.txt", "1.5 rgb/a.png extra\n", "line 1: expected `stamp file`"),
-        ("tum", "rgb.txt", "1.5 ../../secret.png\n", "leads out of the folder"),
+        ("tum", "rgb.txt", "1.5 ../../secret.png\n", "is outside the folder"),
         ("tum", "groundtruth.txt", "1.5 0 0 0 0 0 1\n", "line 1: 8 numbers are expected"),
         ("euroc", "mav0/cam0/data.csv", "later,a.png\n", "expected `nanoseconds,file`"),
         ("euroc", "mav0/cam0/sensor.yaml", "rate_hz: 20\n", "sensor.yaml"),

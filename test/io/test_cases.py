@@ -100,7 +100,7 @@ def test_a_video_that_players_turn_is_read_as_stored(shared_cases) -> None:
     video = shared_cases.need("video_rotation_180/rot180.mp4")
     frames, source = read(video, camera_yaml=shared_cases.need("video_rotation_180/cam.yaml"))
     assert not source.warnings
-    assert len([note for note in source.notes if "turned by 180 degrees" in note]) == 1
+    assert len([note for note in source.notes if "a display rotation of 180 degrees" in note]) == 1
     truth = np.loadtxt(shared_cases.need("video_rotation_180/truth.txt")).reshape(-1, 4, 4)
     matcher = load_matcher("sift")
     last = len(frames) - 1

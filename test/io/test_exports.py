@@ -234,9 +234,9 @@ def test_kitti_rows_are_what_evo_reads(tmp_path: Path) -> None:
 
 
 def test_what_is_no_result_of_match_is_named(result: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no summary"):
+    with pytest.raises(FileNotFoundError, match="contains no summary"):
         read_matched_pairs(tmp_path)
-    with pytest.raises(ValueError, match=r"does not lie below .*: name another --root"):
+    with pytest.raises(ValueError, match=r"is not below .*: give another --root"):
         read_matched_pairs(result, Path("/elsewhere"))
     (result / "000001.npz").unlink()
     with pytest.raises(FileNotFoundError, match=r"000001\.npz is missing"):

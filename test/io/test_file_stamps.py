@@ -109,8 +109,8 @@ def test_what_is_left_out_of_a_folder_is_said(tmp_path: Path) -> None:
     [
         (["a.heic", "b.HEIC"], "2 files such as a.heic are HEIC, which is not read: convert them to jpeg or png"),
         (["a.dng"], "DNG"),
-        (["images/1.png"], "its folder images does: name "),
-        (["bag/metadata.yaml"], "its folder bag does: name "),
+        (["images/1.png"], "its folder images does: give "),
+        (["bag/metadata.yaml"], "its folder bag does: give "),
         (["notes.txt"], "holds no image"),
     ],
 )
@@ -124,5 +124,5 @@ def test_a_folder_without_images_is_answered_with_what_it_holds(tmp_path: Path, 
 
 def test_two_cameras_in_one_folder_are_refused(tmp_path: Path) -> None:
     fill(tmp_path, [f"{side}_{t}.png" for t in TIMES[:4] for side in ("left", "right")])
-    with pytest.raises(ValueError, match=r"of 2 kinds with times of their own \(left_0, right_0\)"):
+    with pytest.raises(ValueError, match=r"have 2 patterns with separate times \(left_0, right_0\)"):
         open_source(tmp_path)

@@ -223,7 +223,7 @@ def test_rerun_reads_images_matches_and_poses_on_a_timeline(tmp_path: Path) -> N
 
 
 def test_an_address_that_is_none_is_named() -> None:
-    with pytest.raises(ValueError, match="nowhere is no rerun target"):
+    with pytest.raises(ValueError, match="nowhere is not a rerun target"):
         RerunLog("nowhere", "flight")
 
 
@@ -260,13 +260,13 @@ def test_foxglove_reads_annotations_and_poses_at_the_times_of_the_images(tmp_pat
 
 
 def test_what_is_no_result_of_replay_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no summary"):
+    with pytest.raises(FileNotFoundError, match="contains no summary"):
         read_factor_graph(tmp_path)
     (tmp_path / "summary.json").write_text(json.dumps({"command": "match"}))
     with pytest.raises(ValueError, match="results of `densematch match`"):
         list(read_frame_results(tmp_path))
     (tmp_path / "factors.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"is no factors\.json"):
+    with pytest.raises(ValueError, match=r"is not a factors\.json"):
         read_factors(tmp_path / "factors.json")
 
 

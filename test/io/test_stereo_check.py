@@ -40,7 +40,7 @@ def test_the_left_images_twice_are_no_pair(pair) -> None:
     camera = Camera.from_matrix(K, 320, 240)
     found = check_pair(pair[0], pair[0].copy(), camera, right_camera(-0.1))
     assert found is not None
-    assert "the right images are the left ones" in found.problem
+    assert "the right images equal the left ones" in found.problem
     black = np.zeros_like(pair[0])
     assert check_pair(black, black, camera, right_camera(-0.1)) is None
 

@@ -157,11 +157,11 @@ def test_weights_that_do_not_say_their_version_are_not_guessed(tmp_path: Path, m
     save_file(state, silent)
     save_file(state, older, {"version": "2.0.0"})
     for weights in (state, str(silent)):
-        with pytest.raises(ValueError, match=r"does not say which version .* version=2\.0\.1 or version=2\.0\.0"):
+        with pytest.raises(ValueError, match=r"does not state the version .* version=2\.0\.1 or version=2\.0\.0"):
             resolved(weights, None)
         assert resolved(weights, "2.0.0")[1] == "2.0.0"
     assert resolved(str(older), None)[1] == "2.0.0"
-    with pytest.raises(ValueError, match=r"older\.safetensors holds weights of roma_v2 2\.0\.0, not 2\.0\.1"):
+    with pytest.raises(ValueError, match=r"older\.safetensors contains weights of roma_v2 2\.0\.0, not 2\.0\.1"):
         resolved(str(older), "2.0.1")
     with pytest.raises(
         FileNotFoundError, match=r"roma_v2_2\.0\.1 \(licence: MIT .*weights fetch roma_v2_2\.0\.1 --accept"
@@ -169,7 +169,7 @@ def test_weights_that_do_not_say_their_version_are_not_guessed(tmp_path: Path, m
         resolved(None, None)
     with pytest.raises(FileNotFoundError, match=r"roma_v2_2\.0\.0"):
         resolved(None, "2.0.0")
-    with pytest.raises(ValueError, match=r"roma_v2_2\.0\.0 holds weights of roma_v2 2\.0\.0, not 2\.0\.1"):
+    with pytest.raises(ValueError, match=r"roma_v2_2\.0\.0 contains weights of roma_v2 2\.0\.0, not 2\.0\.1"):
         resolved("roma_v2_2.0.0", "2.0.1")
 
 

@@ -200,7 +200,7 @@ def test_pickled_scene_lists_are_read_without_running_code(tmp_path, monkeypatch
     with pytest.raises(TrainingDataError, match=r"0001\.npy is"):
         read_numpy_dictionary(path)
     np.save(path, np.arange(3))
-    with pytest.raises(TrainingDataError, match="not a dictionary"):
+    with pytest.raises(TrainingDataError, match="instead of a dictionary"):
         read_numpy_dictionary(path)
 
 

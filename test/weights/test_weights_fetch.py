@@ -146,7 +146,7 @@ def test_the_metadata_name_the_matcher_and_the_licence(server: Server) -> None:
 
 def test_a_broken_download_is_gone_on_with(server: Server, content: bytes, store: Path) -> None:
     server.break_after = 400_000
-    with pytest.raises(ConnectionError, match=rf"broke off after 400000 of {len(content)} bytes|cannot be read"):
+    with pytest.raises(ConnectionError, match=rf"stopped after 400000 of {len(content)} bytes|cannot be read"):
         fetch(NAME, source=server.address)
     assert not (store / f"{NAME}.safetensors").exists()
     with pytest.raises(ConnectionError):
@@ -194,7 +194,7 @@ def test_a_wrong_digest_is_refused_and_leaves_nothing(
     server: Server, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pin(monkeypatch, "0" * 64)
-    with pytest.raises(ValueError, match=r"has SHA-256 [0-9a-f]{64}, gcm_student is pinned to 0{64}: not accepted"):
+    with pytest.raises(ValueError, match=r"has SHA-256 [0-9a-f]{64}, but gcm_student is pinned to 0{64}: refused"):
         fetch(NAME, source=server.address)
     assert not (store / f"{NAME}.safetensors").exists()
     assert not partial(store)
@@ -209,7 +209,7 @@ def test_the_digest_of_the_first_fetch_is_enforced(server: Server, content: byte
     fetch(NAME, source=server.address)
     (store / f"{NAME}.safetensors").unlink()
     server.content = content + b"\0"
-    with pytest.raises(ValueError, match=r"but [0-9a-f]{64} was recorded for gcm_student before: not accepted"):
+    with pytest.raises(ValueError, match=r"but [0-9a-f]{64} was recorded earlier for gcm_student: refused"):
         fetch(NAME, source=server.address)
     server.content = content
     fetch(NAME, source=server.address)
@@ -235,11 +235,11 @@ def test_a_stored_file_that_was_changed_is_fetched_again(server: Server, store: 
 
 def test_refusals_and_unreachable_servers_name_the_way_out(server: Server) -> None:
     server.status = 404
-    with pytest.raises(ConnectionError, match="answers 404 Not Found: try again, or name a mirror with --from"):
+    with pytest.raises(ConnectionError, match="answers 404 Not Found: try again, or give a mirror with --from"):
         fetch(NAME, source=server.address)
     server.shutdown()
     server.server_close()
-    with pytest.raises(ConnectionError, match=r"cannot be read .*: run the command again to go on"):
+    with pytest.raises(ConnectionError, match=r"cannot be read .*: run the command again to resume"):
         fetch(NAME, source=server.address)
 
 
@@ -251,7 +251,7 @@ def test_a_mirror_or_a_folder_comes_from_the_environment(
     assert server.requests == [(f"/weights/{FILE}", None)]
     (store / f"{NAME}.safetensors").unlink()
     monkeypatch.setenv("DENSEMATCH_WEIGHTS_MIRROR", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=rf"holds neither {FILE} nor {NAME}\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=rf"contains neither {FILE} nor {NAME}\.safetensors"):
         fetch(NAME)
     (tmp_path / FILE).write_bytes(content)
     fetch(NAME, offline=True)
@@ -259,7 +259,7 @@ def test_a_mirror_or_a_folder_comes_from_the_environment(
 
 
 def test_offline_takes_what_is_stored(server: Server) -> None:
-    with pytest.raises(FileNotFoundError, match="no network may be used"):
+    with pytest.raises(FileNotFoundError, match="the network may not be used"):
         fetch(NAME, source=server.address, offline=True)
     path = fetch(NAME, source=server.address)
     assert fetch(NAME, offline=True) == path
@@ -301,7 +301,7 @@ def test_an_import_replaces_all_or_nothing(tmp_path: Path, content: bytes, store
     torch.save({"state_dict": {}}, bad)
     path = import_checkpoint(good, NAME)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="not accepted"):
+    with pytest.raises(ValueError, match="refused"):
         import_checkpoint(bad, NAME)
     assert path.read_bytes() == before
     # a safetensors file with the same keys is taken as well, without a digest of the published file

@@ -41,12 +41,12 @@ def test_an_unknown_version_is_asked_for(tmp_path: Path, state: dict[str, torch.
     torch.save(state, tmp_path / "a.pt")
     for file in (tmp_path / "a.pt", written(tmp_path / "a.safetensors", state)):
         with pytest.raises(
-            ValueError, match=r"does not say which version.*: give --version 2\.0\.1 or --version 2\.0\.0"
+            ValueError, match=r"does not state the version.*: give --version 2\.0\.1 or --version 2\.0\.0"
         ):
             store.import_checkpoint(file, "roma_v2")
     with pytest.raises(ValueError, match=r"unknown version '3' of roma_v2 for .*a\.pt"):
         store.import_checkpoint(tmp_path / "a.pt", "roma_v2", version="3")
-    with pytest.raises(ValueError, match=r"dkm_outdoor has no versions: leave --version out"):
+    with pytest.raises(ValueError, match=r"dkm_outdoor has no versions: omit --version"):
         store.import_checkpoint(tmp_path / "a.pt", "dkm_outdoor", version="2.0.1")
 
 

@@ -150,7 +150,7 @@ def write_gtsam(folder: Path, graph: FactorGraph) -> list[str]:
         ForeignFileError: one of these files exists and is no earlier export; nothing was written.
     """
     if not graph.factors:
-        raise ValueError("the replay holds no relative pose between frames with a pose: nothing to export")
+        raise ValueError("the replay contains no relative pose between frames with a pose: nothing to export")
     before = read_json(folder / _FILES[0])
     make_room(folder, _FILES, ours=isinstance(before, dict) and before.get("convention") == _CONVENTION)
     content = {
@@ -189,7 +189,7 @@ def read_factors(path: str | Path) -> FactorGraph:
         ]
         values = {entry["key"]: np.array(entry["T_world_from_camera"]) for entry in content["values"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no factors.json of densematch ({type(error).__name__}: {error})") from None
+        raise ValueError(f"{path} is not a factors.json of densematch ({type(error).__name__}: {error})") from None
     return FactorGraph(factors, values)
 
 

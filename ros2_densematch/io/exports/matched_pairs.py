@@ -65,15 +65,17 @@ def read_matched_pairs(folder: Path, root: Path | None = None) -> list[MatchedPa
     except (ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{summary} cannot be read ({error}): match the pairs again") from None
     if rows is None:
-        raise ValueError(f"{folder} holds results of `densematch {content.get('command')}`, not of `densematch match`")
+        raise ValueError(
+            f"{folder} contains results of `densematch {content.get('command')}`, not of `densematch match`"
+        )
     if not rows:
-        raise ValueError(f"{folder} holds no matched pair")
+        raise ValueError(f"{folder} contains no matched pair")
     images = [Path(row[key]).absolute() for row in rows for key in ("reference", "query")]
     base = root.absolute() if root is not None else Path(os.path.commonpath([path.parent for path in images]))
     names: list[str] = []
     for path in images:
         if not path.is_relative_to(base):
-            raise ValueError(f"the image {path} does not lie below {base}: name another --root")
+            raise ValueError(f"the image {path} is not below {base}: give another --root")
         names.append(path.relative_to(base).as_posix())
     return [
         _pair(folder / f"{row['index']:06d}.npz", names[2 * i], names[2 * i + 1]) for i, row in enumerate(rows)

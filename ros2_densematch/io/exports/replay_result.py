@@ -128,7 +128,7 @@ def replay_summary(folder: Path) -> dict[str, Any]:
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{file} cannot be read ({error}): replay the recording again") from None
     if command != "replay":
-        raise ValueError(f"{folder} holds results of `densematch {command}`, not of `densematch replay`")
+        raise ValueError(f"{folder} contains results of `densematch {command}`, not of `densematch replay`")
     return content
 
 
@@ -199,11 +199,13 @@ def _relative(row: dict[str, str]) -> RelativeRow:
 def _rows(folder: Path) -> list[dict[str, str]]:
     file = folder / "relative_poses.csv"
     if not file.is_file():
-        raise FileNotFoundError(f"{folder} holds no relative_poses.csv: give the --out folder of `densematch replay`")
+        raise FileNotFoundError(
+            f"{folder} contains no relative_poses.csv: give the --out folder of `densematch replay`"
+        )
     with file.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     if rows and not {"stamp_ns", "status", "qw", "cov_55"} <= set(rows[0]):
-        raise ValueError(f"{file} has other columns than a replay writes: replay the recording again")
+        raise ValueError(f"{file} does not have the columns of a replay: replay the recording again")
     return rows
 
 

@@ -46,7 +46,7 @@ class RerunLog:
 
     def __init__(self, target: str, name: str) -> None:
         if target != "viewer" and "://" not in target and not target.endswith(".rrd"):
-            raise ValueError(f"{target} is no rerun target: give viewer, rerun+http://HOST:PORT/proxy or a FILE.rrd")
+            raise ValueError(f"{target} is not a rerun target: give viewer, rerun+http://HOST:PORT/proxy or a FILE.rrd")
         self._rr = import_module("rerun")
         self._target = target
         self._stream = self._rr.RecordingStream(_APPLICATION)
@@ -64,7 +64,7 @@ class RerunLog:
             self._connect()
         else:
             if not Path(self._target).parent.is_dir():
-                raise ValueError(f"there is no folder {Path(self._target).parent} for {self._target}: make it first")
+                raise ValueError(f"there is no folder {Path(self._target).parent} for {self._target}: create it first")
             refuse_foreign(Path(self._target), ours=_is_export(Path(self._target)))
             self._need_room()
             self._file = replacing(Path(self._target))
@@ -80,7 +80,7 @@ class RerunLog:
         except Exception:  # noqa: BLE001  (the library's error types are its own)
             self._stream.disconnect()
             raise ValueError(
-                f"no rerun viewer answers at {self._target}: start one there (rerun), or name a FILE.rrd"
+                f"no rerun viewer answers at {self._target}: start one there (rerun), or give a FILE.rrd"
             ) from None
 
     def __exit__(self, *error: Any) -> None:

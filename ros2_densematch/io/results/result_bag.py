@@ -64,7 +64,7 @@ class ResultBag:
     ):
         self.folder = Path(folder)
         if self.folder.exists() and not _is_result(self.folder):
-            raise FileExistsError(f"{self.folder} exists and is no result bag: choose another output folder")
+            raise FileExistsError(f"{self.folder} exists and is not a result bag: choose another output folder")
         self._frame_id, self._world = frame_id, world_frame_id
         self._matcher, self._preset, self._device, self._rectified = matcher, preset, device, rectified
         self._scale_sources = scale_sources

@@ -57,8 +57,8 @@ class Account:
         if not self.without_stamp:
             return ""
         return (
-            f"{self.role}: {self.without_stamp} of {self.messages} messages on {self.name} have no stamp: the time of "
-            "their recording is taken"
+            f"{self.role}: {self.without_stamp} of {self.messages} messages on {self.name} have no stamp: their "
+            f"recording times are used"
         )
 
     def facts(self) -> dict[str, Any]:
@@ -81,11 +81,11 @@ class Account:
         if self.used or not images.used:
             return ""
         if not self.messages:
-            return f"{self.role}: {self.name} holds no message in this part of the recording: not used"
+            return f"{self.role}: {self.name} contains no message in this part of the recording: not used"
         reasons = [f"{count} {reason}" for reason, count in self.unused.most_common()]
         if images.first_ns is not None and images.last_ns is not None and self._apart(images):
-            reasons = [f"its times ({self._range()}) do not meet those of the images ({images._range()})"]
-        why = ", ".join(reasons) or "none fits an image in time"
+            reasons = [f"its times ({self._range()}) do not overlap those of the images ({images._range()})"]
+        why = ", ".join(reasons) or "none is close enough in time to an image"
         remedy = f"; {self.remedy}" if self.remedy else ""
         return f"{self.role}: no message on {self.name} is used ({self.messages} read): {why}{remedy}"
 

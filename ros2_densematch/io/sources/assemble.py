@@ -92,7 +92,7 @@ class FrameAssembler:
         """The frame, or None when it cannot follow the one before it; the cameras: its own calibrations, if any."""
         if self._last_ns is not None and stamp_ns <= self._last_ns:
             self._log.drop_frame(
-                "frames do not come later than the frame before them and are left out",
+                "frames are not later than the previous frame and are skipped",
                 f"frame {index} at {stamp_ns / 1e9:.6f} s after one at {self._last_ns / 1e9:.6f} s",
             )
             return None
@@ -135,7 +135,7 @@ class FrameAssembler:
             self._log.count(f"frames have no {what}", str(error))
             return None
         self._log.note(
-            f"the {what} is for {camera.width} x {camera.height} and was rescaled to the images' {size[0]} x {size[1]}"
+            f"the {what} is for {camera.width} x {camera.height} and is rescaled to the images' {size[0]} x {size[1]}"
         )
         return fitted
 
@@ -155,7 +155,7 @@ class FrameAssembler:
         if abs(depth.shape[1] * size[1] / (depth.shape[0] * size[0]) - 1.0) > 0.01:
             self._log.count(
                 "depth images have another shape than the image and are not used",
-                f"{shape} at frame {index}, whose image is {size[0]} x {size[1]}: name a topic with registered depth",
+                f"{shape} at frame {index}, whose image is {size[0]} x {size[1]}: give a topic with registered depth",
             )
             return None
         self._log.note(f"depth images of {shape} are resized to the images' {size[0]} x {size[1]}")

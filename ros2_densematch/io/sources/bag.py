@@ -64,7 +64,7 @@ class _Companion:
             unused[f"farther than {self.tolerance_ns / 1e6:.0f} ms from every image"] = far
         aside = len(self.matched) - account.used - self.undecodable
         if aside > 0:
-            unused["with images that are left out or outside of the wanted part"] = aside
+            unused["with images that are skipped or outside the requested part"] = aside
         if self.undecodable:
             unused["not decodable"] = self.undecodable
         unused += Counter()  # drops what is 0
@@ -84,10 +84,10 @@ class BagSource(Source):
         self._images.name = self._image
         message = topics.first_message(self._records, self._image)
         if message is None and self._records.first(self._image) is None:
-            raise BagError(f"{path}: {self._image} holds no message; topics: {self._records.describe_topics()}")
+            raise BagError(f"{path}: {self._image} contains no message; topics: {self._records.describe_topics()}")
         if message is not None and is_depth(message):
             raise BagError(
-                f"{self._image} holds depth images: name it with --depth-topic and a topic of pictures with "
+                f"{self._image} contains depth images: give it with --depth-topic, and an image topic with "
                 f"--image-topic; topics: {self._records.describe_topics()}"
             )
         header_frame = str(message.header.frame_id) if message is not None else ""
@@ -168,8 +168,8 @@ class BagSource(Source):
                 companion.account.refused = f"{companion.topic} is not used: {self._stereo.problem}"
             elif self._stereo is not None and self._stereo.flipped:
                 self._log.note(
-                    f"the baseline of {companion.topic} has the sign of a camera on the left (P[0, 3] > 0), the "
-                    "disparities show that it is on the right: its length is used"
+                    f"the baseline of {companion.topic} has the sign of a left camera (P[0, 3] > 0), but the "
+                    f"disparities show that it is the right one: the absolute value is used"
                 )
         if self._stereo is None:
             return extra
@@ -288,7 +288,7 @@ class BagSource(Source):
         taken = {self._image: "the images", **{c.topic: c.account.role for c in self._companions}}
         if topic in taken:
             raise BagError(
-                f"{option}-topic {name} is the topic of {taken[topic]}: name another one; topics: "
+                f"{option}-topic {name} is the topic of {taken[topic]}: choose another one; topics: "
                 f"{self._records.describe_topics()}"
             )
         given = getattr(self._options, f"{option[2:].replace('-', '_')}_time_offset_s")
@@ -339,7 +339,8 @@ class BagSource(Source):
             self._log.note(f"the stereo baseline of {T[0, 3]:.4f} m comes from /tf_static")
             return camera.with_baseline(float(T[0, 3]))
         account.refused = account.refused or (
-            f"{topic} is not used: the calibration of the right camera holds no baseline (P[0, 3] is 0 or P is missing)"
+            f"{topic} is not used: the calibration of the right camera contains no baseline (P[0, 3] is 0 or P is "
+            f"missing)"
             f" and {static.describe()}: no scale from the stereo pair; give the calibration of the rectified pair"
         )
         return camera
@@ -355,7 +356,7 @@ class BagSource(Source):
             return None
         found = topics.camera_infos(self._records, self._depth.topic, depth_frame, info, self._options, self._log)
         if isinstance(found, str) or found.first is None:
-            self._log.note(f"{found}: the depth is taken as registered to the images, which cannot be checked")
+            self._log.note(f"{found}: the depth is assumed to be registered to the images, which cannot be checked")
             return None
         same_frame = not depth_frame or not image_frame or depth_frame.lstrip("/") == image_frame.lstrip("/")
         extrinsics = np.eye(4) if same_frame else static.find(image_frame, depth_frame)
@@ -363,14 +364,14 @@ class BagSource(Source):
         if not why:
             if extrinsics is None:
                 self._log.note(
-                    f"the depth on {self._depth.topic} is of {depth_frame}, the images are of {image_frame}: with the "
-                    "same camera matrix it is taken as registered"
+                    f"the depth on {self._depth.topic} is in {depth_frame}, the images are in {image_frame}: with the "
+                    f"same camera matrix, it is assumed to be registered"
                 )
             return None
         if extrinsics is None:
             self._depth.account.refused = (
-                f"{self._depth.topic} is not registered to the images: {why}, and no transform joins {depth_frame} to "
-                f"{image_frame}: not used; name the registered depth (aligned_depth_to_color, depth_registered) or "
+                f"{self._depth.topic} is not registered to the images: {why}, and no transform connects {depth_frame} "
+                f"to {image_frame}: not used; give the registered depth (aligned_depth_to_color, depth_registered) or "
                 "record /tf_static"
             )
             return None
@@ -383,7 +384,7 @@ class BagSource(Source):
         topic = self._named(self._options.odometry_topic, POSE_TYPES, "--odometry-topic")
         if topic is None:
             return None
-        account = self._account("odometry", topic, "see --odometry-time-offset where another clock made its stamps")
+        account = self._account("odometry", topic, "see --odometry-time-offset if another clock stamped it")
         request = PoseRequest("odometry", camera_frame, self._times, self._options.odometry_time_offset_s)
         track = read_poses(self._records, account, request, static, self._log)
         return None if track is None else (track, account)

@@ -97,9 +97,9 @@ class Picture:
 
 
 _LEFT_OUT = {
-    Verdict.OUTLIER: "frames have a stamp far from that of their neighbours and are left out",
-    Verdict.REPEATED: "frames repeat the stamp of the frame before them and are left out",
-    Verdict.LATE: "frames come after later ones and are left out",
+    Verdict.OUTLIER: "frames have a stamp far from those of their neighbours and are skipped",
+    Verdict.REPEATED: "frames repeat the stamp of the previous frame and are skipped",
+    Verdict.LATE: "frames come after later ones and are skipped",
 }
 # Frames out of order lie at most this far behind the end of the wanted part.
 _END_MARGIN_NS = 1_000_000_000
@@ -220,12 +220,12 @@ class Source(ABC):
                 self._assembler.follow_clock()
                 self._thinning.restart()
             if not self._thinning.keep(judged.stamp_ns):
-                self._images.unused["left out by --every or --rate"] += 1
+                self._images.unused["skipped by --every or --rate"] += 1
                 continue
             try:
                 image = picture.decode()
             except ImageDecodeError as error:
-                kind = "frames could not be decoded and are left out"
+                kind = "frames could not be decoded and are skipped"
                 self._images.unused[kind] += 1
                 self._log.drop_frame(kind, f"frame {index}, {error}")
                 continue
@@ -246,7 +246,7 @@ class Source(ABC):
                 yield frame
         if last_ns is not None and not self._images.messages and self._options.start_s is not None:
             self._log.warn(
-                f"--from {self._options.start_s:g} lies behind the last image, which comes "
+                f"--from {self._options.start_s:g} is after the last image, which comes "
                 f"{self._assembler.since_first_s(last_ns):.3f} s after the first"
             )
 

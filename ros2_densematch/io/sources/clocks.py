@@ -58,7 +58,7 @@ def doubtful_clock(role: str, topic: str, option: str, images: Times, others: Ti
     side = "ahead of" if offset > 0 else "behind"
     return (
         f"{role}: the stamps of {topic} are {abs(offset):.3f} s {side} those of the images by the clock of the "
-        f"recording: they are used as they are; if another host's clock stamped them, give {option} {-offset:.3f}"
+        f"recording: they are used unchanged; if another host's clock stamped them, give {option} {-offset:.3f}"
     )
 
 

@@ -40,14 +40,14 @@ def what_it_is(path: Path) -> str:
     if not head:
         return "it is empty: copy or record it again"
     if head.startswith(_LFS):
-        return "it is a pointer of Git LFS, the file itself is not here: git lfs pull"
+        return "it is a Git LFS pointer, the file itself is missing: git lfs pull"
     if head.lstrip().lower().startswith(_PAGES):
-        return "it is a web page or XML, perhaps of a download that failed: download it again"
+        return "it is a web page or XML, perhaps from a failed download: download it again"
     for magic, what in _MAGIC:
         if head.startswith(magic) and magic not in usual:
             return f"it is {what}"
     if head[4:8] == _MP4 and _MP4 not in usual:
         return "it is an MP4 or MOV video: name it .mp4"
     if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head):
-        return f"it is text, which begins with {head[:24].decode('ascii').split(chr(10))[0]!r}"
+        return f"it is text that begins with {head[:24].decode('ascii').split(chr(10))[0]!r}"
     return ""

@@ -43,8 +43,8 @@ class _Rescue:
             self.problem = ""  # it lacks nothing but an index
             return
         self.problem = (
-            f"{path.name} is damaged or was not closed ({reason}{where}): "
-            f"{sum(counts.values())} messages could be read from its beginning"
+            f"{path.name} is damaged or was not closed ({reason}{where}): {sum(counts.values())} messages could be "
+            f"read from its start"
         )
 
     def records(self, topics: Collection[str], start_ns: int | None, stop_ns: int | None) -> Iterator[Record]:
@@ -61,7 +61,7 @@ class _Rescue:
 
 
 def _cut(have: int, want: int, what: str) -> str:
-    return f"the file ends inside {what}, {have} of {want} bytes are there"
+    return f"the file ends inside {what} ({have} of {want} bytes)"
 
 
 class McapRescue(_Rescue):
@@ -178,7 +178,7 @@ def _decompress(data: bytes, compression: str) -> bytes:
         return bytes(lz4.frame.LZ4FrameDecompressor().decompress(data))
     if compression == "bz2":
         return bz2.BZ2Decompressor().decompress(data)
-    raise ValueError(f"compression {compression!r} is not known")
+    raise ValueError(f"compression {compression!r} is unknown")
 
 
 class SqliteRescue(_Rescue):

@@ -35,7 +35,7 @@ def _allowed(values: NDArray[Any], path: Path) -> NDArray[np.bool_]:
     bright = values > np.iinfo(values.dtype).max // 2
     allowed = bright if bright.any() else values > 0
     if not allowed.any():
-        raise ValueError(f"the mask {path} is black everywhere: make white what may be matched")
+        raise ValueError(f"the mask {path} is entirely black: paint the usable area white")
     return np.asarray(allowed, np.bool_)
 
 

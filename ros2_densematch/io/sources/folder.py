@@ -55,16 +55,16 @@ class FolderSource(Source):
             kinds = kinds_of_names(stems)
             if len(kinds) > 1:
                 raise ValueError(
-                    f"the file names in {self.name} are of {len(kinds)} kinds with times of their own "
-                    f"({', '.join(kinds[:4])}): put the images of each camera into a folder of its own"
+                    f"the file names in {self.name} have {len(kinds)} patterns with separate times "
+                    f"({', '.join(kinds[:4])}): put the images of each camera into their own folder"
                 )
-            self._log.note(f"the file names are no time stamps: {rate_hz:g} images a second are assumed")
+            self._log.note(f"the file names are not time stamps: {rate_hz:g} images/s are assumed")
             return [round(i * 1e9 / rate_hz) for i in range(len(stems))]
         self._log.note(f"time stamps are read from the file names as {named.unit}")
         aside = [f.name for f, stamp in zip(self._files, named.stamps_ns, strict=True) if stamp is None]
         if aside:
             self._log.warn(
-                f"{len(aside)} images of {self.name} are left out: their names are no time stamps as the others' are; "
+                f"{len(aside)} images of {self.name} are skipped: their names are not time stamps, unlike the others; "
                 f"the first: {aside[0]}"
             )
         dated = [(stamp, f) for f, stamp in zip(self._files, named.stamps_ns, strict=True) if stamp is not None]
@@ -96,11 +96,11 @@ def _what_else(here: list[Path]) -> str:
     """What a folder without images holds instead, and the way out."""
     others = [f for f in here if f.suffix.lower() in _OTHERS]
     if others:
-        return f"no image that is read here: {_not_read(others)}"
+        return f"no readable image: {_not_read(others)}"
     for folder in (f for f in here if f.is_dir()):
         inside = [f.name for f in folder.iterdir()]
         if "frames.csv" in inside or "metadata.yaml" in inside or any(f.lower().endswith(SUFFIXES) for f in inside):
-            return f"no image itself, but its folder {folder.name} does: name {folder}"
+            return f"no image itself, but its folder {folder.name} does: give {folder}"
     return f"no image ({', '.join(SUFFIXES)}), no bag and no frames.csv: check the path"
 
 

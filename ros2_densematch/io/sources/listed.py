@@ -108,7 +108,7 @@ def _read_tum(path: Path) -> Listing:
     camera, notes = _tum_camera(path)
     file = path / "groundtruth.txt"
     if not file.is_file():
-        return Listing(images, camera, None, notes, [f"{path.name} has no groundtruth.txt: no errors can be given"])
+        return Listing(images, camera, None, notes, [f"{path.name} has no groundtruth.txt: no errors are computed"])
     stamps, matrices = [], []
     for number, words in _rows(file):
         values = _numbers(words, 8, file, number)
@@ -150,7 +150,7 @@ def _read_euroc(path: Path) -> Listing:
     camera = Camera.from_yaml(folder / "sensor.yaml") if (folder / "sensor.yaml").is_file() else None
     truth = path / "mav0" / "state_groundtruth_estimate0" / "data.csv"
     if not truth.is_file():
-        lacking = [f"{path.name} has no {truth.relative_to(path)}: no errors can be given"]
+        lacking = [f"{path.name} has no {truth.relative_to(path)}: no errors are computed"]
         return Listing(images, camera, None, [], lacking)
     T_body_from_camera = _euroc_extrinsics(folder / "sensor.yaml")
     stamps, matrices = [], []
@@ -171,7 +171,7 @@ def _euroc_extrinsics(file: Path) -> Float64:
         T = np.asarray(content["T_BS"]["data"], np.float64).reshape(4, 4)
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise ValueError(
-            f"{file} gives no T_BS ({error}): the true poses are those of the body, so it is needed"
+            f"{file} contains no T_BS ({error}), which is needed because the ground-truth poses are those of the body"
         ) from None
     return T
 
@@ -198,7 +198,7 @@ def _read_kitti(path: Path) -> Listing:
     )
     images = list(zip(stamps, files, strict=True))
     if truth is None:
-        lacking = [f"{path.name} has no poses/{path.resolve().name}.txt: no errors can be given"]
+        lacking = [f"{path.name} has no poses/{path.resolve().name}.txt: no errors are computed"]
         return Listing(images, camera, None, [], lacking)
     matrices = []
     for number, words in _rows(truth):
@@ -261,7 +261,7 @@ def _seconds(word: str, file: Path, line: int) -> int:
     else:
         stamp_ns = round(_numbers([word], 1, file, line)[0] * 1e9)
     if not 0 <= stamp_ns < MAX_STAMP_NS:
-        raise ValueError(f"{file}, line {line}: {word} is no time in seconds")
+        raise ValueError(f"{file}, line {line}: {word} is not a time in seconds")
     return stamp_ns
 
 
@@ -272,7 +272,7 @@ def _inside(folder: Path, name: str) -> Path:
         ValueError: the name leads out of the folder.
     """
     if not (folder / name).resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{folder}: the listed file {name} leads out of the folder: fetch the sequence again")
+        raise ValueError(f"{folder}: the listed file {name} is outside the folder: fetch the sequence again")
     return folder / name
 
 

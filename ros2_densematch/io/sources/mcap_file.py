@@ -45,7 +45,7 @@ class McapFile:
                     kind = self.topics[channel.topic].type
                     yield Record(channel.topic, kind, message.log_time, message.data)
         except Exception as error:  # noqa: BLE001 - mcap raises struct, Unicode, codec and its own errors
-            self.problem = f"{self._path.name} is damaged ({error}): it was read up to there"
+            self.problem = f"{self._path.name} is damaged ({error}): it was read up to the damage"
 
     @staticmethod
     def _check_end(stream: IO[bytes]) -> None:

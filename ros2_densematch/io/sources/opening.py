@@ -39,10 +39,10 @@ def open_source(path: str | Path, options: SourceOptions | None = None) -> Frame
     if path.suffix.lower() in video.SUFFIXES:
         return video.VideoSource(path, options)
     if path.suffix.lower() in _PACKED:
-        raise ValueError(f"{path} is packed ({path.suffix}): unpack it first and give what was in it")
+        raise ValueError(f"{path} is an archive ({path.suffix}): unpack it and give its content")
     other = what_it_is(path)
     raise ValueError(
-        f"{path} is no source of frames{f' ({other})' if other else ''}: give a bag "
+        f"{path} is not a source of frames{f' ({other})' if other else ''}: give a bag "
         f"({', '.join(storage.SUFFIXES)} or its folder), a video ({', '.join(video.SUFFIXES)}), a folder of images, or "
         "a folder with frames.csv"
     )

@@ -71,11 +71,11 @@ class SourceOptions:
                 raise ValueError(f"{option}-time-offset must be a number of seconds, got {offset}")
             # true poses are found by the topic's name too
             if offset is not None and field != "ground_truth" and getattr(self, f"{field}_topic") is None:
-                raise ValueError(f"{option}-time-offset {offset:g} needs {option}-topic: name the topic")
+                raise ValueError(f"{option}-time-offset {offset:g} needs {option}-topic: give the topic")
         if self.every < 1:
             raise ValueError(f"--every must be 1 or more, got {self.every}")
         if self.at_most_hz is not None and not 0 < self.at_most_hz < math.inf:
-            raise ValueError(f"--rate must be above 0 frames a second, got {self.at_most_hz:g}")
+            raise ValueError(f"--rate must be above 0 frames/s, got {self.at_most_hz:g}")
         if not 0 < self.rate_hz <= 10_000:
             raise ValueError(f"rate_hz must lie in (0, 10000], got {self.rate_hz}")
 
@@ -87,8 +87,8 @@ def refuse_topics(options: SourceOptions, path: Path) -> None:
         ValueError: the options name a topic.
     """
     if options.ground_truth_time_offset_s is not None:
-        raise ValueError(f"{path} is no bag: leave --ground-truth-time-offset out")
+        raise ValueError(f"{path} is not a bag: omit --ground-truth-time-offset")
     for field in ("image", "camera_info", "depth", "right_image", "odometry", "ground_truth"):
         name = getattr(options, f"{field}_topic")
         if name is not None:
-            raise ValueError(f"{path} is no bag and has no topic {name}: leave --{field.replace('_', '-')}-topic out")
+            raise ValueError(f"{path} is not a bag and has no topic {name}: omit --{field.replace('_', '-')}-topic")

@@ -61,7 +61,7 @@ class StaticTransforms:
         """What there is, where it does not join two frames."""
         if not self._joined:
             return "the bag has no /tf_static"
-        return f"/tf_static does not join the two (it joins {', '.join(dict.fromkeys(self._joined))})"
+        return f"/tf_static does not connect the two (it connects {', '.join(dict.fromkeys(self._joined))})"
 
     def _add(self, parent: str, child: str, T: Float64) -> None:
         self._tree.add(parent, child, T)
@@ -194,14 +194,14 @@ def read_poses(
         account.seen(stamp_ns + lines.offset_ns, stamped=stamp_of(msg, 0) != 0)
         lines.add(topic, stamp_ns, record.log_time_ns, T)
     if not lines.times:
-        account.refused = f"{topic} holds no pose that can be read: not used"
+        account.refused = f"{topic} contains no readable pose: not used"
         return None
     account.refused = lines.other_clock(topic, request, log)
     if account.refused:
         return None
     mount = np.eye(4)
     if not named or not camera_frame:
-        log.note(f"{role}: the poses of {topic} are taken as those of the camera (the topic or image names no frame)")
+        log.note(f"{role}: the poses of {topic} are taken as those of the camera (the topic or image has no frame_id)")
     elif body.lstrip("/") != camera_frame.lstrip("/"):
         extrinsics = static.find(body, camera_frame)
         if extrinsics is None:
@@ -253,7 +253,7 @@ class _Lines:
             log.warn(f"{role}: {name}: {decision}")
         for item in self._judged[name]:
             if item.verdict is Verdict.OUTLIER:
-                log.count(f"poses on {name} have a stamp far from their neighbours' and are left out", item.why)
+                log.count(f"poses on {name} have a stamp far from those of their neighbours and are skipped", item.why)
         used = [item for item in self._judged[name] if item.verdict is Verdict.USED]
         found = []
         for segment in sorted({item.segment for item in used}):
@@ -344,7 +344,7 @@ def _from_tf(
     if mount is None:
         links = ", ".join(f"{parent} to {child}" for child, parent in parents.items()) or "nothing"
         account.refused = (
-            f"{topic} (it joins {links}) does not lead to {camera_frame or 'the camera'}, and {static.describe()}: "
+            f"{topic} (it connects {links}) does not reach {camera_frame or 'the camera'}, and {static.describe()}: "
             "not used; record /tf_static with the bag"
         )
         return None
@@ -380,7 +380,7 @@ def _from_tf(
             kept.append(int(time))
             result.append(pose)
     if not kept:
-        account.refused = f"{topic}: the transforms up to {parents[frame]} never meet in time: not used"
+        account.refused = f"{topic}: the transforms up to {parents[frame]} do not overlap in time: not used"
         return None
     log.note(f"the transforms of {topic} are followed from {camera_frame} up to {parents[frame]}")
     return PoseTrack((Trajectory(np.array(kept, np.int64), np.stack(result)),), (spans[0],))

@@ -106,7 +106,7 @@ class Records:
         for name, number in found.items():
             announced = file.topics[name].count
             if announced is not None and announced != number:
-                text = f"{name}: {number} messages could be read, {announced} are announced ({self.path.name})"
+                text = f"{name}: {number} messages could be read, but {announced} are announced ({self.path.name})"
                 if text not in self.warnings:
                     self.warnings.append(text)
 

@@ -49,7 +49,7 @@ class SequenceSource(Source):
         refuse_topics(options, path)
         self._rows = _read_rows(path / "frames.csv", self._log)
         if not self._rows:
-            raise ValueError(f"{path / 'frames.csv'} lists no frame that can be read: {'; '.join(self._log.warnings)}")
+            raise ValueError(f"{path / 'frames.csv'} lists no readable frame: {'; '.join(self._log.warnings)}")
         self._count = len(self._rows)
         self._period_s = usual_period_s([row.stamp_ns for row in self._rows])
         camera, self._depth_scale = self._read_camera(options)
@@ -85,11 +85,11 @@ class SequenceSource(Source):
         """A file of the folder.
 
         Raises:
-            ImageDecodeError: the name leads out of the folder.
+            ImageDecodeError: the name points outside the folder.
         """
         file = (self._folder / name).resolve()
         if not file.is_relative_to(self._folder.resolve()):
-            raise ImageDecodeError(name, "the name leads out of the folder", "keep images beside frames.csv")
+            raise ImageDecodeError(name, "the name points outside the folder", "keep images next to frames.csv")
         return file
 
     def _read_camera(self, options: SourceOptions) -> tuple[Camera | None, float]:
@@ -99,9 +99,9 @@ class SequenceSource(Source):
             try:
                 content = json.loads(file.read_text("utf-8"))
             except ValueError as error:
-                raise ValueError(f"{file} is no JSON file ({error}): see the layout in docs/formats.md") from None
+                raise ValueError(f"{file} is not a JSON file ({error}): see the layout in docs/formats.md") from None
             if not isinstance(content, dict):
-                raise ValueError(f"{file} must hold an object with width, height and K: see docs/formats.md")
+                raise ValueError(f"{file} must contain an object with width, height and K: see docs/formats.md")
         scale = content.get("depth_scale", 1000.0)
         if not isinstance(scale, (int, float)) or not scale > 0:
             raise ValueError(f"{file}: depth_scale must be a number above 0 (units per metre), got {scale!r}")
@@ -141,7 +141,7 @@ def _read_rows(file: Path, log: SourceLog) -> list[_Row]:
                 try:
                     rows.append(_row(row))
                 except ValueError as error:
-                    log.count(f"lines of {file.name} cannot be read and are left out", f"line {number}, {error}")
+                    log.count(f"lines of {file.name} cannot be read and are skipped", f"line {number}, {error}")
         except csv.Error as error:
             log.warn(f"{file.name} is damaged ({error}): reading ended after {len(rows)} frames")
     return rows
@@ -153,7 +153,7 @@ def _row(row: dict[str, str]) -> _Row:
     try:
         stamp_ns = int(row["timestamp_ns"] or "")
     except ValueError:
-        raise ValueError(f"timestamp_ns {row['timestamp_ns']!r} is no whole number of nanoseconds") from None
+        raise ValueError(f"timestamp_ns {row['timestamp_ns']!r} is not a whole number of nanoseconds") from None
     if not 0 <= stamp_ns < MAX_STAMP_NS:
         raise ValueError(f"timestamp_ns must lie in 0..{MAX_STAMP_NS - 1}, got {stamp_ns}")
     pose = [row.get(name) or "" for name in _POSE_COLUMNS]

@@ -42,7 +42,7 @@ def check_pair(left: Image, right: Image, left_camera: Camera, right_camera: Cam
         left_camera, right_camera: their calibrations; the right one's P holds the baseline.
     """
     if np.array_equal(left, right) and left.std() > _PLAIN:
-        return StereoFinding("the right images are the left ones: name the topic of the right camera")
+        return StereoFinding("the right images equal the left ones: give the topic of the right camera")
     found = _matches(left, right)
     if found is None:
         return None
@@ -54,8 +54,8 @@ def check_pair(left: Image, right: Image, left_camera: Camera, right_camera: Cam
     if np.median(np.abs(dy)) > _ROWS_PX:
         return StereoFinding(
             f"the rows of the two images do not agree: matches differ by {np.median(np.abs(dy)) / scale:.1f} px "
-            f"(median of {len(dy)}): the images are not rectified, or not taken at the same time; name rectified and "
-            "synchronised topics"
+            f"(median of {len(dy)}): the images are not rectified, or not taken at the same time; give rectified and "
+            f"synchronised topics"
         )
     level = np.abs(dy - np.median(dy)) < _ROWS_PX
     disparity = (_units(left_xy, left_camera)[:, 0] - _units(right_xy, right_camera)[:, 0])[level]
@@ -66,7 +66,7 @@ def check_pair(left: Image, right: Image, left_camera: Camera, right_camera: Cam
     if positive < 1.0 - _MOST:
         return StereoFinding(
             f"the disparities are negative ({len(disparity)} matches, {100 * (1 - positive):.0f} %): the right images "
-            "are those of the left camera; swap --image-topic and --right-image-topic"
+            f"come from the left camera; swap --image-topic and --right-image-topic"
         )
     if positive < _MOST:
         return StereoFinding(

@@ -47,7 +47,7 @@ class IntactFile:
                 for connection, time_ns, data in reader.messages(chosen, start_ns, stop_ns):
                     yield Record(connection.topic, self.topics[connection.topic].type, time_ns, data)
         except Exception as error:  # noqa: BLE001 - storage back ends raise errors of many kinds on damaged files
-            self.problem = f"{self._path.name} is damaged ({error}): it was read up to there"
+            self.problem = f"{self._path.name} is damaged ({error}): it was read up to the damage"
 
     def _open(self) -> Any:
         if self._path.suffix in ROS1_SUFFIXES:
@@ -93,7 +93,7 @@ def open_records(path: Path) -> Records:
     if not files:
         packed = [f.name for f in sorted(path.iterdir()) if f.suffix == ".zstd"]
         remedy = f"unpack {packed[0]} with `zstd -d` first" if packed else "give the folder or file of a recording"
-        raise BagError(f"{path} holds no .mcap, .db3 or .bag file: {remedy}")
+        raise BagError(f"{path} contains no .mcap, .db3 or .bag file: {remedy}")
     opened: list[StorageFile] = []
     for file in files:
         try:
@@ -101,7 +101,7 @@ def open_records(path: Path) -> Records:
         except BagError as error:
             if len(files) == 1:
                 raise
-            warnings.append(f"{error}: this file is left out")
+            warnings.append(f"{error}: this file is skipped")
     if not opened:
         raise BagError(f"no file in {path} can be read: {'; '.join(warnings)}")
     return Records(path, opened, warnings)
@@ -118,12 +118,12 @@ def metadata_problem(folder: Path) -> str:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         return f"its metadata.yaml is damaged ({type(error).__name__}: {' '.join(str(error).split())})"
     lacking = [name for name in named if not (folder / name).is_file()]
-    return f"its metadata.yaml names {', '.join(lacking)}, which is not there" if lacking else ""
+    return f"its metadata.yaml names {', '.join(lacking)}, which is missing" if lacking else ""
 
 
 def _open_file(path: Path, warnings: list[str]) -> StorageFile:
     if path.suffix not in SUFFIXES:
-        raise BagError(f"{path} is no bag: give a .mcap, .db3 or .bag file, or a bag's folder")
+        raise BagError(f"{path} is not a bag: give a .mcap, .db3 or .bag file, or a bag's folder")
     if path.suffix == ".db3" and has_log(path):
         with suppress(sqlite3.Error):
             return _with_log(path, warnings)

@@ -220,8 +220,8 @@ class TimeLine(Generic[Item]):
             return self._leave_out(Verdict.REPEATED, f"{_seconds(head.stamp_ns)} again")
         if not already:
             self.decisions.append(
-                f"the stamps stand still at {_seconds(head.stamp_ns)} while the recording goes on: until they move, "
-                "the clock of the recording is used"
+                f"the stamps stop at {_seconds(head.stamp_ns)} while the recording goes on: until they advance, the "
+                f"recording times are used"
             )
         step = passed * self._rate()
         goes_on = next((entry for entry in behind if entry.stamp_ns > head.stamp_ns), None)
@@ -284,7 +284,7 @@ class TimeLine(Generic[Item]):
         back = (self._last.stamp_ns - entry.stamp_ns) * 1e-9
         self.decisions.append(
             f"the clock was set back by {back:.3f} s, from {_seconds(self._last.stamp_ns)} to "
-            f"{_seconds(entry.stamp_ns)}: a new segment begins"
+            f"{_seconds(entry.stamp_ns)}: a new segment starts"
         )
         self._segment += 1
         self._newest.clear()

@@ -39,9 +39,12 @@ def image_topic(records: Records, options: SourceOptions, log: SourceLog) -> str
     doubtful = {name for name in found if _may_hold_depth(records, name)}
     found.sort(key=lambda name: (name in doubtful, camera_info_topic(records, name) is None, name))
     if found[0] in doubtful and _DEPTH_NAME.search(found[0]):
-        log.warn(f"{found[0]} has 16-bit grey images and the name of depth: if it is depth, name it with --depth-topic")
+        log.warn(
+            f"{found[0]} has 16-bit grey images and a name like a depth topic: if it is depth, give it with "
+            f"--depth-topic"
+        )
     if len(found) > 1:
-        log.note(f"images are read from {found[0]} (name another with --image-topic: {', '.join(found[1:])})")
+        log.note(f"images are read from {found[0]} (choose another with --image-topic: {', '.join(found[1:])})")
     else:
         log.note(f"images are read from {found[0]}")
     return found[0]
@@ -112,14 +115,14 @@ def camera_infos(
             if passed_over:
                 log.warn(
                     f"the first {passed_over} CameraInfo on {topic} cannot be used ({why}): the first usable one, at "
-                    f"{stamp_of(message, record.log_time_ns) * 1e-9:.3f} s, is taken for the images before it"
+                    f"{stamp_of(message, record.log_time_ns) * 1e-9:.3f} s, is used for the images before it"
                 )
             infos.restart()
             return infos
         passed_over += 1
         why = infos.unusable
     if not passed_over:
-        return f"{topic} holds no message that can be read, so {image} has no calibration"
+        return f"{topic} contains no readable message, so {image} has no calibration"
     return f"none of the {passed_over} CameraInfo on {topic} can be used ({why})"
 
 
@@ -131,14 +134,14 @@ def _other_infos(records: Records) -> str:
         named.append(f"{topic} {'is empty' if msg is None else f'of frame {msg.header.frame_id!r}'}")
     if not named:
         return "no CameraInfo in the bag"
-    return f"no CameraInfo goes with it by its name or frame: {', '.join(named)}"
+    return f"no CameraInfo matches its name or frame: {', '.join(named)}"
 
 
 def _no_images(records: Records) -> str:
     """Why no image topic was found, with what is there instead and the way out."""
     if records.warnings:
         return (
-            f"no image lies in what can be read of {records.path} ({'; '.join(records.warnings)}); topics: "
+            f"the readable part of {records.path} contains no image ({'; '.join(records.warnings)}); topics: "
             f"{records.describe_topics()}"
         )
     text = (
@@ -148,7 +151,7 @@ def _no_images(records: Records) -> str:
     depth = [t.name for t in records.topics.values() if t.type in IMAGE_TYPES and _holds_depth(records, t.name)]
     if depth:
         return (
-            f"{records.path} has no topic with pictures: {', '.join(depth)} holds depth images; its topics: "
+            f"{records.path} has no image topic: {', '.join(depth)} contains depth images; its topics: "
             f"{records.describe_topics()}"
         )
     others = [t for t in records.topics.values() if t.type not in IMAGE_TYPES and _OTHER_IMAGES.search(t.type)]

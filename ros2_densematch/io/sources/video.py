@@ -42,16 +42,16 @@ class VideoSource(Source):
         rotation = round(float(capture.get(cv2.CAP_PROP_ORIENTATION_META))) % 360
         if rotation:
             self._log.note(
-                f"{path.name} is to be shown turned by {rotation} degrees: the pixels are used as stored, as the "
-                "calibration has them, and all coordinates are those of the stored pixels"
+                f"{path.name} has a display rotation of {rotation} degrees: the pixels are used as stored, as in the "
+                "calibration, and all coordinates refer to the stored pixels"
             )
         readable, _ = capture.read()
         capture.release()
         if not readable:
-            raise ValueError(f"{path}: OpenCV can decode no frame of this video: convert it to H.264 in mp4")
+            raise ValueError(f"{path}: OpenCV cannot decode any frame of this video: convert it to H.264 in mp4")
         if not (np.isfinite(self._rate) and 0 < self._rate <= 10_000):
             self._rate = options.rate_hz
-            self._log.note(f"the video states no frame rate: {self._rate:g} a second are assumed")
+            self._log.note(f"the video states no frame rate: {self._rate:g} frames/s are assumed")
         self._period_s = 1.0 / self._rate
         camera = load_camera(options.camera_yaml, options)
         if camera is None:
@@ -82,7 +82,7 @@ class VideoSource(Source):
         """After the last frame that could be decoded."""
         cut = cut_short(self._path)
         if cut:
-            self._log.warn(f"{self._path.name} is cut: {cut}; {number} frames could be read")
+            self._log.warn(f"{self._path.name} is truncated: {cut}; {number} frames could be read")
         elif self._count is not None and self._exact_count and number < self._count - _LEEWAY:
             if is_trimmed(self._path):
                 self._log.note(
@@ -96,12 +96,12 @@ class VideoSource(Source):
         if not capture.isOpened():
             cut = cut_short(self._path)
             if cut:
-                raise ValueError(f"{self._path} is cut and cannot be opened: {cut}; copy or record it again")
+                raise ValueError(f"{self._path} is truncated and cannot be opened: {cut}; copy or record it again")
             if self._path.stat().st_size == 0:
                 raise ValueError(f"{self._path} is empty: copy or record it again")
             other = what_it_is(self._path)
             if other:
-                raise ValueError(f"{self._path} is no video: {other}")
+                raise ValueError(f"{self._path} is not a video: {other}")
             raise ValueError(f"{self._path}: OpenCV cannot open this video: convert it to H.264 in mp4")
         # Players turn the pictures of a camera that was held upside down; the calibration belongs to the stored pixels.
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
