@@ -51,6 +51,11 @@ class MatchingSettings(BaseModel):
         "otherwise the CPU.",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
     )
+    backend: Literal["torch", "onnx"] = Field(
+        "torch",
+        description="The network of the matchers gcm and condl runs in PyTorch (torch) or in ONNX Runtime with the "
+        "best available execution provider (onnx); other matchers support torch only.",
+    )
     weights: str = Field(
         "", description="The network's weights are read from this file; if empty, the shipped weights are used."
     )

@@ -15,6 +15,7 @@ from ros2_densematch.cli.options import (
     SetOption,
     WeightsOption,
     configured,
+    image_size,
     matcher_facts,
     matcher_of,
     output_folder,
@@ -53,6 +54,7 @@ def command(
     width: Annotated[int, typer.Option("--width", min=64, help="Width in pixels if --size is not given.")] = 640,
     height: Annotated[int, typer.Option("--height", min=64, help="Height in pixels.")] = 480,
     device: DeviceOption = None,
+    backend: Annotated[str | None, typer.Option("--backend", help="Backends, separated by commas: torch,onnx.")] = None,
     weights: WeightsOption = None,
     assignments: SetOption = None,
     busy: Annotated[int, typer.Option("--busy", min=0, help="Number of busy processes to run at the same time.")] = 0,
@@ -69,12 +71,13 @@ def command(
 
     if (reference is None) != (query is None):
         raise InputError("give two images (REF QUERY), or none for a rendered flight")
-    sizes = _sizes(size) if size is not None else [(width, height)]
+    sizes = [image_size(word) for word in size.split(",")] if size is not None else [(width, height)]
     beside = _beside(against)
     settings = [
-        configured(None, name, chosen, device, weights, assignments)
+        configured(None, name, chosen, device, weights, assignments, backend=runtime)
         for name in _words(matcher)
         for chosen in _words(preset)
+        for runtime in _words(backend)
     ]
     folder = None if out is None else output_folder(out)
     if folder is not None:
@@ -119,16 +122,6 @@ def command(
 def _words(option: str | None) -> list[str | None]:
     """The words between commas; one None where nothing is given."""
     return [None] if option is None else [word.strip() for word in option.split(",") if word.strip()]
-
-
-def _sizes(option: str) -> list[tuple[int, int]]:
-    found = []
-    for word in option.split(","):
-        width, _, height = word.strip().lower().partition("x")
-        if not (width.isdigit() and height.isdigit() and min(int(width), int(height)) >= 64):
-            raise InputError(f"--size {word.strip()!r}: write WIDTHxHEIGHT of at least 64 pixels, for example 640x480")
-        found.append((int(width), int(height)))
-    return found
 
 
 def _beside(option: str) -> list[str]:
@@ -228,8 +221,10 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
             "–" if t["median"] is None else f"{t['median']:.1f} ({t['lower_quartile']:.1f}–{t['upper_quartile']:.1f})"
         )
 
+    name = facts["name"] if facts["device"] in ("", "cpu") else f"{facts['name']} ({facts['device']})"
     stages = [spread(stage) for stage in ("keyframe", "encode", "match", "pose", "total")]
+    if "runtime" in facts:
+        name = f"{name} (onnx)"
     memory = "–" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']:.0f}"
     size = f"{row['size'][0]}x{row['size'][1]}"
-    name = facts["name"] if facts["device"] in ("", "cpu") else f"{facts['name']} ({facts['device']})"
     return (name, facts["preset"] or "–", size, row["mode"], *stages, f"{row['frames_per_second']:.1f}", memory)

@@ -40,6 +40,12 @@ _NEEDED = (
 )
 _OPTIONAL = (
     ("lightning", "lightning", "densematch train", "pip install '.[train]' in the source folder"),
+    (
+        "onnxruntime",
+        "onnxruntime",
+        "--backend onnx, export onnx",
+        "pip install '.[onnx]' in the source folder",
+    ),
     ("pytest", "pytest", "make test", "pip install '.[dev]' in the source folder"),
 )
 # OpenCV comes under four names; whichever provides cv2 is the one to report.

@@ -25,6 +25,8 @@ _DISTRIBUTIONS = {
     "rerun": "rerun-sdk",
     "yaml": "pyyaml",
 }
+# Modules of the extra `onnx`, which come together.
+_ONNX = ("onnx", "onnxruntime", "onnxscript")
 _ROS = ("rclpy", "rcl_interfaces", "lifecycle_msgs", "ament_index_python", "launch", "launch_ros", "rosidl_runtime_py")
 _ROS_PACKAGES = ("cv_bridge", "tf_transformations", "tf2_ros", "tf2_msgs", "diagnostic_msgs", "nav_msgs", "std_srvs")
 
@@ -64,6 +66,9 @@ def missing(module: str) -> str:
     name = _DISTRIBUTIONS.get(top, top)
     # Beside a distribution's ROS the newest NumPy and OpenCV break its cv_bridge.
     constraints = " -c constraints-ros.txt" if os.environ.get("ROS_DISTRO") else ""
+    if top in _ONNX:
+        command = f"{sys.executable} -m pip install{constraints} {' '.join(_ONNX)}"
+        return f'this needs the Python package {top!r}: {command} (in a clone: pip install ".[onnx]")'
     return f"this needs the Python package {name!r}: {sys.executable} -m pip install{constraints} {name}"
 
 

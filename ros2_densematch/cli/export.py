@@ -1,4 +1,4 @@
-"""`densematch export`: results in the forms that other programs read."""
+"""`densematch export`: results in the forms that other programs read, and matchers as ONNX graphs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ros2_densematch.cli.errors import DONE, InputError
-from ros2_densematch.cli.options import output_folder, say
+from ros2_densematch.cli.options import (
+    PresetOption,
+    SetOption,
+    WeightsOption,
+    configured,
+    image_size,
+    matcher_of,
+    output_folder,
+    say,
+)
 
 if TYPE_CHECKING:
     from ros2_densematch.io.sources.base import FrameSource
 
 app = typer.Typer(
-    help="Export results: hloc, colmap (from `densematch match`), kitti, gtsam, rerun, foxglove (from `replay`).",
+    help="Export results: hloc, colmap (from `densematch match`), kitti, gtsam, rerun, foxglove (from `replay`); or "
+    "the network of a matcher: onnx.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -162,6 +172,30 @@ def foxglove(
     frames = read_frame_results(result)
     _file(out)
     print(f"{write_foxglove(out, frames)} frames on {ANNOTATIONS}: {out}")
+    return DONE
+
+
+@app.command("onnx")
+def onnx(
+    matcher: Annotated[str, typer.Argument(metavar="MATCHER", help="Whose network: gcm, condl, tiny_roma, ...")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the .onnx files and a .json beside each.")],
+    size: Annotated[str, typer.Option("--size", metavar="WxH", help="Size of the camera's images.")] = "640x480",
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="Leave the sides of the images open.")] = False,
+    preset: PresetOption = None,
+    weights: WeightsOption = None,
+    assignments: SetOption = None,
+) -> int:
+    """A matcher's network as ONNX graphs (opset 18), compared with PyTorch, for ONNX Runtime, TensorRT, OpenVINO."""
+    from ros2_densematch.io.exports.onnx import write_graphs
+
+    configuration = configured(None, matcher, preset, "cpu", weights, assignments)
+    width_height = image_size(size)
+    folder = output_folder(out)
+    built = matcher_of(configuration)
+    for file, written in write_graphs(built, configuration.weights, folder, width_height, dynamic=dynamic):
+        worst = max(written.difference.values())
+        print(f"{file.name} and {file.stem}.json in {out}: differs from PyTorch by at most {worst:.1e} of the largest")
     return DONE
 
 

@@ -10,6 +10,7 @@ import typer
 
 from ros2_densematch.cli.errors import InputError
 from ros2_densematch.cli.options import (
+    BackendOption,
     ConfigOption,
     DeviceOption,
     MatcherOption,
@@ -30,6 +31,7 @@ def command(
     matcher: MatcherOption = None,
     preset: PresetOption = None,
     device: DeviceOption = None,
+    backend: BackendOption = None,
     weights: WeightsOption = None,
     assignments: SetOption = None,
     image_topic: Annotated[str | None, typer.Option("--image-topic", help="Topic of the images (image).")] = None,
@@ -51,7 +53,7 @@ def command(
     """Run the ROS 2 node `matcher` until Ctrl-C. What follows --ros-args (remaps, -p, --params-file) goes to ROS."""
     from ros2_densematch.configuration import configuration_from, values_of
 
-    configuration = configured(config, matcher, preset, device, weights, assignments)
+    configuration = configured(config, matcher, preset, device, weights, assignments, backend=backend)
     if mask is not None:
         if not mask.is_file():
             raise InputError(f"there is no mask {mask}: check --mask")

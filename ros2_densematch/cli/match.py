@@ -11,6 +11,7 @@ from ros2_densematch.cli.errors import InputError
 from ros2_densematch.cli.folder_pairs import BLOCK, folder_images, folder_pairs
 from ros2_densematch.cli.match_job import ENCODINGS_KEPT, MatchJob
 from ros2_densematch.cli.options import (
+    BackendOption,
     ConfigOption,
     DeviceOption,
     MatcherOption,
@@ -86,6 +87,7 @@ def command(
     matcher: MatcherOption = None,
     preset: PresetOption = None,
     device: DeviceOption = None,
+    backend: BackendOption = None,
     weights: WeightsOption = None,
     assignments: SetOption = None,
     max_matches: Annotated[
@@ -125,7 +127,7 @@ def command(
         wanted = read_pairs(pairs, root or pairs.parent)
     cameras = cameras_of_options(reference_camera, query_camera, intrinsics, fov)
     masks = PairMasks(mask, reference_mask)
-    chosen = configured(config, matcher, preset, device, weights, assignments)
+    chosen = configured(config, matcher, preset, device, weights, assignments, backend=backend)
     results = output_folder(out)
     built = matcher_of(chosen)
     if folder is not None:

@@ -26,6 +26,10 @@ PresetOption = Annotated[str | None, typer.Option("--preset", help="Preset for s
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="Device: auto, cpu, cuda or cuda:N (default: auto).")
 ]
+BackendOption = Annotated[
+    str | None,
+    typer.Option("--backend", help="Runtime of the network: torch, or onnx for ONNX Runtime (default: torch)."),
+]
 WeightsOption = Annotated[
     Path | None,
     typer.Option("--weights", help="Weights file; it determines the matcher unless --matcher is given."),
@@ -56,6 +60,8 @@ def configured(
     device: str | None,
     weights: Path | None,
     assignments: list[str] | None = None,
+    *,
+    backend: str | None = None,
 ) -> Configuration:
     """The configuration file (or the defaults) with the command line's options on top, those of --set last.
 
@@ -76,6 +82,8 @@ def configured(
         given["preset"] = preset
     if device is not None:
         given["device"] = device
+    if backend is not None:
+        given["backend"] = backend
     if matcher is not None:
         given["matcher"] = matcher
         if weights is None and matcher != base.matcher:
@@ -148,7 +156,7 @@ def matcher_named_in(weights: Path) -> str:
 
 def matcher_of(configuration: Configuration) -> Matcher:
     """Builds the configured matcher and says once on which device it runs."""
-    from ros2_densematch.matchers.identity import device_of
+    from ros2_densematch.matchers.identity import device_of, runtime_of
     from ros2_densematch.matchers.registry import load_matcher
 
     matcher = load_matcher(
@@ -156,21 +164,26 @@ def matcher_of(configuration: Configuration) -> Matcher:
         device=configuration.device,
         preset=configuration.preset,
         weights=configuration.weights or None,
+        backend=configuration.backend,
         **configuration.options.get(configuration.matcher, {}),
     )
     say(f"device: {device_of(matcher)}")
+    if runtime := runtime_of(matcher):
+        say(f"network: {runtime}")
     return matcher
 
 
 def matcher_facts(configuration: Configuration, matcher: Matcher) -> dict[str, str]:
     """The `matcher` entry of summary.json."""
-    from ros2_densematch.matchers.identity import device_of, weights_of
+    from ros2_densematch.matchers.identity import device_of, runtime_of, weights_of
 
+    runtime = runtime_of(matcher)
     return {
         "name": matcher.name,
         "preset": configuration.preset,
         "weights": weights_of(matcher, configuration.weights),
         "device": device_of(matcher),
+        **({"runtime": runtime} if runtime else {}),
     }
 
 
@@ -185,6 +198,18 @@ def estimator_facts(configuration: Configuration) -> dict[str, Any]:
     """The `estimator` entry of summary.json: no figure stands without its estimator and threshold."""
     pose = configuration.tracker.pose
     return {"name": "PoseLib LO-RANSAC", "max_epipolar_error_px": pose.max_epipolar_error_px}
+
+
+def image_size(word: str) -> tuple[int, int]:
+    """Width and height of WIDTHxHEIGHT.
+
+    Raises:
+        InputError: another form, or a side of less than 64 pixels.
+    """
+    width, _, height = word.strip().lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and min(int(width), int(height)) >= 64):
+        raise InputError(f"--size {word.strip()!r}: write WIDTHxHEIGHT of at least 64 pixels, for example 640x480")
+    return int(width), int(height)
 
 
 def output_folder(out: Path) -> Path:

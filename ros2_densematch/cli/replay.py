@@ -15,6 +15,7 @@ import typer
 from ros2_densematch.cli.errors import BAD_INPUT, DONE, INTERRUPTED, OUR_FAULT, InputError, is_full, one_line
 from ros2_densematch.cli.interrupt import StopRequest, stop_request
 from ros2_densematch.cli.options import (
+    BackendOption,
     ConfigOption,
     DeviceOption,
     MatcherOption,
@@ -58,6 +59,7 @@ def command(
     matcher: MatcherOption = None,
     preset: PresetOption = None,
     device: DeviceOption = None,
+    backend: BackendOption = None,
     weights: WeightsOption = None,
     assignments: SetOption = None,
     image_topic: Annotated[str | None, typer.Option("--image-topic", help="Topic of the images.")] = None,
@@ -128,7 +130,7 @@ def command(
     """Replay a recording: correspondences and relative poses against keyframes, a trajectory and a report."""
     from ros2_densematch.io.sources.options import SourceOptions
 
-    configuration = configured(config, matcher, preset, device, weights, assignments)
+    configuration = configured(config, matcher, preset, device, weights, assignments, backend=backend)
     options = SourceOptions(
         image_topic=image_topic,
         camera_info_topic=camera_info_topic,

@@ -22,7 +22,7 @@ from ros2_densematch.live.counters import Counters, Drop, Snapshot
 from ros2_densematch.live.memory import HeapKeeper, empty_gpu_cache
 from ros2_densematch.live.worker import Worker
 from ros2_densematch.matchers.base import Matcher
-from ros2_densematch.matchers.identity import device_of, identity_of
+from ros2_densematch.matchers.identity import device_of, identity_of, runtime_of
 from ros2_densematch.matchers.registry import load_matcher
 from ros2_densematch.messages.errors import ImageDecodeError
 from ros2_densematch.tracking.focal_watch import FocalWatch
@@ -32,7 +32,7 @@ from ros2_densematch.tracking.tracker import Tracker
 
 Image = NDArray[np.uint8]
 _THUMBNAIL_PX = 640  # longer side of the keyframes that are kept for ~/matches_image
-_LOADED_BY = ("matcher", "preset", "device", "weights", "options")
+_LOADED_BY = ("matcher", "preset", "device", "backend", "weights", "options")
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A matcher ready to run, and what it is."""
+    """A matcher ready to run, and what it is; `runtime` is "" or a sentence on what runs its network."""
 
     matcher: Matcher
     identity: str
     device: str
+    runtime: str = ""
 
 
 @dataclass(frozen=True)
@@ -379,6 +380,7 @@ def load(configuration: Configuration) -> Loaded:
     """Builds the configured matcher.
 
     Raises:
+        ModuleNotFoundError: a package that the backend needs is not installed.
         ValueError, FileNotFoundError: unknown matcher, preset or device, or no such weights; the message names them.
     """
     matcher = load_matcher(
@@ -386,9 +388,10 @@ def load(configuration: Configuration) -> Loaded:
         device=configuration.device,
         preset=configuration.preset,
         weights=configuration.weights or None,
+        backend=configuration.backend,
         **configuration.options.get(configuration.matcher, {}),
     )
-    return Loaded(matcher, identity_of(matcher, configuration.weights), device_of(matcher))
+    return Loaded(matcher, identity_of(matcher, configuration.weights), device_of(matcher), runtime_of(matcher))
 
 
 def thumbnail(image: Image) -> Image:

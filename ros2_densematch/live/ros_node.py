@@ -153,9 +153,9 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         self.inputs.set_mask(self.settings.mask)
         self.core.load()
         assert self.core.loaded is not None
-        self._say.info(
-            f"matcher {self.core.loaded.identity}, preset {self.settings.preset}, on {self.core.loaded.device}"
-        )
+        loaded = self.core.loaded
+        runtime = f"; network: {loaded.runtime}" if loaded.runtime else ""
+        self._say.info(f"matcher {loaded.identity}, preset {self.settings.preset}, on {loaded.device}{runtime}")
         for topic in PUBLISHED.values():
             if topic is DIAGNOSTICS:
                 continue

@@ -33,6 +33,7 @@ class Matcher(ABC):
         preset: the chosen one.
         config: its configuration, with the options that were given.
         device: where it runs.
+        backend: "torch", or "onnx" where the network runs in ONNX Runtime.
     """
 
     name: str = ""
@@ -40,6 +41,9 @@ class Matcher(ABC):
     preset: str = "base"
     config: Any = MatcherConfig()
     device: torch.device = torch.device("cpu")
+    backend: str = "torch"
+    # what can run the network; "onnx" only where the results are the same
+    BACKENDS: ClassVar[tuple[str, ...]] = ("torch",)
     # True where there is a network that can run on a GPU and takes weights.
     has_network: ClassVar[bool] = False
     # True where `encode(image, reference=True)` differs from `encode(image)`: a tracker then encodes keyframes again.
@@ -50,16 +54,26 @@ class Matcher(ABC):
     # by guided matches alone.
     finds_new_points: bool = False
 
-    def __init__(self, *, device: str = "auto", preset: str = "base", weights: Any = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        device: str = "auto",
+        preset: str = "base",
+        weights: Any = None,
+        backend: str = "torch",
+        **options: Any,
+    ) -> None:
         """
         Args:
             device: "auto" (CUDA if usable and the matcher can, else CPU), "cpu", "cuda" or "cuda:N".
             preset: one of `PRESETS`.
             weights: for a matcher without a network None or "random"; otherwise see `NetworkMatcher`.
+            backend: what runs the network, one of `BACKENDS`.
             options: fields of the configuration that take the place of the preset's.
 
         Raises:
-            ValueError: unknown preset, option or device, a value out of range, or weights where there are none.
+            ValueError: unknown preset, option, device or backend, a value out of range, or weights where there are
+                none.
         """
         self.config = self._configured(preset, weights, options)
         self.preset = preset
@@ -68,6 +82,9 @@ class Matcher(ABC):
                 raise ValueError(f"{self.name} has no weights, got weights={weights!r}: leave it out")
             if device not in ("auto", "cpu"):
                 raise ValueError(f"{self.name} runs on the CPU only, got device={device!r}: use cpu or auto")
+        if backend not in self.BACKENDS:
+            raise ValueError(f"{self.name} runs with backend {' or '.join(self.BACKENDS)}, got backend={backend!r}")
+        self.backend = backend
         self.device = choose_device(device if self.has_network else "cpu")
 
     def _configured(self, preset: str, weights: Any, options: Mapping[str, Any]) -> MatcherConfig:

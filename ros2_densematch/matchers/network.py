@@ -11,7 +11,12 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ros2_densematch.matchers.base import Matcher
+from ros2_densematch.graphs.cache import load_cached
+from ros2_densematch.graphs.export import on_cpu
+from ros2_densematch.graphs.graph import Graph
+from ros2_densematch.graphs.packages import RUNTIME, package
+from ros2_densematch.matchers.base import Image, Matcher
+from ros2_densematch.matchers.onnx_network import OnnxNetwork
 from ros2_densematch.nn.batch_norm import fold_batch_norms
 from ros2_densematch.nn.device import to_channels_last
 from ros2_densematch.weights.catalogue import SHIPPED, path_of
@@ -36,21 +41,39 @@ class NetworkMatcher(Matcher):
     network: Any
     # whether convolutions take their weights with channels last: half the time of planes on a CPU
     channels_last: ClassVar[bool] = True
+    # what `densematch export onnx` can write of it; docs/onnx.md says why the rest cannot be
+    PARTS: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, *, device: str = "auto", preset: str = "base", weights: Weights = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        device: str = "auto",
+        preset: str = "base",
+        weights: Weights = None,
+        backend: str = "torch",
+        **options: Any,
+    ) -> None:
         """
         Args:
             device: "auto", "cpu", "cuda" or "cuda:N".
             preset: one of `PRESETS`.
             weights: None for the usual ones, "random", the name of an official checkpoint, a file, or tensors by key.
+            backend: "torch", or "onnx" where the matcher can: the network runs in ONNX Runtime, as a graph that is
+                written once and kept in the user's cache.
             options: fields of `Config` that take the place of the preset's.
 
         Raises:
             ValueError: unknown preset, option or device, a value out of range, or weights of another network.
             FileNotFoundError: no such file, or the checkpoint was not fetched; the message says how to get it.
+            MissingPackage: a package that backend "onnx" needs is not installed.
         """
-        super().__init__(device=device, preset=preset, weights=weights, **options)
+        super().__init__(device=device, preset=preset, weights=weights, backend=backend, **options)
+        if backend == "onnx":
+            package(RUNTIME)  # says so before anything is loaded
         self.network = self._ready(self._loaded(weights))
+        if backend == "onnx":
+            session = load_cached(self._network_graph(on_cpu(self.network)), device)
+            self.network = OnnxNetwork(self.network, session, self._network_output)
 
     @abstractmethod
     def _checkpoint(self) -> str:
@@ -63,6 +86,38 @@ class NetworkMatcher(Matcher):
     def _loaded(self, weights: Weights) -> Any:
         """The network with its weights; a subclass overrides it where the weights are of several files or parts."""
         return load_network(self._build, self._checkpoint(), weights)
+
+    def checkpoints(self) -> tuple[str, ...]:
+        """Names of the shipped or official checkpoints that are loaded unless others are asked for."""
+        return (self._checkpoint(),)
+
+    def graph(self, part: str, reference: Image, query: Image) -> Graph:
+        """A part as a graph for images of the shown size; it runs on the CPU, in float32.
+
+        Args:
+            part: one of `PARTS`.
+            reference, query: uint8 RGB (H, W, 3), two views of something: the graph is checked on them.
+
+        Raises:
+            ValueError: this matcher has no such part.
+        """
+        if part not in self.PARTS:
+            known = f"choose one of {', '.join(self.PARTS)}" if self.PARTS else "it cannot be written as a graph yet"
+            raise ValueError(f"{self.name} has no part {part!r} that can be exported: {known}")
+        network = self.network.original if isinstance(self.network, OnnxNetwork) else self.network
+        return self._graph(part, on_cpu(network), reference, query)
+
+    def _graph(self, part: str, network: Any, reference: Image, query: Image) -> Graph:
+        """A part of `PARTS` as a graph, from the network on the CPU in float32."""
+        raise NotImplementedError(f"{type(self).__name__} has PARTS and lacks _graph")
+
+    def _network_graph(self, network: Any) -> Graph:
+        """The whole network, (1, 3, H, W) in, with sides left open: what backend "onnx" runs."""
+        raise NotImplementedError(f"{type(self).__name__} has the backend onnx and lacks _network_graph")
+
+    def _network_output(self, *outputs: Tensor) -> Any:
+        """What the network returns, of the outputs of its graph."""
+        return outputs[0] if len(outputs) == 1 else outputs
 
     def _ready(self, network: Any) -> Any:
         """The network for inference, in place; a subclass overrides it where only a part is to be changed."""

@@ -89,7 +89,13 @@ def all_presets() -> dict[str, Mapping[str, MatcherConfig]]:
 
 
 def load_matcher(
-    name: str, *, device: str = "auto", preset: str = "base", weights: str | None = None, **options: Any
+    name: str,
+    *,
+    device: str = "auto",
+    preset: str = "base",
+    weights: str | None = None,
+    backend: str = "torch",
+    **options: Any,
 ) -> Matcher:
     """Builds a matcher.
 
@@ -98,13 +104,18 @@ def load_matcher(
         device: "auto" (CUDA if usable, else CPU), "cpu", "cuda" or "cuda:N".
         preset: speed against accuracy; the matcher's page lists its presets.
         weights: None for the shipped weights, "random" for untrained ones (tests), or a safetensors file.
+        backend: what runs the network: "torch", or "onnx" (gcm, condl) for ONNX Runtime (docs/onnx.md).
         options: fields of its configuration that take the place of the preset's, as `least_score=0.2`.
 
     Raises:
-        ValueError: unknown matcher, preset or device; the message lists the valid ones. A plugin that cannot be used.
+        ValueError: unknown matcher, preset, device or backend; the message lists the valid ones. A plugin that
+            cannot be used.
         FileNotFoundError: `weights` names a file that does not exist.
+        ModuleNotFoundError: a package that the backend needs is not installed.
     """
     build: Any = matcher_class(name)  # each class has the options of its own configuration
+    if backend != "torch":  # a plugin need not know of it
+        options["backend"] = backend
     matcher: Matcher = build(device=device, preset=preset, weights=weights, **options)
     if matcher.device.type == "cpu":
         warn_of_spinning()

@@ -32,6 +32,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def stated_licence(path: Path) -> str:
+    """The licence that a weights file names in its metadata, or that it names none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="np") as file:
+            return str((file.metadata() or {}).get("licence", "not stated in the file"))
+    except SafetensorError:
+        return "not stated in the file"
+
+
 def _names(keys: list[str], most: int = 5) -> str:
     """The first keys, separated by commas."""
     return ", ".join(keys[:most]) + (", ..." if len(keys) > most else "")

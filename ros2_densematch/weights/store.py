@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ros2_densematch.files.atomic import replacing, write_text
+from ros2_densematch.files.user_cache import cache_folder
 from ros2_densematch.weights.catalogue import digest
 from ros2_densematch.weights.checkpoint import read_official
 from ros2_densematch.weights.loading import read_state
@@ -41,11 +41,7 @@ class Record:
 
 def store_folder() -> Path:
     """`$DENSEMATCH_WEIGHTS`, else `densematch/weights` in the user's cache folder."""
-    chosen = os.environ.get("DENSEMATCH_WEIGHTS")
-    if chosen:
-        return Path(chosen).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "densematch" / "weights"
+    return cache_folder("weights", "DENSEMATCH_WEIGHTS")
 
 
 def stored_file(name: str) -> Path:

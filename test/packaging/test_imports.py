@@ -21,6 +21,7 @@ LAYERS = [
     {"files", "processor"},
     {"geometry"},
     {"nn", "weights"},
+    {"graphs"},
     {"matchers"},
     {"tracking"},
     {"messages", "configuration"},

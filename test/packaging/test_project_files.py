@@ -121,7 +121,7 @@ def test_two_photos_and_a_short_bag_with_true_poses_are_in_the_package(repositor
     [
         ("densematch re", {"replay"}),
         ("densematch replay --ani", {"--animate"}),
-        ("densematch export ", {"hloc", "colmap", "gtsam", "kitti", "rerun", "foxglove"}),
+        ("densematch export ", {"hloc", "colmap", "gtsam", "kitti", "rerun", "foxglove", "onnx"}),
     ],
 )
 def test_the_shell_completes_commands_and_their_options(line: str, expected: set[str]) -> None:

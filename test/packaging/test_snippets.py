@@ -30,6 +30,7 @@ from ros2_densematch.messages.typestore import message_class, ros2_typestore
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NETWORK, ROS, HOURS = "needs a network", "needs ROS", "takes hours, or the development data"
+ONNX = "needs the extra onnx: test/graphs"
 # What begins like this is not run here, and why.
 EXEMPT = {
     "make ": "sets up an environment and takes hours: .ci/run",
@@ -38,6 +39,7 @@ EXEMPT = {
     "densematch weights import": f"{NETWORK}: the authors' checkpoints",
     "ros2 ": ROS,
     "densematch live": ROS,
+    "densematch export onnx": ONNX,
     ".venv/bin/densematch live": ROS,
     "densematch train": HOURS,
     "densematch --install-completion": "changes the shell of its user",
@@ -53,9 +55,14 @@ EXEMPT = {
     "evo_ape": "evo is no dependency of the package",
 }
 # Whole documents: their commands need what is named.
-EXEMPT_DOCUMENTS = {"docs/ros.md": ROS, "docs/performance.md": f"measurements: {HOURS}, or a GPU"}
+EXEMPT_DOCUMENTS = {
+    "docs/ros.md": ROS,
+    "docs/performance.md": f"measurements: {HOURS}, or a GPU",
+    "docs/onnx.md": ONNX,
+}
 DATA = re.compile(r"\.\./shared|--data DIR|--on |--teachers|out/pose|BAG gcm sift|out/street")
 EXEMPT_PYTHON = {
+    "docs/onnx.md": ONNX,
     "docs/matchers/cnngeometric.md": f"{NETWORK}: the authors' checkpoints",
     "docs/matchers/gcm_paper.md": f"{NETWORK}: the authors' checkpoints",
 }

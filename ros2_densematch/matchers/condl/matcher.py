@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ros2_densematch.graphs.graph import Graph
 from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
+from ros2_densematch.matchers.common.encoder_graph import encoder_graph, network_graph
 from ros2_densematch.matchers.common.nearest_neighbours import mutual_nearest_neighbours
 from ros2_densematch.matchers.common.precision import original_precision
 from ros2_densematch.matchers.common.working_image import to_original, working_image
 from ros2_densematch.matchers.condl.alignment import align, align_grey, interpolate
 from ros2_densematch.matchers.condl.config import PRESETS, CondlConfig
+from ros2_densematch.matchers.condl.graph import OUTPUTS, CondlEncoder
 from ros2_densematch.matchers.network import NetworkMatcher, State
 from ros2_densematch.matchers.result import best_first, usable
 from ros2_densematch.nn.condl import MULTIPLE, CondlNetwork
@@ -61,6 +64,8 @@ class CondlMatcher(NetworkMatcher):
 
     name = "condl"
     PRESETS = PRESETS
+    PARTS = ("encoder",)
+    BACKENDS = ("torch", "onnx")
     channels_last = False
     config: CondlConfig
     network: CondlNetwork
@@ -70,6 +75,13 @@ class CondlMatcher(NetworkMatcher):
 
     def _build(self, state: State | None) -> CondlNetwork:
         return CondlNetwork()
+
+    def _graph(self, part: str, network: CondlNetwork, reference: Image, query: Image) -> Graph:
+        rgb, _, _ = working_image(reference, None, self.config.max_pixels)
+        return encoder_graph(self.name, CondlEncoder(network).eval(), rgb, OUTPUTS, multiple=MULTIPLE)
+
+    def _network_graph(self, network: CondlNetwork) -> Graph:
+        return network_graph(self.name, network, OUTPUTS, multiple=MULTIPLE)
 
     @torch.inference_mode()
     def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> CondlEncoding:

@@ -14,15 +14,19 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ros2_densematch.geometry.correspondences import DenseWarp
+from ros2_densematch.graphs.graph import Graph
 from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
+from ros2_densematch.matchers.common.encoder_graph import encoder_graph, network_graph
 from ros2_densematch.matchers.common.precision import original_precision, patch_information
 from ros2_densematch.matchers.common.stillness import stands
 from ros2_densematch.matchers.common.working_image import working_image
 from ros2_densematch.matchers.gcm.candidates import Candidates, Coarse, coarse_matches, refine_coarse
 from ros2_densematch.matchers.gcm.config import PRESETS, GcmConfig
 from ros2_densematch.matchers.gcm.encoding import GcmEncoding, encode_working_image
+from ros2_densematch.matchers.gcm.graph import MOST_KEYPOINTS, MULTIPLE, OUTPUTS, TABLE, GcmEncoder
 from ros2_densematch.matchers.gcm.growth import grow
 from ros2_densematch.matchers.gcm.guided import Guided
 from ros2_densematch.matchers.gcm.guided_matches import guided_matches
@@ -34,7 +38,7 @@ from ros2_densematch.matchers.gcm.hypotheses import (
     warped_encoding,
 )
 from ros2_densematch.matchers.gcm.match_filter import MatchFilter, match_graph
-from ros2_densematch.matchers.gcm.network import GcmNetwork
+from ros2_densematch.matchers.gcm.network import Features, GcmNetwork
 from ros2_densematch.matchers.gcm.uncovered import covered, painted_over
 from ros2_densematch.matchers.gcm.warp import cell_warp, dense_warp
 from ros2_densematch.matchers.network import NetworkMatcher, State, Weights, read_weights, seeded
@@ -56,6 +60,8 @@ class GcmMatcher(NetworkMatcher):
     uses_prior = True
     finds_new_points = True
     PRESETS = PRESETS
+    PARTS = ("encoder",)
+    BACKENDS = ("torch", "onnx")
     config: GcmConfig
     network: GcmNetwork
 
@@ -82,6 +88,18 @@ class GcmMatcher(NetworkMatcher):
         self.filter.eval().requires_grad_(False)
         self._guided_score = GuidedScore.shipped()
         return network
+
+    def _graph(self, part: str, network: GcmNetwork, reference: Image, query: Image) -> Graph:
+        rgb, _, _ = working_image(reference, None, self.config.max_pixels)
+        encoder = GcmEncoder(network, min(self.config.keypoints, MOST_KEYPOINTS), self.config.saliency_threshold)
+        return encoder_graph(self.name, encoder.eval(), rgb, OUTPUTS, multiple=MULTIPLE, table=TABLE)
+
+    def _network_graph(self, network: GcmNetwork) -> Graph:
+        outputs = {"descriptors": "at stride 4, not normalised", "saliency": "a logit per pixel"}
+        return network_graph(self.name, network, outputs, multiple=MULTIPLE)
+
+    def _network_output(self, *outputs: Tensor) -> Features:
+        return Features(*outputs)
 
     def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> GcmEncoding:
         rgb, allowed, scale = working_image(image, mask, self.config.max_pixels)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -66,15 +67,30 @@ class GcmNetwork(nn.Module):
         Args:
             image: float (B, 3, H, W) RGB in [0, 1]; H and W multiples of 16. Contrast is normalised per image inside.
         """
-        mean = image.mean((1, 2, 3), keepdim=True)
+        mean, deviation = _contrast(image)
         # the floor keeps the noise of a blank image from being blown up into structure
-        deviation = image.std((1, 2, 3), keepdim=True).clamp_min(0.02)
-        pyramid = self.backbone((image - mean) / deviation)
+        pyramid = self.backbone((image - mean) / deviation.clamp_min(0.02))
         top = self.lateral["16"](pyramid[16])
         middle = self.smooth8(self.lateral["8"](pyramid[8]) + _twice(top))
         bottom = self.smooth4(self.lateral["4"](pyramid[4]) + _twice(middle))
         saliency = self.saliency_fine(pyramid[2]) + _twice(self.saliency_coarse(bottom))
         return Features(self.descriptor(bottom), self.saliency(saliency))
+
+
+def _contrast(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of all values of each image of (B, 3, H, W), (B, 1, 1, 1)."""
+    if not torch.compiler.is_exporting():
+        return image.mean((1, 2, 3), keepdim=True), image.std((1, 2, 3), keepdim=True)
+    # ONNX Runtime adds a million numbers one after the other in single precision, which costs three digits; rows first
+    # keeps them
+    count = image.shape[1] * image.shape[2] * image.shape[3]
+    mean = _mean_by_rows(image)
+    variance = _mean_by_rows((image - mean).square()) * (count / (count - 1))
+    return mean, variance.sqrt()
+
+
+def _mean_by_rows(x: Tensor) -> Tensor:
+    return x.mean(3, keepdim=True).mean(2, keepdim=True).mean(1, keepdim=True)
 
 
 def _twice(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ros2_densematch.graphs.graph import Graph
 from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
 from ros2_densematch.matchers.common.consensus.cells import (
     CellEncoding,
@@ -23,6 +24,7 @@ from ros2_densematch.matchers.ncnet.extraction import (
     best_matches,
     relocalise,
 )
+from ros2_densematch.matchers.ncnet.graph import encoder_graph, matcher_graph
 from ros2_densematch.matchers.ncnet.network import ARCHITECTURES, NcnetNetwork, architecture_of
 from ros2_densematch.matchers.network import State
 from ros2_densematch.nn.resnet import imagenet_normalise
@@ -39,6 +41,7 @@ class NcnetMatcher(ConsensusMatcher):
 
     name = "ncnet"
     PRESETS = PRESETS
+    PARTS = ("encoder", "matcher")
     config: NcnetConfig
     network: NcnetNetwork
 
@@ -49,15 +52,23 @@ class NcnetMatcher(ConsensusMatcher):
         architecture = ARCHITECTURES[self.config.architecture] if state is None else architecture_of(state)
         return NcnetNetwork(*architecture)
 
-    @torch.inference_mode()
-    def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> CellEncoding:
+    def _prepared(self, image: Image, device: torch.device) -> Tensor:
+        """The network's input, float32 (1, 3, H, W), ImageNet-normalised."""
         settings = self.config
         if settings.longer_side == 0:
-            side = _PFPASCAL_SIDE
-            tensor = imagenet_normalise(resize(to_tensor(image, self.device), side, side))
-        else:
-            size = rounded_size((image.shape[1], image.shape[0]), settings.longer_side, _CELL * settings.relocalisation)
-            tensor = working_image(image, size, self.device)
+            return imagenet_normalise(resize(to_tensor(image, device), _PFPASCAL_SIDE, _PFPASCAL_SIDE))
+        size = rounded_size((image.shape[1], image.shape[0]), settings.longer_side, _CELL * settings.relocalisation)
+        return working_image(image, size, device)
+
+    def _graph(self, part: str, network: NcnetNetwork, reference: Image, query: Image) -> Graph:
+        images = [self._prepared(image, torch.device("cpu")) for image in (reference, query)]
+        if part == "encoder":
+            return encoder_graph(network, images[0])
+        return matcher_graph(network, images[0], images[1], self.config.relocalisation)
+
+    @torch.inference_mode()
+    def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> CellEncoding:
+        tensor = self._prepared(image, self.device)
         features = self.network.features(tensor.contiguous(memory_format=torch.channels_last)).contiguous()
         allowed = allowed_cells(mask, features.shape[2], features.shape[3], self.device)
         if allowed is not None:

@@ -42,6 +42,9 @@ class RomaMatcher(DenseMatcher):
     def _checkpoint(self) -> str:
         return "roma_outdoor"
 
+    def checkpoints(self) -> tuple[str, ...]:
+        return self._checkpoint(), _DINOV2
+
     def _build(self, state: State | None) -> RomaNetwork:
         return RomaNetwork(dinov2=self._dinov2)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from ros2_densematch.graphs.graph import Graph
 from ros2_densematch.matchers.base import Encoding, Image, Mask
 from ros2_densematch.matchers.common.dense.matcher import SampledMatcher
 from ros2_densematch.matchers.common.dense.result import DenseResult
@@ -13,6 +15,7 @@ from ros2_densematch.matchers.common.dense.sampling import Sampling
 from ros2_densematch.matchers.common.working_image import to_tensor, working_image
 from ros2_densematch.matchers.network import State, for_inference
 from ros2_densematch.matchers.tiny_roma.config import PRESETS, TinyRomaConfig
+from ros2_densematch.matchers.tiny_roma.graph import encoder_graph, matcher_graph
 from ros2_densematch.matchers.tiny_roma.network import TinyFeatures, TinyRomaNetwork
 from ros2_densematch.nn.device import to_channels_last
 from ros2_densematch.nn.grid import resize
@@ -39,6 +42,7 @@ class TinyRomaMatcher(SampledMatcher):
 
     name = "tiny_roma"
     PRESETS = PRESETS
+    PARTS = ("encoder", "matcher")
     config: TinyRomaConfig
     network: TinyRomaNetwork
 
@@ -61,15 +65,22 @@ class TinyRomaMatcher(SampledMatcher):
         # folded in float32 first
         return to_channels_last(for_inference(network).to(device=self.device, dtype=self.dtype))
 
-    @torch.inference_mode()
-    def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> TinyEncoding:
+    def _prepared(self, image: Image, device: torch.device) -> tuple[Tensor, tuple[int, int]]:
+        """The network's input, float32 (1, 3, H, W) in [0, 1], and the size of the warp."""
         rgb, _, _ = working_image(image, None, self.config.max_pixels)
         height, width = rgb.shape[:2]
-        tensor = to_tensor(rgb, self.device)
         # the released code rounds down; an image smaller than one multiple is enlarged to it
         sides = [max(1, side // _MULTIPLE) * _MULTIPLE for side in (height, width)]
-        tensor = resize(tensor, (sides[0], sides[1])).to(self.dtype)
-        return TinyEncoding(self.network.features(tensor), (height, width))
+        return resize(to_tensor(rgb, device), (sides[0], sides[1])), (height, width)
+
+    @torch.inference_mode()
+    def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> TinyEncoding:
+        tensor, grid = self._prepared(image, self.device)
+        return TinyEncoding(self.network.features(tensor.to(self.dtype)), grid)
+
+    def _graph(self, part: str, network: TinyRomaNetwork, reference: Image, query: Image) -> Graph:
+        images = [self._prepared(image, torch.device("cpu"))[0] for image in (reference, query)]
+        return encoder_graph(network, images[0]) if part == "encoder" else matcher_graph(network, *images)
 
     @torch.inference_mode()
     def dense(self, reference: Encoding, query: Encoding) -> list[DenseResult]:

@@ -15,8 +15,10 @@ from PIL import Image as PilImage
 from torch import Tensor
 
 from ros2_densematch.geometry.correspondences import DenseWarp
+from ros2_densematch.graphs.graph import Graph
 from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
 from ros2_densematch.matchers.common.dense.config import DenseConfig, SampledConfig
+from ros2_densematch.matchers.common.dense.graph import encoder_graph
 from ros2_densematch.matchers.common.dense.guided import GuidedDense, warp_from_prior
 from ros2_densematch.matchers.common.dense.keypoints import KeypointMatches, match_keypoints
 from ros2_densematch.matchers.common.dense.network import FINE_SCALES, DenseNetwork, Pyramid
@@ -168,6 +170,7 @@ class DenseEncoding:
 class DenseMatcher(GuidedDense, SampledMatcher):
     """DKM and RoMa: coarse to fine with Gaussian processes, in one or both directions."""
 
+    PARTS = ("encoder",)
     config: DenseConfig
     network: DenseNetwork
 
@@ -221,6 +224,10 @@ class DenseMatcher(GuidedDense, SampledMatcher):
             image = self._prepared(encoding.image, self.config.upsample_size)
             encoding.fine = self.network.pyramid(image, fine=True)
         return encoding.fine
+
+    def _graph(self, part: str, network: DenseNetwork, reference: Image, query: Image) -> Graph:
+        image = self._prepared(reference, self.config.coarse_size).to("cpu", torch.float32)
+        return encoder_graph(self.name, network, image)
 
     def _prepared(self, rgb: Image, size: tuple[int, int]) -> Tensor:
         resized = PilImage.fromarray(rgb).resize((size[1], size[0]), PilImage.Resampling.BICUBIC)
