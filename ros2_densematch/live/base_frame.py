@@ -72,7 +72,7 @@ class BaseFrame:
         if written and not base:
             return (
                 None,
-                "base_from_camera is set and base_frame is not: set base_frame to the frame that it is a pose in",
+                "base_from_camera is set but base_frame is not: set base_frame to the frame of that pose",
             )
         if written:
             return Mount(base, pose_of_text(written)), ""
@@ -86,5 +86,8 @@ class BaseFrame:
             return Mount(base, np.eye(4), is_optical=True), ""
         T = self.transforms.find(base, camera)
         if T is None:
-            return None, f"nothing places the camera on {base}: publish it on /tf_static, or set base_from_camera"
+            return (
+                None,
+                f"the pose of the camera in {base} is unknown: publish it on /tf_static, or set base_from_camera",
+            )
         return Mount(base, T), ""

@@ -41,5 +41,5 @@ class Clocks:
         side = "ahead of" if middle > 0 else "behind"
         return (
             f"{name} is not used: its stamps are {abs(middle):.1f} s {side} those of the images that arrive with it: "
-            "stamp both by one clock"
+            f"stamp both with one clock"
         )

@@ -207,9 +207,11 @@ class MatcherCore:
             return
         dropped = self._worker.submit(job)
         if dropped is job:
-            self.counters.drop(Drop.STOPPED, f"image {job.number} came while the node was not active")
+            self.counters.drop(Drop.STOPPED, f"image {job.number} arrived while the node was not active")
         elif dropped is not None:
-            self.counters.drop(Drop.REPLACED, f"image {dropped.number} waited for the matcher when {job.number} came")
+            self.counters.drop(
+                Drop.REPLACED, f"image {dropped.number} was still waiting for the matcher when {job.number} arrived"
+            )
 
     def reject(self, job: Job, why: Drop, reason: str, frame_id: str = "") -> None:
         """Counts an image that is not tracked and says so to the sink; in the worker's thread."""

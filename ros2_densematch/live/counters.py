@@ -19,9 +19,9 @@ class Drop(str, Enum):
     """Why an image was not tracked. The value is the name in /diagnostics."""
 
     LOST = "lost_before_the_node"
-    """The publisher sent it and it never arrived: the network lost it, or a newer one overwrote it in the queue."""
+    """The publisher sent it but it never arrived: the network lost it, or a newer one replaced it in the queue."""
     REPLACED = "replaced_by_a_newer_image"
-    """A newer image came while this one waited: the matcher is slower than the camera."""
+    """A newer image arrived while this one waited: the matcher is slower than the camera."""
     MALFORMED = "could_not_be_decoded"
     """The message's header contradicts its payload, or its encoding is not supported."""
     OUT_OF_ORDER = "stamp_not_after_the_one_before"
@@ -31,11 +31,11 @@ class Drop(str, Enum):
     DISABLED = "disabled"
     """~/enable had switched the matcher off."""
     UNSUITABLE = "could_not_be_used"
-    """It is too small, or of another size than the mask."""
+    """It is too small, or differs in size from the mask."""
     FAILED = "failed"
-    """The matcher raised an error, for instance for want of GPU memory."""
+    """The matcher raised an error, for example because GPU memory was short."""
     STOPPED = "left_at_shutdown"
-    """It waited when the node was deactivated."""
+    """It was waiting when the node was deactivated."""
 
 
 @dataclass(frozen=True)

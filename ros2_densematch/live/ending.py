@@ -38,6 +38,8 @@ class Ending:
     def _ask(self, number: int, _frame: FrameType | None) -> None:
         self._asked += 1
         if self._asked == 2:
-            print("already ending: the work in hand is being finished; once more ends at once", file=sys.stderr)
+            print(
+                "already shutting down and finishing the current work; press once more to end at once", file=sys.stderr
+            )
         if self._asked > 2:
             os._exit(128 + number)

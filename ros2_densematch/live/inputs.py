@@ -129,7 +129,8 @@ class Inputs:
         height, width = image.shape[:2]
         if mask is not None and mask.shape != (height, width):
             raise ValueError(
-                f"the mask is {mask.shape[1]} x {mask.shape[0]}, the image {width} x {height}: make one of its size"
+                f"the mask is {mask.shape[1]} x {mask.shape[0]}, the image {width} x {height}: use a mask of the "
+                f"image's size"
             )
         depth = self._registered(self._companion(bundle, DEPTH, decode_depth), frame_id, bundle.stamp_ns)
         frame = assembler.frame(
@@ -200,8 +201,8 @@ class Inputs:
         if not child or not frame or child == frame or self.transforms.find(child, frame) is not None:
             return ""
         return (
-            f"the odometry is not used: it is that of {child}, and nothing on /tf_static places {frame} on it: "
-            "publish that transform, or name the odometry of the camera"
+            f"the odometry is not used: it describes {child}, and /tf_static has no transform from it to {frame}: "
+            f"publish that transform, or use the odometry of the camera"
         )
 
     def depth_problem(self, image_frame: str) -> str:
@@ -212,8 +213,8 @@ class Inputs:
         depth = self.camera(DEPTH_INFO)
         frame = depth.frame_id if depth is not None else ""
         return (
-            f"the depth is not registered to the images: {why}, and nothing on /tf_static joins {frame} to "
-            f"{image_frame}: name the registered depth (aligned_depth_to_color, depth_registered)"
+            f"the depth is not registered to the images: {why}, and /tf_static does not connect {frame} to "
+            f"{image_frame}: use the registered depth (aligned_depth_to_color, depth_registered)"
         )
 
     def _view_of_depth(self, image_frame: str, stamp_ns: int | None = None) -> tuple[DepthView | None, str]:
@@ -237,6 +238,6 @@ class Inputs:
         if not why:
             return depth
         if view is None:
-            self.log.count("depth images are of another camera and are not used", self.depth_problem(image_frame))
+            self.log.count("depth images come from another camera and are not used", self.depth_problem(image_frame))
             return None
         return view.registered(depth, camera)

@@ -76,7 +76,7 @@ class Publication:
         self._authorships = {
             "publish_tf": Authorship("publish_tf", "set base_frame to the top of that tree, or leave publish_tf off"),
             "publish_map_tf": Authorship(
-                "publish_map_tf", "set odom_frame or map_frame to names of their own, or leave it off"
+                "publish_map_tf", "set odom_frame or map_frame to unused names, or leave it off"
             ),
         }
 
@@ -97,7 +97,7 @@ class Publication:
         if state is not None and mount is not None:
             if state.apart:
                 self._log.warning(
-                    f"the odometry cannot go on after a gap: {settings.odom_frame} restarts where it ended"
+                    f"the odometry cannot continue after a gap: {settings.odom_frame} restarts from its last pose"
                 )
             place = Place(
                 state, mount.base, *(self._may_send(name, state, tracked, mount) for name in self._authorships)
@@ -151,7 +151,7 @@ class Publication:
     def _say(self, tracked: TrackedFrame, mount: Mount | None, why: str) -> None:
         """What was decided about the base, and why there is no odometry, each once."""
         if mount is not None and mount.base != self._base_name:
-            self._log.info(f"odometry is that of {mount.base} in {self.configuration.odom_frame}")
+            self._log.info(f"odometry describes {mount.base} in {self.configuration.odom_frame}")
             self._base_name = mount.base
         if mount is None and why != self._why_no_odometry and tracked.T_world_from_camera is not None:
             self._log.warning(f"no odometry: {why}")

@@ -95,7 +95,7 @@ class Reception:
         """The node is deactivated: what waits is dropped and counted."""
         waiting = self._synchroniser.clear()
         if waiting:
-            self._core.counters.drop(Drop.STOPPED, "it waited for what belongs to it", waiting)
+            self._core.counters.drop(Drop.STOPPED, "it was waiting for its companions", waiting)
 
     @property
     def waiting(self) -> int:
@@ -154,7 +154,7 @@ class Reception:
         try:
             message = self._store.deserialize_cdr(data, kind)
         except Exception as error:  # noqa: BLE001 - damaged bytes make the parser fail in any way
-            self._broken(name, number, f"it is no {kind} ({type(error).__name__}: {error})")
+            self._broken(name, number, f"it is not a {kind} ({type(error).__name__}: {error})")
             return
         if name in (TF, TF_STATIC):
             self._take_transforms(name, message)
@@ -195,7 +195,7 @@ class Reception:
             self._segment = judged.segment
             dropped = self._synchroniser.clear()
             if dropped:
-                counters.drop(Drop.OUT_OF_ORDER, "it waited when the clock was set back", dropped)
+                counters.drop(Drop.OUT_OF_ORDER, "it was waiting when the clock was set back", dropped)
             self._core.reset(f"the images' clock was set back to {stamp_ns / 1e9:.3f} s")
         limit = self._configuration.max_image_age_s
         age = (self._now_ns() - stamp_ns) * 1e-9
@@ -212,7 +212,7 @@ class Reception:
             self._say(f"{self._source}: {decision}")
         if self._time.gaps and not self._gap_said:
             self._gap_said = True
-            self._say(f"{self._source}: {said_of(self._time.gaps)} (said once)")
+            self._say(f"{self._source}: {said_of(self._time.gaps)} (logged once)")
         self._time.decisions.clear()
         self._time.gaps.clear()
 

@@ -49,7 +49,7 @@ from ros2_densematch.messages.conversions import to_cdr
 
 _SYNC_PERIOD_S = 0.02
 _TRANSPORT_PERIOD_S = 0.1  # how often the graph is asked which transport is advertised
-_NO_TF = "publish_tf and publish_map_tf need tf2_msgs, which is not here: make messages builds it; or use ~/odometry"
+_NO_TF = "publish_tf and publish_map_tf need tf2_msgs, which is not installed: run make messages, or use ~/odometry"
 _REPEAT_S = 60.0  # a complaint that stands is logged again
 
 
@@ -72,7 +72,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         given |= declare(self, parameters.options(chosen))
         self.settings = configuration_from(given, "parameter")
         for name in undeclared(self):
-            self.get_logger().warning(f"parameter {name} is not one of this node's and is not used")
+            self.get_logger().warning(f"parameter {name} is unknown to this node and ignored")
         self.problem = ""  # why the last transition failed
         self._say = self.get_logger()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -167,7 +167,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
 
     def _activate(self) -> None:
         if ODOMETRY in self._wiring and self._wiring[ODOMETRY].topic == self.resolve_topic_name("~/odometry"):
-            raise ValueError(f"{self._wiring[ODOMETRY].topic} is this node's own output: name the robot's odometry")
+            raise ValueError(f"{self._wiring[ODOMETRY].topic} is this node's own output: give the robot's odometry")
         self.publication.begin()
         self.publication.scale_sources = scale_sources(self._wiring)
         self.inputs.refuse_odometry("")
@@ -179,7 +179,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
                 self._watch_tf()
             elif name == TF_STATIC and not is_installed(SUBSCRIBED[TF_STATIC].type):
                 self._say.info(
-                    "tf2_msgs is not here (make messages builds it): without /tf_static, set base_from_camera"
+                    "tf2_msgs is not installed (run make messages): without /tf_static, set base_from_camera"
                 )
             elif source.transport == "auto":
                 self._transport_timer.reset()
@@ -192,7 +192,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         self._say.info(
             f"scale from {sources}"
             if sources
-            else "no source of metric scale was named: lengths have an arbitrary unit"
+            else "no source of metric scale is configured: lengths have an arbitrary unit"
         )
 
     def _deactivate(self) -> None:
@@ -209,7 +209,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         if self.core.stop():
             self.core.release()
         else:
-            self._say.error("the matcher did not end its last image in time: its memory is not freed")
+            self._say.error("the matcher did not finish its last image in time: its memory is not freed")
 
     def _clean_up(self) -> None:
         self.core.release()
@@ -399,7 +399,7 @@ class MatcherNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         self._remark(current.values())
         for name in set(self._complaints) - set(current):
             label = self._subscribed[name].name if name in self._subscribed else name
-            self._say.info(f"{label}: as it should be again")
+            self._say.info(f"{label}: back to normal")
             del self._complaints[name]
 
     def _remark(self, complaints: Collection[str]) -> None:

@@ -67,7 +67,7 @@ class ReplayGate:
             return f"{self._matcher} is not active"
         for topic in self._topics:
             if not any(self._node.count_subscribers(name) for name in self._played(topic)):
-                return f"nobody plays {topic}, or {self._matcher} does not listen to it"
+                return f"{topic} is not played, or {self._matcher} is not subscribed to it"
         for topic in self._recorded:
             if not self._node.count_subscribers(topic):
                 return f"nobody records {topic}"
@@ -100,7 +100,9 @@ class ReplayGate:
         while len(self._counts) < 2 or self._counts[-1] != self._counts[-2] or self._counts[-1].open:
             if time.monotonic() > stop_at:
                 counts = self._counts[-1] if self._counts else None
-                return f"{counts.open} images are not answered" if counts else f"{self._matcher} sends no /diagnostics"
+                return (
+                    f"{counts.open} images have no status yet" if counts else f"{self._matcher} sends no /diagnostics"
+                )
             self._listen()
         return ""
 
@@ -138,17 +140,17 @@ class ReplayGate:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="replay_gate",
-        description="Resumes a paused player of bags when the node and the recorder listen, and ends when the node has "
-        "answered for every image.",
+        description="Resumes a paused bag player when the node and the recorder are subscribed, and ends when the "
+        "node has reported on every image.",
     )
     parser.add_argument("--node", required=True, help="full name of the node")
-    parser.add_argument("--topic", action="append", default=[], help="full name of a topic that is played for it")
+    parser.add_argument("--topic", action="append", default=[], help="full name of a topic that is played for the node")
     parser.add_argument("--recorded", action="append", default=[], help="full name of a topic that is recorded")
     parser.add_argument("--player", default="/rosbag2_player", help="full name of the player's node")
+    parser.add_argument("--wait-s", type=float, default=120.0, help="seconds to wait for the node before giving up")
     parser.add_argument(
-        "--wait-s", type=float, default=120.0, help="seconds to wait for the node before it is given up"
+        "--settle-s", type=float, default=60.0, help="seconds to wait for the node after the end of the bag"
     )
-    parser.add_argument("--settle-s", type=float, default=60.0, help="seconds to wait for it after the bag")
     return parser
 
 
@@ -161,7 +163,7 @@ def main() -> int:
         gate = ReplayGate(node, given.node, given.topic, given.recorded, time.monotonic() + given.wait_s)
         problem = gate.wait() or gate.resume(given.player)
         if problem:
-            problem = f"given up after {given.wait_s:g} s: {problem}"
+            problem = f"gave up after {given.wait_s:g} s: {problem}"
         else:
             problem = gate.finish(given.settle_s)
     except (KeyboardInterrupt, ExternalShutdownException):

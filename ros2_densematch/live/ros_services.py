@@ -37,10 +37,10 @@ class Services:
             node.create_service(ros_type(kind), name, answer)
 
     async def _reset(self, _request: Any, response: Any) -> Any:
-        return await self._trigger(self._core.reset(), response, "all keyframes are forgotten")
+        return await self._trigger(self._core.reset(), response, "all keyframes are discarded")
 
     async def _set_keyframe(self, _request: Any, response: Any) -> Any:
-        text = "the next image that is tracked becomes a keyframe"
+        text = "the next tracked image becomes a keyframe"
         return await self._trigger(self._core.request_keyframe(), response, text)
 
     async def _trigger(self, work: Future[None], response: Any, done: str) -> Any:

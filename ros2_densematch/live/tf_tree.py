@@ -47,7 +47,7 @@ class Authorship:
         if not others:
             return ""
         other, topic = min(others.items())
-        what = f"{child} already has the parent {other} on {topic}, and a second one, {parent}, would tear the tree"
+        what = f"{child} already has the parent {other} on {topic}; a second parent, {parent}, would break the tree"
         if other == parent:
-            what = f"somebody else already sends {parent} -> {child} on {topic}"
+            what = f"another node already publishes {parent} -> {child} on {topic}"
         return f"{self._option} is refused: {what}; {self._remedy}"

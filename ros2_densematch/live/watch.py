@@ -32,7 +32,7 @@ class Publisher:
 def mismatch(topic_type: str, qos: Qos, publisher: Publisher) -> str:
     """Why a publisher's messages cannot reach a subscription of this type and quality; "" where they can."""
     if publisher.type != topic_type:
-        return f"{publisher.node} publishes {publisher.type} there, this node wants {topic_type}"
+        return f"{publisher.node} publishes {publisher.type}, this node wants {topic_type}"
     if qos.reliability == "reliable" and not publisher.reliable:
         return f"{publisher.node} publishes best effort, this node asks for reliable: incompatible QoS"
     if qos.transient_local and not publisher.transient_local:
@@ -66,7 +66,7 @@ def silence(
         large: messages of hundreds of kilobytes, which best effort over UDP loses.
         rmem_max: the kernel's limit on receive buffers in bytes, None = not known.
     """
-    begin = f"{_SILENT}{topic} since {seconds:.0f} s"
+    begin = f"{_SILENT}{topic} for {seconds:.0f} s"
     if not publishers:
         if other_form is not None:
             return f"{begin}: nobody publishes it, but {other_form[0]} is published: {other_form[1]}"
@@ -80,10 +80,10 @@ def silence(
     names = ", ".join(sorted(p.node for p in publishers if not mismatch(topic_type, qos, p)))
     causes = []
     if large and qos.reliability == "best_effort":
-        causes.append("large best-effort images are lost on the way (try image_reliability:=reliable or compressed)")
+        causes.append("large best-effort images are lost in transit (try image_reliability:=reliable or compressed)")
         if rmem_max is not None and rmem_max <= _STOCK_RMEM:
             causes.append(f"net.core.rmem_max is {rmem_max} (sudo sysctl -w net.core.rmem_max=26214400)")
-    causes.append("it is paused, or on another machine whose traffic does not arrive")
+    causes.append("it is paused, or runs on another machine whose traffic does not arrive")
     return f"{begin}, though {names} publishes it: {'; or '.join(causes)}; check with: ros2 topic hz {topic}"
 
 
@@ -98,8 +98,8 @@ def twins(own: str, nodes: Sequence[str]) -> str:
     if others < 1:
         return ""
     return (
-        f"{others + 1} nodes are called {own}: their services, parameters and topics get mixed up; give each a name or "
-        "namespace of its own (name:=, namespace:=). A node that was killed is seen for some 20 s more"
+        f"{others + 1} nodes are called {own}: their services, parameters and topics get mixed up; give each its own "
+        f"name or namespace (name:=, namespace:=). A killed node remains visible for about 20 s"
     )
 
 
@@ -123,7 +123,7 @@ def small_buffer_advice(qos: Qos, limit: int | None) -> str:
     if qos.reliability != "best_effort" or limit is None or limit > _STOCK_RMEM:
         return ""
     return (
-        f"net.core.rmem_max is {limit}: raw images that come over UDP (another machine, or no shared memory) are lost "
-        "almost whole; sudo sysctl -w net.core.rmem_max=26214400, image_transport:=compressed or "
+        f"net.core.rmem_max is {limit}: most raw images that arrive over UDP (another machine, or no shared memory) "
+        f"are lost; sudo sysctl -w net.core.rmem_max=26214400, image_transport:=compressed or "
         "image_reliability:=reliable"
     )

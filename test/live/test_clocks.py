@@ -28,7 +28,7 @@ def test_a_delay_is_no_other_clock(offset_s: float) -> None:
 def test_another_clock_is_named_with_the_remedy(offset_s: float, words: str) -> None:
     problem = played(offset_s).problem(ODOMETRY)
     assert words in problem
-    assert "stamp both by one clock" in problem
+    assert "stamp both with one clock" in problem
 
 
 def test_one_message_out_of_order_and_an_input_without_images_say_nothing() -> None:

@@ -34,7 +34,7 @@ def test_a_signal_is_a_mark_a_second_one_too_and_later_ones_are_ignored(capsys: 
         assert ending.asked
         assert capsys.readouterr().err == ""
         os.kill(os.getpid(), signal.SIGINT)
-        assert "already ending" in capsys.readouterr().err
+        assert "already shutting down" in capsys.readouterr().err
     for number in (signal.SIGINT, signal.SIGTERM):
         assert signal.getsignal(number) is signal.SIG_IGN
         os.kill(os.getpid(), number)  # strikes nobody

@@ -161,7 +161,7 @@ def test_depth_that_is_not_registered_is_named() -> None:
     inputs.camera_info(DEPTH_INFO, info(frame_id="depth_cam"), 0)
     assert inputs.depth_problem("cam") == "", "another name alone is no reason"
     inputs.camera_info(DEPTH_INFO, info(frame_id="depth_cam", fx=40.0), 0)
-    assert "nothing on /tf_static joins depth_cam to cam" in inputs.depth_problem("cam")
+    assert "/tf_static does not connect depth_cam to cam" in inputs.depth_problem("cam")
     inputs.transforms.add("cam", "depth_cam", poses.make_pose(np.eye(3), [0.05, 0, 0]))
     assert inputs.depth_problem("cam") == ""
 
@@ -188,7 +188,7 @@ def test_odometry_is_interpolated_and_carried_to_the_camera() -> None:
         assert inputs.odometry(stamp * MS, odometry(stamp / 100.0, stamp)) == ""
     # nothing says where the camera sits on base_link
     assert inputs.frame(bundle(100), "/image")[0].odometry is None
-    assert "nothing on /tf_static places cam on it" in inputs.odometry_problem("cam")
+    assert "/tf_static has no transform from it to cam" in inputs.odometry_problem("cam")
     inputs.transforms.add("base_link", "cam", poses.make_pose(np.eye(3), [0, 0, 0.4]))
     frame, _ = inputs.frame(bundle(110), "/image")
     assert frame.odometry is not None

@@ -100,7 +100,7 @@ def test_silence_names_topic_publisher_and_cause() -> None:
         return silence("/cam/image", IMAGE, BEST_EFFORT, publishers, 5.2, ever=False, **more)  # type: ignore[arg-type]
 
     nobody = said([], similar=["/cam2/image"])
-    assert nobody.startswith("no data on /cam/image since 5 s: nobody publishes it")
+    assert nobody.startswith("no data on /cam/image for 5 s: nobody publishes it")
     assert "/cam2/image" in nobody
     assert "publisher is gone" in silence("/cam/image", IMAGE, BEST_EFFORT, [], 5.0, ever=True)
     compressed = said([], other_form=("/cam/image/compressed", "image_transport:=compressed"))
@@ -108,7 +108,7 @@ def test_silence_names_topic_publisher_and_cause() -> None:
         "nobody publishes it, but /cam/image/compressed is published: image_transport:=compressed"
     )
     wrong = said([Publisher("/driver", "sensor_msgs/msg/CompressedImage", True, False)])
-    assert "/driver publishes sensor_msgs/msg/CompressedImage there" in wrong
+    assert "/driver publishes sensor_msgs/msg/CompressedImage, this node" in wrong
     fits = said([Publisher("/driver", IMAGE, True, False)], large=True, rmem_max=212_992)
     assert "though /driver publishes it" in fits
     assert "sysctl -w net.core.rmem_max" in fits

@@ -57,7 +57,7 @@ def test_a_topic_that_happens_to_be_called_odometry_gives_no_scale(
 
     publisher = peer.node.create_publisher(Odometry, "/odometry", 10)
     node = start_node(*SETTINGS)
-    node.wait_for("no source of metric scale was named")
+    node.wait_for("no source of metric scale is configured")
     peer.listen_to_node()
     peer.calibrate(info_of_demo(camera))
     for image, _, T in flight[:4]:
@@ -145,7 +145,7 @@ def test_without_base_frame_the_transform_is_that_of_the_top_of_the_cameras_tree
     position = odometry[-1].pose.pose.position
     assert position.y == pytest.approx(0.4, abs=0.03)
     assert abs(position.x) + abs(position.z) < 0.1
-    assert "odometry is that of camera_link in odom" in node.log
+    assert "odometry describes camera_link in odom" in node.log
 
 
 def test_a_second_author_of_the_transform_stops_ours_with_an_error(
@@ -161,7 +161,7 @@ def test_a_second_author_of_the_transform_stops_ours_with_an_error(
     fly(peer, camera, flight[:2], depth=True)
     peer.until(lambda: len(transforms) == 2, "our transforms")
     # wheel odometry begins, and goes on: its first messages may come before the node has found the publisher
-    refusal = "publish_tf is refused: somebody else already sends odom -> base_link on /tf"
+    refusal = "publish_tf is refused: another node already publishes odom -> base_link on /tf"
 
     def refused() -> bool:
         peer.publish("/tf", transform_message(np.eye(4), 1, "odom", "base_link"))
@@ -201,7 +201,7 @@ def test_tf_without_tf2_msgs_is_refused_with_the_reason(
     (hidden / "__init__.py").touch()
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     with pytest.raises(
-        AssertionError, match="publish_tf and publish_map_tf need tf2_msgs, which is not here: make messages builds it"
+        AssertionError, match="publish_tf and publish_map_tf need tf2_msgs, which is not installed: run make messages"
     ):
         start_node("--matcher", "sift", "--ros-args", "-p", "publish_tf:=true")
 
