@@ -59,7 +59,7 @@ def test_masks_leave_pixels_out(paths: list[Path], images: tuple[np.ndarray, np.
         assert max(found.reference_xy[:, 0].max(), found.query_xy[:, 0].max()) < 149.6
     found = dm.match(*paths, matcher="sift", reference_mask=allowed)
     assert found.reference_xy[:, 0].max() < 149.6 < found.query_xy[:, 0].max()
-    with pytest.raises(ValueError, match="the mask of the reference is 150 x 240, the image 320 x 240: make a mask"):
+    with pytest.raises(ValueError, match="the mask of the reference is 150 x 240, the image 320 x 240: use a mask"):
         dm.match(*images, matcher="sift", mask=allowed[:, :150])
     with pytest.raises(FileNotFoundError, match=r"there is no mask .*no\.png"):
         dm.match(*images, matcher="sift", mask=tmp_path / "no.png")

@@ -1,4 +1,4 @@
-"""Two images in one line: `match("a.jpg", "b.jpg")`, and what one does next with the result."""
+"""Matching of two images in one line, `match("a.jpg", "b.jpg")`, and the use of the result."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class MatchedImages(Correspondences):
     """Correspondences together with the two images, as `match` returns them.
 
     Attributes:
-        reference_image, query_image: uint8 RGB (H, W, 3) or grey (H, W), as they are stored.
-        reference_orientation, query_orientation: EXIF's orientation, 1 to 8: how `plot` turns the images for the eye.
+        reference_image, query_image: uint8 RGB (H, W, 3) or grey (H, W), as stored.
+        reference_orientation, query_orientation: EXIF orientation, 1 to 8, by which `plot` rotates the images.
     """
 
     reference_image: Image | None = None
@@ -40,13 +40,13 @@ class MatchedImages(Correspondences):
 
     @cached_property
     def uncalibrated(self) -> UncalibratedPair:
-        """Fundamental matrix, homography, and which of them the matches call for."""
+        """Fundamental matrix, homography, and the decision between them."""
         from ros2_densematch.geometry.uncalibrated import estimate_uncalibrated
 
         return estimate_uncalibrated(self)
 
     def relative_pose(self, reference_camera: Camera, query_camera: Camera | None = None) -> RelativePose:
-        """The relative pose T_query_from_reference; `query_camera` None: both images are of one camera."""
+        """The relative pose T_query_from_reference; without `query_camera`, both images come from one camera."""
         from ros2_densematch.geometry.two_view import estimate_relative_pose
 
         cameras = [
@@ -59,18 +59,18 @@ class MatchedImages(Correspondences):
         return estimate_relative_pose(self, cameras[0], cameras[1])
 
     def plot(self, path: str | Path | None = None, *, max_lines: int = 120) -> Image:
-        """Both images with lines between matching points, turned for the eye where their EXIF data asks for it, and
-        what the colours mean.
+        """Draws both images with lines between matching points and a legend of the colours, rotated as their EXIF data
+        asks.
 
         Args:
             path: file to write (.png or .jpg), or None.
-            max_lines: at most about so many lines, the best of each part of the image.
+            max_lines: approximate maximum number of lines, the best of each part of the image.
 
         Returns:
             uint8 (H, W, 3) RGB.
 
         Raises:
-            ValueError: the file's ending is no image's.
+            ValueError: the file name does not have the extension of an image.
         """
         import cv2
 
@@ -109,7 +109,7 @@ class MatchedImages(Correspondences):
         return points[0], points[1], pairs
 
     def to_dataframe(self) -> Any:
-        """A pandas table with reference_x, reference_y, query_x, query_y, score, and precision_* where it is known.
+        """A pandas table with reference_x, reference_y, query_x, query_y, score, and precision_* if known.
 
         Raises:
             ModuleNotFoundError: pandas is not installed.
@@ -147,20 +147,20 @@ def match(
     Args:
         reference, query: path, NumPy array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of uint8, uint16 or
             floats in [0, 1], PIL image, or torch tensor (H, W), (C, H, W) or (1, C, H, W). Coordinates are those of the
-            stored pixels, as COLMAP and hloc expect: where EXIF data asks for a turned picture, the matcher is shown
-            the turned one, and its matches are brought back.
-        matcher: name, or a matcher of `load_matcher`; a named one is kept for the next call.
+            stored pixels, as COLMAP and hloc expect. If EXIF data asks for a rotated picture, the matcher receives the
+            rotated one, and its matches are transformed back.
+        matcher: name, or a matcher from `load_matcher`; a named one is kept for the next call.
         preset, device: as in `load_matcher`, for a named matcher.
-        mask: of both images, or of the query alone where `reference_mask` is given: path of an image, or array (H, W)
-            of the stored pixels, whose black or zero pixels are not matched (robot body, text in the picture).
-        reference_mask: of the reference.
+        mask: mask of both images, or of the query only if `reference_mask` is given: path of an image, or array (H, W)
+            of the stored pixels. Black or zero pixels are not matched (robot body, text in the picture).
+        reference_mask: mask of the reference.
         max_matches, seed: as in `Matcher.match`.
 
     Raises:
         FileNotFoundError: there is no such image file.
-        ValueError: a file is no image, an array has another type or shape, a mask is not of its image's size, or the
-            matcher's name is unknown.
-        TypeError: an image is of another type.
+        ValueError: a file is not an image, an array has the wrong type or shape, a mask differs in size from its image,
+            or the matcher's name is unknown.
+        TypeError: an image has an unsupported type.
     """
     chosen = _loaded(matcher, preset, device) if isinstance(matcher, str) else matcher
     images = image_of(reference), image_of(query)
@@ -228,7 +228,7 @@ def _mask_of(value: Any, image: Image, name: str) -> NDArray[np.bool_]:
         allowed = np.asarray(value) > 0
     if allowed.shape != image.shape[:2]:
         size, wanted = (" x ".join(map(str, shape[::-1])) for shape in (allowed.shape, image.shape[:2]))
-        raise ValueError(f"the mask of the {name} is {size}, the image {wanted}: make a mask of its size")
+        raise ValueError(f"the mask of the {name} is {size}, the image {wanted}: use a mask of its size")
     return allowed
 
 

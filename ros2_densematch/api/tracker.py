@@ -1,4 +1,4 @@
-"""The tracker as one uses it from Python: it keeps the trajectory of the frames that it was given."""
+"""The tracker for use from Python: it keeps the trajectory of all its frames."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Tracker(tracker.Tracker):
         self._records: list[FrameRecord] = []
 
     def process(self, frame: Frame) -> TrackedFrame:
-        """As the tracker's own; the frame's pose and status are kept for `trajectory`."""
+        """Tracks a frame and keeps its pose and status for `trajectory`; see the tracker's own `process`."""
         from ros2_densematch.evaluation.summary import FrameRecord
 
         tracked = super().process(frame)
@@ -38,18 +38,18 @@ class Tracker(tracker.Tracker):
         return tracked
 
     def reset(self) -> None:
-        """As the tracker's own; the trajectory restarts too."""
+        """Discards all keyframes and the trajectory."""
         super().reset()
         self._records = []
 
     @property
     def trajectory(self) -> TrackedTrajectory:
-        """Where the camera went, as far as is known."""
+        """The trajectory of the camera so far."""
         return TrackedTrajectory(tuple(self._records))
 
 
 class TrackedTrajectory:
-    """The poses of the frames that a tracker was given, by segment: segments have no common scale or known relation.
+    """The poses of a tracker's frames by segment; segments have no common scale and no known relation.
 
     Args:
         records: all frames, in order.
@@ -60,7 +60,7 @@ class TrackedTrajectory:
 
     @property
     def segments(self) -> dict[int, Trajectory]:
-        """T_world_from_camera over time for each segment, by its number, the one with most poses first."""
+        """T_world_from_camera over time for each segment, by number, the segment with the most poses first."""
         rows: dict[int, list[FrameRecord]] = {}
         for record in self._records:
             if record.T_world_from_camera is not None:
@@ -77,8 +77,8 @@ class TrackedTrajectory:
         return f"<{len(self)} poses{parts} of {len(self._records)} frames>"
 
     def to_tum(self, path: str | Path) -> list[Path]:
-        """Writes `stamp tx ty tz qx qy qz qw` lines, camera to world: the segment with most poses into `path`, each
-        other one into NAME_segment_N beside it; returns the files.
+        """Writes lines `stamp tx ty tz qx qy qz qw`, camera to world: the segment with the most poses into `path`,
+        every other one into NAME_segment_N next to it. Returns the files.
 
         Raises:
             ValueError: no frame has a pose.
@@ -88,7 +88,7 @@ class TrackedTrajectory:
         return write_tum_segments(path, self.segments)
 
     def plot(self, path: str | Path | None = None) -> NDArray[np.uint8]:
-        """The segment with most poses from two sides and in 3-D, with a gap where frames are lost.
+        """Draws the segment with the most poses from two sides and in 3-D, with a gap where frames are lost.
 
         Args:
             path: file to write (.png, .jpg, .svg or .pdf), or None.
@@ -97,7 +97,7 @@ class TrackedTrajectory:
             uint8 (H, W, 3) RGB.
 
         Raises:
-            ValueError: no frame has a pose, or the file's ending is another.
+            ValueError: no frame has a pose, or the extension of the file is not supported.
         """
         import io
 

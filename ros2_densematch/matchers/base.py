@@ -24,16 +24,16 @@ __all__ = ["Encoding", "Image", "Mask", "Matcher", "RawMatches"]
 class Matcher(ABC):
     """Base class of all matchers.
 
-    A subclass names itself and its presets and implements `_encode` and `_match`; arguments are checked here, and
-    results finished, once. Matchers with a network derive from `NetworkMatcher` (network.py).
+    A subclass defines its name and presets and implements `_encode` and `_match`. The base class checks arguments and
+    finishes results. Matchers with a network derive from `NetworkMatcher` (network.py).
 
     Attributes:
-        name: as in the registry.
-        PRESETS: preset -> configuration; "base" is the usual one.
-        preset: the chosen one.
-        config: its configuration, with the options that were given.
-        device: where it runs.
-        backend: "torch", or "onnx" where the network runs in ONNX Runtime.
+        name: name in the registry.
+        PRESETS: preset -> configuration; "base" is the default.
+        preset: the chosen preset.
+        config: the configuration of the preset with the given options.
+        device: device of the network.
+        backend: "torch", or "onnx" if the network runs in ONNX Runtime.
     """
 
     name: str = ""
@@ -44,14 +44,14 @@ class Matcher(ABC):
     backend: str = "torch"
     # what can run the network; "onnx" only where the results are the same
     BACKENDS: ClassVar[tuple[str, ...]] = ("torch",)
-    # True where there is a network that can run on a GPU and takes weights.
+    # True if the matcher has a network, which can run on a GPU and takes weights.
     has_network: ClassVar[bool] = False
-    # True where `encode(image, reference=True)` differs from `encode(image)`: a tracker then encodes keyframes again.
+    # True if `encode(image, reference=True)` differs from `encode(image)`: a tracker then encodes keyframes again.
     reference_encoding_differs: bool = False
-    # True where `match` can use a prior: a tracker then carries matches on instead of making them anew.
+    # True if `match` can use a prior: a tracker then carries matches from frame to frame.
     uses_prior: bool = False
-    # True where a guided match also finds points that the prior does not name: only then can a tracker follow frames
-    # by guided matches alone.
+    # True if a guided match also finds points that are not in the prior: only then can a tracker follow frames with
+    # guided matches alone.
     finds_new_points: bool = False
 
     def __init__(
@@ -65,21 +65,21 @@ class Matcher(ABC):
     ) -> None:
         """
         Args:
-            device: "auto" (CUDA if usable and the matcher can, else CPU), "cpu", "cuda" or "cuda:N".
+            device: "auto" (CUDA if available and supported by the matcher, else CPU), "cpu", "cuda" or "cuda:N".
             preset: one of `PRESETS`.
             weights: for a matcher without a network None or "random"; otherwise see `NetworkMatcher`.
             backend: what runs the network, one of `BACKENDS`.
-            options: fields of the configuration that take the place of the preset's.
+            options: fields of the configuration that override the preset.
 
         Raises:
-            ValueError: unknown preset, option, device or backend, a value out of range, or weights where there are
-                none.
+            ValueError: unknown preset, option, device or backend, a value out of range, or weights for a
+                matcher that has none.
         """
         self.config = self._configured(preset, weights, options)
         self.preset = preset
         if not self.has_network:
             if not (weights is None or weights == "random"):
-                raise ValueError(f"{self.name} has no weights, got weights={weights!r}: leave it out")
+                raise ValueError(f"{self.name} has no weights, got weights={weights!r}: omit it")
             if device not in ("auto", "cpu"):
                 raise ValueError(f"{self.name} runs on the CPU only, got device={device!r}: use cpu or auto")
         if backend not in self.BACKENDS:
@@ -88,19 +88,19 @@ class Matcher(ABC):
         self.device = choose_device(device if self.has_network else "cpu")
 
     def _configured(self, preset: str, weights: Any, options: Mapping[str, Any]) -> MatcherConfig:
-        """The preset with the options; a subclass overrides it where presets depend on the weights."""
+        """The preset with the options; a subclass overrides it if presets depend on the weights."""
         return chosen_config(self.name, self.PRESETS, preset, options)
 
     def encode(self, image: Image, *, reference: bool = False, mask: Mask | None = None) -> Encoding:
-        """All work on one image that can be reused.
+        """Does all work on one image that can be reused.
 
         Args:
             image: uint8, RGB (H, W, 3) or grey (H, W).
-            reference: also do the work that only a keyframe needs, once.
-            mask: bool (H, W), True where pixels may be matched; False (robot body, fisheye rim) gives no match.
+            reference: also do the work that only a keyframe needs.
+            mask: bool (H, W), True for pixels that may be matched; False for others (robot body, fisheye border).
 
         Raises:
-            ValueError: the image or the mask has another type or shape; the message names the remedy.
+            ValueError: the image or the mask has the wrong type or shape; the message names the remedy.
         """
         height, width = _check_image(image)
         if mask is not None:
@@ -119,19 +119,18 @@ class Matcher(ABC):
         prior: Prior | None = None,
         wide: bool = True,
     ) -> Correspondences:
-        """Correspondences from two encodings of this matcher; deterministic under `seed`.
+        """Matches two encodings of this matcher; deterministic for a given `seed`.
 
         Args:
             reference: encoding of the keyframe.
             query: encoding of the current frame.
-            max_matches: at most this many matches, the best ones; None keeps all.
-            seed: for whatever is drawn at random.
-            prior: where points of the reference are believed to lie in the query. A matcher that uses priors
-                (`uses_prior`) then looks only there, at a fraction of the cost, and returns few matches or none where
-                the belief was wrong; the others match as without it.
-            wide: whether large rotations, zooms and slants between the images are searched for. False saves that time
-                where the images are known to be neighbours in a video; it means nothing to a matcher without such a
-                search, nor beside a prior.
+            max_matches: maximum number of matches, the best ones; None keeps all.
+            seed: seed of all random numbers.
+            prior: predicted positions of reference points in the query. A matcher that uses priors (`uses_prior`)
+                searches only there, at a fraction of the cost, and returns few matches or none if the prediction was
+                wrong. Other matchers ignore it.
+            wide: search for large rotations, zooms and slants between the images. False saves that time if the images
+                are neighbours in a video. It has no effect with a prior, or on a matcher without such a search.
 
         Raises:
             ValueError: an encoding comes from another matcher, or `max_matches` is negative.
@@ -154,7 +153,7 @@ class Matcher(ABC):
         return with_stillness(m, reference, query)
 
     def guide_points(self, encoding: Encoding) -> NDArray[np.float32]:
-        """Places (N, 2) of an image, in its pixels, that a guided match can follow while there are no matches yet.
+        """Positions (N, 2) in pixels of an image that a guided match can follow while there are no matches yet.
 
         Raises:
             ValueError: the encoding comes from another matcher, or this matcher cannot use a prior.
@@ -172,25 +171,25 @@ class Matcher(ABC):
     def _match(
         self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int
     ) -> RawMatches | Correspondences:
-        """All matches in any order, unchecked; `max_matches` may save work, it need not be kept to.
+        """Returns all matches, in any order and unchecked; `max_matches` may save work but need not be respected.
 
-        Whoever returns Correspondences answers for everything that `finished` does, as a peer does whose own order is
-        part of what is compared.
+        An implementation that returns Correspondences must do everything that `finished` does; a peer does so because
+        its own order is part of the comparison.
         """
 
     def _match_neighbours(
         self, reference: Encoding, query: Encoding, *, max_matches: int | None, seed: int
     ) -> RawMatches | Correspondences:
-        """As `_match`, without the search of a matcher that has one for large rotations, zooms and slants."""
+        """Like `_match`, without the search for large rotations, zooms and slants, if the matcher has one."""
         return self._match(reference, query, max_matches=max_matches, seed=seed)
 
     def _match_guided(
         self, reference: Encoding, query: Encoding, prior: Prior, *, max_matches: int | None, seed: int
     ) -> RawMatches | Correspondences:
-        raise NotImplementedError(f"{type(self).__name__} says uses_prior and lacks _match_guided")
+        raise NotImplementedError(f"{type(self).__name__} sets uses_prior but lacks _match_guided")
 
     def _guide_points(self, encoding: Encoding) -> NDArray[np.float32]:
-        raise NotImplementedError(f"{type(self).__name__} says uses_prior and lacks _guide_points")
+        raise NotImplementedError(f"{type(self).__name__} sets uses_prior but lacks _guide_points")
 
 
 def _check_mask(mask: Mask, height: int, width: int) -> None:

@@ -53,7 +53,7 @@ def test_every_field_and_constant_has_a_comment(repository: Path, path: str) -> 
 
 @pytest.mark.parametrize("path", DEFINITIONS)
 def test_every_measured_quantity_has_a_unit_or_a_range(repository: Path, path: str) -> None:
-    unit = re.compile(r"pixels|px\^-2|milliseconds|\bms\b|metres|degrees|a second|\[0, 1\]")
+    unit = re.compile(r"pixels|px\^-2|milliseconds|\bms\b|metres|degrees|per second|\[0, 1\]")
     measured = [f for f in fields((repository / path).read_text()) if f[0].startswith("float")]
     assert not [name for _, name, comment in measured if not unit.search(comment)]
 
