@@ -15,7 +15,7 @@ from ros2_densematch.cli.options import ConfigOption, MatcherOption, OutOption, 
 from ros2_densematch.cli.progress import progress_counter
 
 if TYPE_CHECKING:
-    from ros2_densematch.evaluation.fleet.job import Outcome
+    from ros2_densematch.evaluation.fleet.job import RecordingOutcome
 
 BATCH = "batch.json"
 
@@ -65,7 +65,7 @@ def command(
     settings = _settings(config, matcher, preset, ground_truth_topic, time_limit, memory_limit)
     folder = output_folder(out)
     _claim(folder, settings, {r.name for r in recordings}, resume=not no_resume)
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, RecordingOutcome] = {}
     for recording in recordings:
         earlier = read_outcome(folder, recording)
         if earlier is not None and earlier.done:

@@ -60,10 +60,10 @@ def command(
     if result.exit_code != DONE:
         return result.exit_code
     rows = read_frames(folder / "relative_poses.csv")
-    verdicts = judge(result.summary, rows, flight)
-    _print(verdicts, f"{len(flight)} frames, {flight.path_length:.1f} m, matcher {configuration.matcher}")
+    criteria = judge(result.summary, rows, flight)
+    _print(criteria, f"{len(flight)} frames, {flight.path_length:.1f} m, matcher {configuration.matcher}")
     print(f"report: {(folder / 'report.html').resolve()}")
-    failed = [v.name for v in verdicts if not v.ok]
+    failed = [v.name for v in criteria if not v.ok]
     if failed:
         say(f"densematch: limits exceeded: {', '.join(failed)}")
         return OUR_FAULT
@@ -134,7 +134,7 @@ def read_frames(path: Path) -> list[FrameRow]:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Criterion:
     """One line of the demo's table: what was measured, against which limit, and whether it holds."""
 
     name: str
@@ -143,7 +143,7 @@ class Verdict:
     ok: bool
 
 
-def judge(summary: dict[str, Any], rows: Sequence[FrameRow], flight: Flight) -> list[Verdict]:
+def judge(summary: dict[str, Any], rows: Sequence[FrameRow], flight: Flight) -> list[Criterion]:
     """Compares a replay of the flight with the demo's limits.
 
     Args:
@@ -154,47 +154,47 @@ def judge(summary: dict[str, Any], rows: Sequence[FrameRow], flight: Flight) -> 
     return [*_accuracy(summary["accuracy"]), _explained(rows, len(flight)), *_loss(rows, flight)]
 
 
-def _accuracy(accuracy: dict[str, Any] | None) -> list[Verdict]:
+def _accuracy(accuracy: dict[str, Any] | None) -> list[Criterion]:
     from ros2_densematch.evaluation.lengths import length_in_words
 
     names = ("ATE (RMSE) after Sim(3) alignment", "rotation RPE (RMSE)")
     limits = (f"< {MAX_ATE_PERCENT:g} % of the path", f"< {MAX_ROTATION_RPE_DEG:g} deg a frame")
     if accuracy is None:
-        return [Verdict(name, "no trajectory", limit, False) for name, limit in zip(names, limits, strict=True)]
+        return [Criterion(name, "no trajectory", limit, False) for name, limit in zip(names, limits, strict=True)]
     percent, metres = accuracy["ate"]["percent_of_path"], accuracy["ate"]["rmse_m"]
     angle = accuracy["rpe"]["rotation_rmse_deg"]
     return [
-        Verdict(names[0], f"{percent:.3f} % ({length_in_words(metres)})", limits[0], percent < MAX_ATE_PERCENT),
-        Verdict(names[1], f"{angle:.3f} deg a frame", limits[1], angle < MAX_ROTATION_RPE_DEG),
+        Criterion(names[0], f"{percent:.3f} % ({length_in_words(metres)})", limits[0], percent < MAX_ATE_PERCENT),
+        Criterion(names[1], f"{angle:.3f} deg a frame", limits[1], angle < MAX_ROTATION_RPE_DEG),
     ]
 
 
-def _explained(rows: Sequence[FrameRow], total: int) -> Verdict:
+def _explained(rows: Sequence[FrameRow], total: int) -> Criterion:
     tracked = sum(row.tracked for row in rows)
     explained = sum(row.tracked or bool(row.reason) for row in rows) / total
     measured = f"{100 * tracked / total:.1f} % tracked, {100 * explained:.1f} % with a reason"
     limit = f">= {100 * MIN_EXPLAINED:g} % tracked or with a reason"
-    return Verdict("frames accounted for", measured, limit, explained >= MIN_EXPLAINED)
+    return Criterion("frames accounted for", measured, limit, explained >= MIN_EXPLAINED)
 
 
-def _loss(rows: Sequence[FrameRow], flight: Flight) -> list[Verdict]:
+def _loss(rows: Sequence[FrameRow], flight: Flight) -> list[Criterion]:
     """The blank wall: tracking must end there, and go on afterwards in the same segment (how well: ATE)."""
     first_blank = flight.stretch.index("turn to the blank wall")
     lost = [row.index for row in rows if not row.tracked and row.index >= first_blank]
     if not lost:
-        return [Verdict("lost at the blank wall", "never", "some frames", False)]
+        return [Criterion("lost at the blank wall", "never", "some frames", False)]
     after = [row for row in rows if row.index > lost[-1] and row.tracked]
     before = [row for row in rows if row.index < lost[0] and row.tracked]
-    loss = Verdict("lost at the blank wall", f"{len(lost)} frames, {lost[0]} to {lost[-1]}", "some frames", True)
+    loss = Criterion("lost at the blank wall", f"{len(lost)} frames, {lost[0]} to {lost[-1]}", "some frames", True)
     if not after or not before:
-        return [loss, Verdict("found again", "never", "in the same segment", False)]
+        return [loss, Criterion("found again", "never", "in the same segment", False)]
     same = after[0].segment == before[-1].segment
     how = f"frame {after[0].index} ({after[0].status.lower()})"
     measured = how if same else f"{how}, in a new segment"
-    return [loss, Verdict("found again", measured, "in the same segment", same)]
+    return [loss, Criterion("found again", measured, "in the same segment", same)]
 
 
-def _print(verdicts: Sequence[Verdict], title: str) -> None:
+def _print(criteria: Sequence[Criterion], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -202,7 +202,7 @@ def _print(verdicts: Sequence[Verdict], title: str) -> None:
     table = Table(title=title, title_justify="left")
     for heading in ("what", "measured", "limit", ""):
         table.add_column(heading)
-    for v in verdicts:
+    for v in criteria:
         table.add_row(v.name, v.measured, v.limit, Text("ok", "green") if v.ok else Text("BEYOND", "bold red"))
     console = Console()
     Console(width=console.width if console.is_terminal else 120).print(table)

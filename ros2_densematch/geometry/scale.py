@@ -116,7 +116,7 @@ class StereoScale:
                     f"the disparity image has shape {self.disparity.shape}, the reference image is "
                     f"{camera0.width} x {camera0.height}: compute it at the image's size"
                 )
-            pixels = sample(self.disparity, m.reference_xy) - (camera0.K[0, 2] - right.K[0, 2])
+            pixels = sample_bilinear(self.disparity, m.reference_xy) - (camera0.K[0, 2] - right.K[0, 2])
             inverse = np.where(pixels > 0, pixels, np.nan) / (right.K[0, 0] * self.baseline)
         return inverse, np.where(np.isfinite(inverse), std, np.nan)
 
@@ -323,7 +323,7 @@ def _unscaled(pose: RelativePose, source: str, reason: str) -> tuple[RelativePos
     return replace(pose, status=f"{pose.status}; no metric scale from the {source}: {reason}"), float("inf")
 
 
-def sample(image: NDArray[np.float32], xy: NDArray[np.float32]) -> Float64:
+def sample_bilinear(image: NDArray[np.float32], xy: NDArray[np.float32]) -> Float64:
     """Bilinear values (N,) of an image (H, W) at pixels (N, 2); NaN outside, next to an unknown pixel (not finite or
     not positive), and across an edge, where the four neighbours differ by more than a tenth."""
     height, width = image.shape
@@ -345,7 +345,7 @@ def sample_inverse(depth: NDArray[np.float32], xy: NDArray[np.float32]) -> Float
     """Inverse depth (N,), interpolated as such: on a plane the inverse depth is linear in the pixel."""
     with np.errstate(divide="ignore", invalid="ignore"):
         inverse = np.where(depth > 0, 1.0 / depth, np.nan).astype(np.float32)
-    return sample(inverse, xy)
+    return sample_bilinear(inverse, xy)
 
 
 def _from_stereo_matches(

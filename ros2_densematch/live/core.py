@@ -63,7 +63,7 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FrameOutcome:
     """Everything that is known about one image when it is published.
 
     Attributes:
@@ -92,7 +92,7 @@ class Outcome:
 class Sink(Protocol):
     """Who takes the outcomes, in the worker's thread."""
 
-    def publish(self, outcome: Outcome) -> None: ...
+    def publish(self, outcome: FrameOutcome) -> None: ...
 
     def began_anew(self, reason: str) -> None:
         """Everything known was forgotten."""
@@ -266,10 +266,10 @@ class MatcherCore:
             reason += "; GPU memory is short: set a faster preset, or device cpu"
         self.reject(job, Drop.FAILED, reason)
 
-    def _outcome(self, tracked: TrackedFrame, frame: Frame | None, frame_id: str, matcher_ms: float) -> Outcome:
+    def _outcome(self, tracked: TrackedFrame, frame: Frame | None, frame_id: str, matcher_ms: float) -> FrameOutcome:
         assert self._tracker is not None
         assert self._loaded is not None
-        return Outcome(
+        return FrameOutcome(
             tracked=tracked,
             frame=frame,
             frame_id=frame_id,

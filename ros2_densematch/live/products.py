@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ros2_densematch.configuration import Configuration
 from ros2_densematch.evaluation.pictures import match_picture
 from ros2_densematch.io.results.odometry import MetricState
-from ros2_densematch.live.core import Outcome
+from ros2_densematch.live.core import FrameOutcome
 from ros2_densematch.live.memory import gpu_memory
 from ros2_densematch.live.topics import TF
 from ros2_densematch.messages.conversions import header_message, odometry_message, pose_message
@@ -44,7 +44,7 @@ class Place:
 
 
 def messages_of(
-    outcome: Outcome,
+    outcome: FrameOutcome,
     place: Place | None,
     configuration: Configuration,
     *,

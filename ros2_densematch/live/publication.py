@@ -13,7 +13,7 @@ from ros2_densematch.configuration import Configuration
 from ros2_densematch.geometry.transform_tree import TransformTree
 from ros2_densematch.io.results.odometry import MetricState
 from ros2_densematch.live.base_frame import BaseFrame, Mount
-from ros2_densematch.live.core import Outcome
+from ros2_densematch.live.core import FrameOutcome
 from ros2_densematch.live.keyframe_path import KeyframePath
 from ros2_densematch.live.motion import Motion, why_no_odometry
 from ros2_densematch.live.products import Place, messages_of
@@ -80,7 +80,7 @@ class Publication:
             ),
         }
 
-    def publish(self, outcome: Outcome) -> None:
+    def publish(self, outcome: FrameOutcome) -> None:
         """Sends everything that is known of an image."""
         tracked, settings = outcome.tracked, self.configuration
         self.last = tracked

@@ -14,7 +14,7 @@ def cell_centres(height: int, width: int, *, device: torch.device | None = None)
     return torch.stack([x[None, :].expand(height, width), y[:, None].expand(height, width)])
 
 
-def sample(features: Tensor, position: Tensor) -> Tensor:
+def sample_features(features: Tensor, position: Tensor) -> Tensor:
     """Bilinear samples, zero outside, computed in float32: a half-precision grid is too coarse for positions.
 
     Args:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ros2_densematch.nn.grid import cell_centres, sample
+from ros2_densematch.nn.grid import cell_centres, sample_features
 from ros2_densematch.nn.local_correlation import local_correlation
 
 _HIDDEN_BLOCKS = 8
@@ -61,7 +61,7 @@ class RefinerInterface(nn.Module):
         Arguments as of `Refiner.forward`.
         """
         # gradients reach the sampled features in training, unless the released model cut them
-        sampled = sample(support, flow)
+        sampled = sample_features(support, flow)
         if self._detach_sampled:
             sampled = sampled.detach()
         centres = cell_centres(*query.shape[-2:], device=query.device)

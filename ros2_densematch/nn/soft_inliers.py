@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ros2_densematch.nn.geometric_regression import CELLS
-from ros2_densematch.nn.transformations import regular_grid, sample, transform_points
+from ros2_densematch.nn.transformations import regular_grid, sample_image, transform_points
 
 # feature cells do not reach the rim of the image: 227 pixels of receptive fields over 210 between the outer cells
 OFFSET_FACTOR = 227 / 210
@@ -57,7 +57,7 @@ def composed_feature_grid(first: Tensor, second: Tensor, *, regularisation: floa
     """
     outer = _banished(feature_grid(first))
     inner = feature_grid(second, regularisation=regularisation)
-    return _banished(sample(outer.permute(0, 3, 1, 2), inner).permute(0, 2, 3, 1), by=inner)
+    return _banished(sample_image(outer.permute(0, 3, 1, 2), inner).permute(0, 2, 3, 1), by=inner)
 
 
 def _banished(grid: Tensor, by: Tensor | None = None) -> Tensor:
@@ -69,7 +69,7 @@ def _banished(grid: Tensor, by: Tensor | None = None) -> Tensor:
 def inlier_mask(grid: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """The identity mask carried by a transformation's `feature_grid` (B, 15, 15, 2): (B, 225, 15, 15)."""
     mask = identity_mask(like=grid) if mask is None else mask
-    return sample(mask.expand(len(grid), -1, -1, -1), grid)
+    return sample_image(mask.expand(len(grid), -1, -1, -1), grid)
 
 
 def soft_inlier_count(

@@ -143,7 +143,7 @@ def chain_points(thetas: Sequence[Tensor], points: Tensor, *, regularisation: fl
     return points
 
 
-def sample(image: Tensor, grid: Tensor) -> Tensor:
+def sample_image(image: Tensor, grid: Tensor) -> Tensor:
     """Bilinear values of an image (B, C, H, W) at normalised positions (B or 1, h, w, 2); zeros outside."""
     grid = grid.expand(len(image), -1, -1, -1)
     return functional.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
@@ -151,7 +151,7 @@ def sample(image: Tensor, grid: Tensor) -> Tensor:
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
     """Bilinear resize that keeps the centres of the corner pixels in place, without antialiasing, as published."""
-    return sample(image, regular_grid(height, width, like=image))
+    return sample_image(image, regular_grid(height, width, like=image))
 
 
 def grid_loss(theta: Tensor, truth: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ class TrainingDataError(ValueError):
     """A file of the training data cannot be used; the message names the file and the remedy."""
 
 
-def read_image(path: Path) -> Image:
+def read_training_image(path: Path) -> Image:
     """An image file as uint8 RGB (H, W, 3). Raises TrainingDataError when it cannot be read or decoded."""
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
@@ -36,5 +36,5 @@ class ImageStore:
     def get(self, path: Path) -> Image:
         image = self._images.get(path)
         if image is None:
-            image = self._images[path] = read_image(path)
+            image = self._images[path] = read_training_image(path)
         return image

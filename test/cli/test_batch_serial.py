@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ros2_densematch.evaluation.fleet.job import Limits, Outcome, read_outcome, run_recording, write_outcome
+from ros2_densematch.evaluation.fleet.job import Limits, RecordingOutcome, read_outcome, run_recording, write_outcome
 from ros2_densematch.evaluation.fleet.recordings import Recording, find_recordings
 from ros2_densematch.evaluation.fleet.summary import write_summary
 
@@ -95,12 +95,12 @@ def test_limits_end_a_recording_with_a_reason_that_does_not_depend_on_the_run(fl
 
 
 def test_what_was_half_done_is_not_taken_for_done(tmp_path: Path) -> None:
-    write_outcome(tmp_path, Outcome("a", True))
+    write_outcome(tmp_path, RecordingOutcome("a", True))
     recording = Recording("a", tmp_path / "a.mcap")
     assert read_outcome(tmp_path, recording) is None  # its results are not there
     (tmp_path / "recordings" / "a").mkdir(parents=True)
     (tmp_path / "recordings" / "a" / "summary.json").write_text("{}")
-    assert read_outcome(tmp_path, recording) == Outcome("a", True)
+    assert read_outcome(tmp_path, recording) == RecordingOutcome("a", True)
     (tmp_path / "outcomes" / "a.json").write_text('{"half')
     assert read_outcome(tmp_path, recording) is None
 
@@ -127,7 +127,12 @@ def test_the_worst_recording_comes_first(tmp_path: Path) -> None:
             "warnings": [],
         }
         (folder / "summary.json").write_text(json.dumps(content))
-    outcomes = [Outcome("good", True), Outcome("lost", True), Outcome("far", True), Outcome("failed", False, "broken")]
+    outcomes = [
+        RecordingOutcome("good", True),
+        RecordingOutcome("lost", True),
+        RecordingOutcome("far", True),
+        RecordingOutcome("failed", False, "broken"),
+    ]
     summary = write_summary(tmp_path, recordings, outcomes, {})
     assert [row["name"] for row in summary["rows"]] == ["failed", "waiting", "lost", "far", "good"]
     assert (summary["done"], summary["failed"], summary["not_run"]) == (3, 1, 1)

@@ -17,7 +17,7 @@ from ros2_densematch.nn.transformations import (
     identity,
     regular_grid,
     resize,
-    sample,
+    sample_image,
     transform_points,
 )
 
@@ -71,7 +71,7 @@ def test_transformations(golden: Golden, model: str) -> None:
     for name, theta, regularisation in kinds:
         grid = transform_points(theta, regular_grid(60, 48, like=theta), regularisation=regularisation, guarded=False)
         expected.compare(f"warp_grid_{name}_ac_true", grid[:, ::3, ::3])
-        expected.compare(f"warp_img_{name}_ac_true", sample(image / 255, grid)[..., ::3, ::3])
+        expected.compare(f"warp_img_{name}_ac_true", sample_image(image / 255, grid)[..., ::3, ::3])
     points = torch.from_numpy(expected.arrays["points_in"]).transpose(1, 2)
     for name, theta in thetas.items():
         expected.compare(f"points_{name}", transform_points(theta, points).transpose(1, 2))

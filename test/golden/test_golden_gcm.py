@@ -9,7 +9,7 @@ import torch
 from golden_set import Golden, GoldenSet
 from test_golden_r2d2 import image_tensor, official_state, sets_of
 
-from ros2_densematch.matchers.common.pyramid.cells import CellMatches
+from ros2_densematch.matchers.common.pyramid.cells import PyramidMatches
 from ros2_densematch.matchers.common.pyramid.homography import fit_homography, inside
 from ros2_densematch.matchers.common.pyramid.matcher import FIRST, WorkingMatches
 from ros2_densematch.matchers.gcm_paper.backbones import VGG_TAPS
@@ -90,7 +90,7 @@ def compare_pipeline(golden: Golden, expected: GoldenSet, descriptor) -> None:
     compare_final(expected, found, image0, image1)
 
 
-def compare_points(expected: GoldenSet, name: str, got: CellMatches) -> None:
+def compare_points(expected: GoldenSet, name: str, got: PyramidMatches) -> None:
     expected.compare_integers(f"{name}_A", got.reference.T)
     expected.compare_integers(f"{name}_B", got.query.T)
 

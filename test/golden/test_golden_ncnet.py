@@ -8,7 +8,7 @@ import torch
 from golden_set import Golden, GoldenSet
 from torch import Tensor
 
-from ros2_densematch.matchers.common.consensus.cells import CellMatches, both_directions, edge_based
+from ros2_densematch.matchers.common.consensus.cells import ConsensusMatches, both_directions, edge_based
 from ros2_densematch.matchers.ncnet.extraction import (
     best_matches,
     centred,
@@ -123,7 +123,7 @@ def compare_but(expected: GoldenSet, name: str, got: Tensor, skip: Tensor) -> No
     expected.compare(name, torch.where(skip[None, :, None], torch.from_numpy(expected.arrays[name]), got))
 
 
-def compare_union(expected: GoldenSet, union: CellMatches, counts: list[int], doubtful: int) -> None:
+def compare_union(expected: GoldenSet, union: ConsensusMatches, counts: list[int], doubtful: int) -> None:
     """The list of the InLoc evaluation: row by row, or as sets where a near tie went the other way."""
     name = "inloc_both_dirs_unique_recentred_xA_yA_xB_yB_score"
     rows = [edge_based(union.a, counts[:2]), edge_based(union.b, counts[2:]), union.score[:, None].double()]
@@ -137,7 +137,7 @@ def compare_union(expected: GoldenSet, union: CellMatches, counts: list[int], do
         expected.compare(name, table)
 
 
-def normalised(matches: CellMatches, counts: list[int]) -> Tensor:
+def normalised(matches: ConsensusMatches, counts: list[int]) -> Tensor:
     """(N, 4) of (xA, yA, xB, yB), the outer cells' centres at -1 and +1."""
     rows_a, columns_a, rows_b, columns_b = counts
     a, b = matches.a, matches.b

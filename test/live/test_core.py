@@ -14,7 +14,7 @@ from ros2_densematch.configuration import Configuration, configuration_from
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.io.results.odometry import T_BODY_FROM_OPTICAL, MetricState, of_base
-from ros2_densematch.live.core import Job, MatcherCore, Outcome
+from ros2_densematch.live.core import FrameOutcome, Job, MatcherCore
 from ros2_densematch.live.counters import Drop
 from ros2_densematch.live.diagnostics import Level, diagnostic_message, report
 from ros2_densematch.live.publication import Publication
@@ -44,7 +44,7 @@ class Recorder:
     """The core's sink and the publication's transport at once."""
 
     def __init__(self, configuration: Configuration = SIFT, wanted: tuple[str, ...] = ()) -> None:
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[FrameOutcome] = []
         self.messages: list[tuple[str, Any]] = []
         self.anew: list[str] = []
         self.complaints: list[str] = []
@@ -55,7 +55,7 @@ class Recorder:
         kind = message.__msgtype__
         self.messages.append((topic, ros2_typestore().deserialize_cdr(to_cdr(message), kind)))
 
-    def publish(self, outcome: Outcome) -> None:
+    def publish(self, outcome: FrameOutcome) -> None:
         self.publication.publish(outcome)
         with self.changed:
             self.outcomes.append(outcome)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ros2_densematch.matchers.base import Image
-from ros2_densematch.matchers.common.consensus.cells import CellMatches, both_directions
+from ros2_densematch.matchers.common.consensus.cells import ConsensusMatches, both_directions
 from ros2_densematch.matchers.ncnet.extraction import (
     best_matches,
     weak_score,
@@ -95,8 +95,8 @@ def test_pfpascal_keeps_the_corner_pixels_and_one_match_per_query_cell(photo: Ph
 
 def test_the_union_of_both_directions_holds_a_pair_once_with_its_better_score() -> None:
     a, b = torch.tensor([[0, 1], [2, 0], [1, 1]]), torch.tensor([[1, 1], [0, 0], [0, 1]])
-    first = CellMatches(a, b, torch.tensor([0.3, 0.2, 0.9]))
-    second = CellMatches(a[:2], b[:2], torch.tensor([0.4, 0.1]))
+    first = ConsensusMatches(a, b, torch.tensor([0.3, 0.2, 0.9]))
+    second = ConsensusMatches(a[:2], b[:2], torch.tensor([0.4, 0.1]))
     union = both_directions(first, second)
     assert union.a.tolist() == [[2, 0], [0, 1], [1, 1]], "in order of the column in A, then of its row"
     assert union.score.tolist() == pytest.approx([0.2, 0.4, 0.9])

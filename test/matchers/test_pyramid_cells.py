@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.matchers.common.pyramid.cells import ACCEPT_ALL, CellMatches, match_cells, refine_cells
+from ros2_densematch.matchers.common.pyramid.cells import ACCEPT_ALL, PyramidMatches, match_cells, refine_cells
 from ros2_densematch.matchers.common.pyramid.homography import carried_back, initial_homography, inside, warped
 from ros2_densematch.matchers.dfm.matcher import DfmMatcher
 from ros2_densematch.nn.vgg_maps import VggMaps
@@ -43,7 +43,7 @@ def test_a_cell_that_occurs_twice_fails_the_ratio_test() -> None:
 
 def test_children_follow_their_parents_and_at_most_two_stay() -> None:
     fine = codes(8, 8)
-    parents = CellMatches(cells((1, 1), (2, 2), (1, 2)), cells((1, 1), (2, 2), (1, 2)), torch.ones(3))
+    parents = PyramidMatches(cells((1, 1), (2, 2), (1, 2)), cells((1, 1), (2, 2), (1, 2)), torch.ones(3))
     found = refine_cells(parents, fine, fine, 0.9)
     assert torch.equal(found.reference, found.query)
     assert len(found.ratio) == 6
@@ -51,7 +51,7 @@ def test_children_follow_their_parents_and_at_most_two_stay() -> None:
 
 
 def test_with_fewer_than_four_children_the_parents_stand() -> None:
-    parents = CellMatches(cells((1, 1)), cells((2, 1)), torch.tensor([0.25]))
+    parents = PyramidMatches(cells((1, 1)), cells((2, 1)), torch.tensor([0.25]))
     found = refine_cells(parents, codes(8, 8), codes(8, 8), 0.9)
     assert found.reference.tolist() == [[2, 2]]
     assert found.query.tolist() == [[4, 2]]
@@ -59,7 +59,7 @@ def test_with_fewer_than_four_children_the_parents_stand() -> None:
 
 
 def test_the_accept_all_threshold_keeps_the_two_nearest_of_every_parent() -> None:
-    parents = CellMatches(cells((1, 1), (2, 2)), cells((2, 2), (1, 1)), torch.ones(2))
+    parents = PyramidMatches(cells((1, 1), (2, 2)), cells((2, 2), (1, 1)), torch.ones(2))
     assert len(refine_cells(parents, codes(8, 8), codes(8, 8, seed=1), ACCEPT_ALL).ratio) == 4
 
 
@@ -73,7 +73,7 @@ def test_no_matches_stay_no_matches() -> None:
 def test_the_first_homography_maps_query_pixels_onto_reference_pixels() -> None:
     reference = torch.stack(torch.meshgrid(torch.arange(1, 12), torch.arange(1, 9), indexing="xy"), -1).view(-1, 2)
     query = reference + torch.tensor([3, -1])
-    found = initial_homography(CellMatches(reference, query, torch.ones(len(reference))))
+    found = initial_homography(PyramidMatches(reference, query, torch.ones(len(reference))))
     np.testing.assert_allclose(found / found[2, 2], [[1, 0, -48], [0, 1, 16], [0, 0, 1]], atol=1e-6)
     image = np.zeros((96, 128, 3), np.uint8)
     image[40, 90] = 255

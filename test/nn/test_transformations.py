@@ -14,7 +14,7 @@ from ros2_densematch.nn.transformations import (
     kind_of,
     regular_grid,
     resize,
-    sample,
+    sample_image,
     transform_points,
 )
 
@@ -34,7 +34,7 @@ def test_the_identity_moves_nothing(parameters: int) -> None:
     torch.testing.assert_close(transform_points(theta, grid, guarded=False), grid, rtol=0, atol=1e-5)
     image = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(
-        sample(image, transform_points(theta, regular_grid(9, 11, like=theta))), image, rtol=0, atol=1e-4
+        sample_image(image, transform_points(theta, regular_grid(9, 11, like=theta))), image, rtol=0, atol=1e-4
     )
 
 

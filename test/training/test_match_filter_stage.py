@@ -31,7 +31,7 @@ from ros2_densematch.training.stages.match_filter import (
     MatchFilterConfig,
     MatchFilterModule,
     _padded,
-    lead_astray,
+    perturb_matches,
 )
 from ros2_densematch.weights.catalogue import path_of
 
@@ -108,8 +108,8 @@ def test_a_graph_has_the_agreed_shapes_and_both_verdicts(data: Path, tmp_path: P
     assert graph["edges"].shape == (MAX_MATCHES, NEIGHBOURS, EDGE_FEATURES)
     assert graph["neighbours"].shape == (MAX_MATCHES, NEIGHBOURS)
     assert graph["neighbours"].max() < count
-    assert set(graph["verdict"][:count].tolist()) == {0, 1}
-    assert (graph["verdict"][count:] == -1).all()
+    assert set(graph["labels"][:count].tolist()) == {0, 1}
+    assert (graph["labels"][count:] == -1).all()
 
 
 def test_a_graph_with_too_many_matches_is_cut() -> None:
@@ -118,7 +118,7 @@ def test_a_graph_with_too_many_matches_is_cut() -> None:
         "nodes": torch.randn(many, NODE_FEATURES),
         "edges": torch.randn(many, NEIGHBOURS, EDGE_FEATURES),
         "neighbours": torch.full((many, NEIGHBOURS), many - 1),
-        "verdict": torch.ones(many, dtype=torch.int8),
+        "labels": torch.ones(many, dtype=torch.int8),
     }
     graph = _padded(stored)
     assert int(graph["count"]) == MAX_MATCHES
@@ -131,23 +131,23 @@ def field(count: int = 800) -> tuple[Candidates, np.ndarray]:
     rng = np.random.default_rng(0)
     x0 = rng.uniform(0, 400, (count, 2))
     x1 = x0 @ np.array([[0.9, 0.1], [-0.1, 0.9]]) + 20.0
-    verdict = np.ones(count, np.int8)
-    verdict[::10], verdict[5::10] = 0, -1
+    labels = np.ones(count, np.int8)
+    labels[::10], labels[5::10] = 0, -1
     ones = np.ones(count)
     linear = np.tile(np.eye(2), (count, 1, 1))
     found = Candidates(x0, x1, linear, ones, ones, ones, np.ones((count, 3)), ones, np.zeros(count, np.bool_))
-    return found, verdict
+    return found, labels
 
 
 def test_matches_led_astray_keep_their_patches_and_lose_their_place() -> None:
-    found, verdict = field()
-    led, judged = lead_astray(found, verdict, 0.2, np.random.default_rng(4))
+    found, labels = field()
+    led, judged = perturb_matches(found, labels, 0.2, np.random.default_rng(4))
     moved = np.linalg.norm(led.query_xy - found.query_xy, axis=1)
     assert 20 < (moved > 0).sum() < 0.45 * 640
-    assert (verdict[moved > 0] == 1).all(), "only right matches are moved"
+    assert (labels[moved > 0] == 1).all(), "only right matches are moved"
     assert (judged[moved > 6] == 0).all()
     assert (judged[(moved > 0) & (moved <= 6)] == -1).all()
-    np.testing.assert_array_equal(judged[moved == 0], verdict[moved == 0])
+    np.testing.assert_array_equal(judged[moved == 0], labels[moved == 0])
     for name in ("reference_xy", "similarity", "correlation", "information", "moved", "grown"):
         np.testing.assert_array_equal(getattr(led, name), getattr(found, name))
     assert (led.margin[moved > 6] < 1).all()
@@ -157,28 +157,28 @@ def test_matches_led_astray_keep_their_patches_and_lose_their_place() -> None:
     assert counts.min() == 1
     assert counts.max() > 1
     # what was given is not changed
-    np.testing.assert_array_equal(verdict, field()[1])
+    np.testing.assert_array_equal(labels, field()[1])
     np.testing.assert_array_equal(found.query_xy, field()[0].query_xy)
 
 
 def test_how_many_are_led_astray_varies_about_the_share_and_a_few_matches_are_left_alone() -> None:
-    found, verdict = field()
+    found, labels = field()
     rng = np.random.default_rng(1)
     shares = [
-        (lead_astray(found, verdict, 0.1, rng)[0].query_xy != found.query_xy).any(1).sum() / 640 for _ in range(200)
+        (perturb_matches(found, labels, 0.1, rng)[0].query_xy != found.query_xy).any(1).sum() / 640 for _ in range(200)
     ]
     assert 0.08 < np.mean(shares) < 0.12
     assert min(shares) < 0.02
     assert max(shares) > 0.25
     few, known = field(30)
-    assert lead_astray(few, known, 0.4, rng)[0] is few
+    assert perturb_matches(few, known, 0.4, rng)[0] is few
 
 
 def test_a_pair_comes_round_with_other_matches_led_astray(data: Path, tmp_path: Path) -> None:
     graphs = dataset(data, tmp_path, astray=0.2)
     first, again = graphs[0], graphs[2]  # two pairs: sample 2 is pair 0
     assert int(first["count"]) == int(again["count"])
-    assert not torch.equal(first["verdict"], again["verdict"])
+    assert not torch.equal(first["labels"], again["labels"])
     assert same(graphs[0], first)
 
 
@@ -270,13 +270,13 @@ def batch(seed: int, count: int = 200) -> dict[str, Tensor]:
     """Graphs in which a match is right where its correlation is high and its residual low."""
     generator = torch.Generator().manual_seed(seed)
     nodes = torch.randn(2, count, NODE_FEATURES, generator=generator)
-    verdict = (nodes[..., 2] - nodes[..., 7] > 0).to(torch.int8)
-    verdict[:, ::10] = -1
+    labels = (nodes[..., 2] - nodes[..., 7] > 0).to(torch.int8)
+    labels[:, ::10] = -1
     return {
         "nodes": nodes,
         "neighbours": torch.randint(0, count // 2, (2, count, NEIGHBOURS), generator=generator),
         "edges": torch.randn(2, count, NEIGHBOURS, EDGE_FEATURES, generator=generator),
-        "verdict": verdict,
+        "labels": labels,
         "count": torch.tensor([count, count // 2]),
     }
 
@@ -303,7 +303,7 @@ def test_what_cannot_be_told_does_not_teach(monkeypatch: pytest.MonkeyPatch) -> 
     module = MatchFilterModule(MatchFilterConfig())
     monkeypatch.setattr(module, "log_dict", lambda values, **_: None)
     unknown = batch(0)
-    unknown["verdict"][:] = -1
+    unknown["labels"][:] = -1
     loss = module.training_step(unknown, 0)
     loss.backward()
     assert loss.item() == 0.0

@@ -40,7 +40,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RecordingOutcome:
     """How a recording ended.
 
     Attributes:
@@ -60,7 +60,7 @@ class Outcome:
     recording: str = ""
 
 
-def run_recording(recording: Recording, out: Path, arguments: list[str], limits: Limits) -> Outcome:
+def run_recording(recording: Recording, out: Path, arguments: list[str], limits: Limits) -> RecordingOutcome:
     """Replays one recording and stores how it ended; a result that an earlier attempt left half done is begun again.
 
     Args:
@@ -142,31 +142,31 @@ def _resident_mb(pid: int) -> float | None:
     return None
 
 
-def _outcome(name: str, code: int, why: str, log: Path, part: Path) -> Outcome:
+def _outcome(name: str, code: int, why: str, log: Path, part: Path) -> RecordingOutcome:
     if why:
-        return Outcome(name, False, why)
+        return RecordingOutcome(name, False, why)
     if code == 0 and (part / "summary.json").is_file():
-        return Outcome(name, True)
+        return RecordingOutcome(name, True)
     lines = log.read_text("utf-8", errors="replace").splitlines()
     said = [line.partition("error: ")[2] for line in lines if line.startswith("densematch: ") and "error: " in line]
     reason = said[-1] if said else f"the replay ended with exit code {code}"
-    return Outcome(name, False, reason.replace(str(part), "OUT"))
+    return RecordingOutcome(name, False, reason.replace(str(part), "OUT"))
 
 
-def write_outcome(out: Path, outcome: Outcome) -> None:
+def write_outcome(out: Path, outcome: RecordingOutcome) -> None:
     """Stores how a recording ended, in one step."""
     file = out / "outcomes" / f"{outcome.name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps(asdict(outcome), indent=1) + "\n")
 
 
-def read_outcome(out: Path, recording: Recording) -> Outcome | None:
+def read_outcome(out: Path, recording: Recording) -> RecordingOutcome | None:
     """How a recording ended in an earlier run; None where it did not, where that was another recording of the name, or
     where the file is damaged."""
     name = recording.name
     try:
         content: dict[str, Any] = json.loads((out / "outcomes" / f"{name}.json").read_text("utf-8"))
-        outcome = Outcome(**content)
+        outcome = RecordingOutcome(**content)
     except (OSError, ValueError, TypeError):
         return None
     if outcome.recording and outcome.recording != recording.state():

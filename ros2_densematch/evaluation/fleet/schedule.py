@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ros2_densematch.evaluation.fleet.job import Limits, Outcome, run_recording, write_outcome
+from ros2_densematch.evaluation.fleet.job import Limits, RecordingOutcome, run_recording, write_outcome
 from ros2_densematch.evaluation.fleet.recordings import Recording
 
 ATTEMPTS = 4  # of a recording whose worker was lost
@@ -20,7 +20,7 @@ _OBJECT_STORE_BYTES = 100 * 2**20  # results are files: hardly anything goes thr
 
 def run_serially(
     recordings: Sequence[Recording], out: Path, arguments: list[str], limits: Limits, stop: Callable[[], bool]
-) -> Iterator[Outcome]:
+) -> Iterator[RecordingOutcome]:
     """One recording after the other in this process."""
     for recording in recordings:
         if stop():
@@ -28,12 +28,12 @@ def run_serially(
         yield _guarded(recording, out, arguments, limits)
 
 
-def _guarded(recording: Recording, out: Path, arguments: list[str], limits: Limits) -> Outcome:
+def _guarded(recording: Recording, out: Path, arguments: list[str], limits: Limits) -> RecordingOutcome:
     """A recording that cannot even be begun has an outcome too."""
     try:
         return run_recording(recording, out, arguments, limits)
     except OSError as error:
-        outcome = Outcome(recording.name, False, f"could not be run: {error.strerror or error}")
+        outcome = RecordingOutcome(recording.name, False, f"could not be run: {error.strerror or error}")
         write_outcome(out, outcome)
         return outcome
 
@@ -47,7 +47,7 @@ def run_on_ray(
     *,
     workers: int | None,
     address: str | None,
-) -> Iterator[Outcome]:
+) -> Iterator[RecordingOutcome]:
     """Outcomes in the order in which recordings end.
 
     Args:
@@ -85,11 +85,11 @@ def run_on_ray(
         ray.shutdown()
 
 
-def _result(ray: Any, reference: Any, name: str, out: Path) -> Outcome:
+def _result(ray: Any, reference: Any, name: str, out: Path) -> RecordingOutcome:
     try:
-        outcome: Outcome = ray.get(reference)
+        outcome: RecordingOutcome = ray.get(reference)
     except ray.exceptions.RayError as error:
         # its worker was lost every time, or the task itself failed
-        outcome = Outcome(name, False, f"its worker was lost {ATTEMPTS} times ({type(error).__name__})")
+        outcome = RecordingOutcome(name, False, f"its worker was lost {ATTEMPTS} times ({type(error).__name__})")
         write_outcome(out, outcome)
     return outcome

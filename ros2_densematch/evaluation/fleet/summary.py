@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ros2_densematch.evaluation.fleet.job import Outcome
+from ros2_densematch.evaluation.fleet.job import RecordingOutcome
 from ros2_densematch.evaluation.fleet.recordings import Recording
 from ros2_densematch.evaluation.page import PAGE, STYLE
 from ros2_densematch.evaluation.summary import write_json
@@ -32,7 +32,7 @@ _COLUMNS = (
 
 
 def write_summary(
-    out: Path, recordings: Sequence[Recording], outcomes: Sequence[Outcome], settings: dict[str, Any]
+    out: Path, recordings: Sequence[Recording], outcomes: Sequence[RecordingOutcome], settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Writes summary.json, resources.json and report.html; gives the content of the first."""
     by_name = {outcome.name: outcome for outcome in outcomes}
@@ -54,7 +54,7 @@ def write_summary(
     return summary
 
 
-def _row(out: Path, recording: Recording, outcome: Outcome | None) -> dict[str, Any]:
+def _row(out: Path, recording: Recording, outcome: RecordingOutcome | None) -> dict[str, Any]:
     row: dict[str, Any] = {"name": recording.name, "status": "not run", "reason": ""}
     if outcome is None:
         return row
@@ -89,7 +89,7 @@ def _worst_first(row: dict[str, Any]) -> tuple[Any, ...]:
     return order, row.get("coverage", 0.0), -(error if error is not None else -1.0), row["name"]
 
 
-def _page(summary: dict[str, Any], outcomes: dict[str, Outcome]) -> str:
+def _page(summary: dict[str, Any], outcomes: dict[str, RecordingOutcome]) -> str:
     head = "".join(f'<th class="n">{title}{f" ({unit})" if unit else ""}</th>' for _, title, unit in _COLUMNS)
     rows = "".join(_page_row(row, outcomes.get(row["name"])) for row in summary["rows"])
     counts = f"{summary['done']} done, {summary['failed']} failed, {summary['not_run']} not run"
@@ -109,7 +109,7 @@ def _page(summary: dict[str, Any], outcomes: dict[str, Outcome]) -> str:
     return PAGE.format(title="densematch batch", style=STYLE, body=body)
 
 
-def _page_row(row: dict[str, Any], outcome: Outcome | None) -> str:
+def _page_row(row: dict[str, Any], outcome: RecordingOutcome | None) -> str:
     name = html.escape(row["name"])
     seconds = "" if outcome is None else f"{outcome.seconds:.1f}"
     memory = "" if outcome is None or outcome.peak_memory_mb is None else f"{outcome.peak_memory_mb:.0f}"

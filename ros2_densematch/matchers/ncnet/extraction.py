@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ros2_densematch.matchers.common.consensus.cells import CellMatches
+from ros2_densematch.matchers.common.consensus.cells import ConsensusMatches
 
 
-def best_matches(correlation: Tensor, *, per: str = "B", softmax: bool = True) -> CellMatches:
+def best_matches(correlation: Tensor, *, per: str = "B", softmax: bool = True) -> ConsensusMatches:
     """The best partner of every cell of one image, in row-major order of that image's cells.
 
     Args:
@@ -28,15 +28,15 @@ def best_matches(correlation: Tensor, *, per: str = "B", softmax: bool = True) -
         value = 1.0 / (by_cell - value[:, None]).exp_().sum(1)
     own = torch.arange(len(partner), device=partner.device)
     if per == "B":
-        return CellMatches(_cells(partner, w_a), _cells(own, w_b), value)
-    return CellMatches(_cells(own, w_a), _cells(partner, w_b), value)
+        return ConsensusMatches(_cells(partner, w_a), _cells(own, w_b), value)
+    return ConsensusMatches(_cells(own, w_a), _cells(partner, w_b), value)
 
 
 def _cells(flat: Tensor, columns: int) -> Tensor:
     return torch.stack([torch.div(flat, columns, rounding_mode="floor"), flat % columns], 1)
 
 
-def relocalise(matches: CellMatches, places: Tensor, k: int) -> CellMatches:
+def relocalise(matches: ConsensusMatches, places: Tensor, k: int) -> ConsensusMatches:
     """Cells of the k times finer grid: where in its box the pooled maximum of every match lay (thesis, eq. 5.13).
 
     Args:
@@ -48,7 +48,7 @@ def relocalise(matches: CellMatches, places: Tensor, k: int) -> CellMatches:
     offsets = [torch.div(place, k**power, rounding_mode="floor") % k for power in (3, 2, 1, 0)]
     a = matches.a * k + torch.stack(offsets[:2], 1)
     b = matches.b * k + torch.stack(offsets[2:], 1)
-    return CellMatches(a, b, matches.score)
+    return ConsensusMatches(a, b, matches.score)
 
 
 def centred(cell: Tensor, count: int) -> Tensor:

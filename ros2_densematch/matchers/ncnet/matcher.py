@@ -14,8 +14,8 @@ from ros2_densematch.matchers.common.consensus.cells import (
     corner_pixels,
     edge_based,
     edge_to_pixels,
+    network_input,
     rounded_size,
-    working_image,
 )
 from ros2_densematch.matchers.common.consensus.matcher import ConsensusMatcher
 from ros2_densematch.matchers.common.working_image import allowed_cells, is_blank, to_tensor
@@ -58,7 +58,7 @@ class NcnetMatcher(ConsensusMatcher):
         if settings.longer_side == 0:
             return imagenet_normalise(resize(to_tensor(image, device), _PFPASCAL_SIDE, _PFPASCAL_SIDE))
         size = rounded_size((image.shape[1], image.shape[0]), settings.longer_side, _CELL * settings.relocalisation)
-        return working_image(image, size, device)
+        return network_input(image, size, device)
 
     def _graph(self, part: str, network: NcnetNetwork, reference: Image, query: Image) -> Graph:
         images = [self._prepared(image, torch.device("cpu")) for image in (reference, query)]

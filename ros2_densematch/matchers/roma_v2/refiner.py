@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ros2_densematch.nn.grid import cell_centres, sample
+from ros2_densematch.nn.grid import cell_centres, sample_features
 from ros2_densematch.nn.local_correlation import local_correlation
 from ros2_densematch.nn.prepared_refiner import PreparedRefiner
 from ros2_densematch.nn.refiner import RefinerInterface, RefinerSpec
@@ -45,7 +45,7 @@ class _Inputs(RefinerInterface):
         return functional.conv2d(features.to(weight.dtype), weight, self.proj.bias)
 
     def pair_inputs(self, query: Tensor, support: Tensor, flow: Tensor, gain: float | Tensor) -> list[Tensor]:
-        sampled = sample(support, flow)
+        sampled = sample_features(support, flow)
         displacement = gain * (flow - cell_centres(*query.shape[-2:], device=query.device))
         parts = [sampled, self.disp_emb(displacement.to(query.dtype))]
         if self.spec.radius is not None:

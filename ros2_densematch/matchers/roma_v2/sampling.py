@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ros2_densematch.matchers.common.dense.result import DenseResult
-from ros2_densematch.nn.grid import cell_centres, sample
+from ros2_densematch.nn.grid import cell_centres, sample_features
 
 
 @dataclass(frozen=True)
@@ -71,4 +71,4 @@ def published_rows(forward: DenseResult, backward: DenseResult | None) -> Publis
 def carried(precision: Tensor, flow: Tensor) -> Tensor:
     """A map of precisions (H, W, 3) sampled at a warp (h, w, 2), bilinear, zero outside: (h * w, 3)."""
     at = flow.permute(2, 0, 1)[None]
-    return sample(precision.permute(2, 0, 1)[None], at)[0].flatten(1).T
+    return sample_features(precision.permute(2, 0, 1)[None], at)[0].flatten(1).T

@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ros2_densematch.matchers.common.consensus.cells import CellMatches, both_directions
+from ros2_densematch.matchers.common.consensus.cells import ConsensusMatches, both_directions
 from ros2_densematch.nn.sparse_conv4d import SparseCorrelation
 
 
-def best_entries(correlation: SparseCorrelation) -> CellMatches:
+def best_entries(correlation: SparseCorrelation) -> ConsensusMatches:
     """The best entry of every cell of A and of every cell of B, each pair once.
 
     Sorted by (A column, A row, B column, B row), as published. Of equal entries of a cell the first in the order of
@@ -22,7 +22,7 @@ def best_entries(correlation: SparseCorrelation) -> CellMatches:
     lists = []
     for rows, columns in ((places[:, :2], correlation.sides[1]), (places[:, 2:], correlation.sides[3])):
         chosen = _best_of_each(rows[:, 0] * columns + rows[:, 1], score)
-        lists.append(CellMatches(places[chosen, :2], places[chosen, 2:], score[chosen]))
+        lists.append(ConsensusMatches(places[chosen, :2], places[chosen, 2:], score[chosen]))
     return both_directions(*lists)
 
 

@@ -10,8 +10,8 @@ from ros2_densematch.matchers.common.consensus.cells import (
     CellEncoding,
     edge_based,
     edge_to_pixels,
+    network_input,
     rounded_size,
-    working_image,
 )
 from ros2_densematch.matchers.common.consensus.matcher import ConsensusMatcher
 from ros2_densematch.matchers.common.working_image import allowed_cells, is_blank
@@ -41,7 +41,7 @@ class SparseNcnetMatcher(ConsensusMatcher):
     @torch.inference_mode()
     def _encode(self, image: Image, *, reference: bool, mask: Mask | None) -> CellEncoding:
         size = rounded_size((image.shape[1], image.shape[0]), self.config.longer_side, _CELL)
-        tensor = working_image(image, size, self.device).contiguous(memory_format=torch.channels_last)
+        tensor = network_input(image, size, self.device).contiguous(memory_format=torch.channels_last)
         coarse, fine = self.network.features(tensor)
         allowed = allowed_cells(mask, coarse.shape[2], coarse.shape[3], self.device)
         if allowed is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ros2_densematch.nn.grid import cell_centres, resize, sample
+from ros2_densematch.nn.grid import cell_centres, resize, sample_features
 from ros2_densematch.nn.xfeat import COARSE_CHANNELS, FINE_CHANNELS, ConvLayer, XFeatBackbone
 
 POSITION_RULES = ("released", "intended", "exact")
@@ -95,7 +95,7 @@ class TinyRomaNetwork(nn.Module):
             if self.training and scale == 4:
                 start = start.detach()
             flow = start[:, :2]
-            delta = matcher(torch.cat([a, sample(b, flow), flow.to(a.dtype)], 1)).float()
+            delta = matcher(torch.cat([a, sample_features(b, flow), flow.to(a.dtype)], 1)).float()
             after = start + delta * cell
             outputs[scale] = TinyOutput(after[:, :2], after[:, 2:], delta, flow)
             start = after

@@ -64,7 +64,7 @@ class BagConfig(CropConfig):
     neighbours: NeighbourConfig = NeighbourConfig()
 
 
-class BagSource(SourceConfig):
+class BagSourceConfig(SourceConfig):
     """A recording: bag, video, folder with frames.csv, or folder of images in order."""
 
     kind: Literal["bag"]
@@ -77,7 +77,7 @@ class BagSource(SourceConfig):
     settings: BagConfig = BagConfig()
 
     @classmethod
-    def recognise(cls, data: Path, wanted: Sequence[SourceConfig]) -> BagSource | None:
+    def recognise(cls, data: Path, wanted: Sequence[SourceConfig]) -> BagSourceConfig | None:
         if not (is_bag(data) or data.suffix.lower() in VIDEO_SUFFIXES or (data / "frames.csv").is_file()):
             return None
         settings = BagConfig(homography=photo_settings(wanted))

@@ -18,8 +18,8 @@ from ros2_densematch.training.scenes.views import agrees, transfer
 
 FloatArray = NDArray[np.float64]
 # 1 = right, 0 = wrong, -1 = cannot be told
-Verdict = NDArray[np.int8]
-Judge = Callable[[FloatArray, FloatArray], Verdict]
+MatchLabels = NDArray[np.int8]
+Judge = Callable[[FloatArray, FloatArray], MatchLabels]
 
 RIGHT_PX = 1.5
 
@@ -54,17 +54,17 @@ class JudgedViews:
     def draw(self, rng: np.random.Generator) -> JudgedPair:
         pair = self._source.draw_views(rng)
 
-        def judge(xy0: FloatArray, xy1: FloatArray) -> Verdict:
+        def judge(xy0: FloatArray, xy1: FloatArray) -> MatchLabels:
             column, row = np.round(xy0).astype(int).T
             depth = pair.depth0[row, column].astype(np.float64)
             expected, z = transfer(xy0, depth, pair.K0, pair.K1, pair.T_1_from_0)
             known = np.isfinite(depth) & np.isfinite(z)
             error = np.where(known, np.linalg.norm(expected - xy1, axis=1), np.inf)
             visible = agrees(np.nan_to_num(expected, nan=-1.0), np.nan_to_num(z), pair.depth1, 0.02)
-            verdict = ((error < RIGHT_PX) & visible).astype(np.int8)
+            labels = ((error < RIGHT_PX) & visible).astype(np.int8)
             # at a depth edge the nearest pixel may belong to the other surface
             near = np.isfinite(error) & (error < 3 * RIGHT_PX) & ~visible
-            verdict[~np.isfinite(depth) | near] = -1
-            return verdict
+            labels[~np.isfinite(depth) | near] = -1
+            return labels
 
         return JudgedPair(pair.image0, pair.image1, judge)

@@ -21,7 +21,7 @@ from ros2_densematch.training.data.posed_views import CropConfig, ViewPair, crop
 from ros2_densematch.training.data.restricted_pickle import read_numpy_dictionary
 from ros2_densematch.training.data.sample import Pair, Part, part_of
 from ros2_densematch.training.data.source import Opening, PairSource, SourceConfig
-from ros2_densematch.training.images import Image, TrainingDataError, read_image
+from ros2_densematch.training.images import Image, TrainingDataError, read_training_image
 from ros2_densematch.training.scenes.model import Floats
 
 _KEYS = ("image_paths", "depth_paths", "intrinsics", "poses", "pairs", "overlaps")
@@ -202,7 +202,7 @@ class MegaDepthPairs(PairSource):
             self._views.move_to_end(key)
             return self._views[key]
         image_path, depth_path = (self._root / str(scene.content[n][k]) for n in ("image_paths", "depth_paths"))
-        image, depth = read_image(image_path), read_depth_hdf5(depth_path)
+        image, depth = read_training_image(image_path), read_depth_hdf5(depth_path)
         if depth.shape != image.shape[:2]:
             raise TrainingDataError(
                 f"{depth_path} is {depth.shape[1]} x {depth.shape[0]}, its photo {image.shape[1]} x {image.shape[0]}: "

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ros2_densematch.geometry.poses import pose_from_quaternion
 from ros2_densematch.training.data.crops import apply_homography, inside, kept_inside, similarity, warp_crop
-from ros2_densematch.training.data.judged import FloatArray, JudgedPair, Verdict
+from ros2_densematch.training.data.judged import FloatArray, JudgedPair, MatchLabels
 from ros2_densematch.training.data.sample import Pair
 from ros2_densematch.training.data.source import Opening, PairSource, SourceConfig
 from ros2_densematch.training.images import ImageStore, TrainingDataError
@@ -216,15 +216,15 @@ class JudgedPhotoSets:
         skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
         fundamental = np.linalg.inv(k1).T @ skew @ relative[:3, :3] @ np.linalg.inv(k0)
 
-        def judge(xy0: FloatArray, xy1: FloatArray) -> Verdict:
+        def judge(xy0: FloatArray, xy1: FloatArray) -> MatchLabels:
             h0, h1 = np.c_[xy0, np.ones(len(xy0))], np.c_[xy1, np.ones(len(xy1))]
             line1, line0 = h0 @ fundamental.T, h1 @ fundamental
             product = np.abs((h1 * line1).sum(1))
             distance = product * (1 / np.hypot(*line1[:, :2].T) + 1 / np.hypot(*line0[:, :2].T)) / 2
-            verdict = np.full(len(xy0), -1, np.int8)
-            verdict[distance < _EPIPOLAR_PX[0]] = 1
-            verdict[distance > _EPIPOLAR_PX[1]] = 0
-            return verdict
+            labels = np.full(len(xy0), -1, np.int8)
+            labels[distance < _EPIPOLAR_PX[0]] = 1
+            labels[distance > _EPIPOLAR_PX[1]] = 0
+            return labels
 
         return JudgedPair(self._store.get(path0), self._store.get(path1), judge)
 

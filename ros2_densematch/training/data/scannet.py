@@ -24,7 +24,7 @@ from ros2_densematch.training.data.posed_views import CropConfig, ViewPair, crop
 from ros2_densematch.training.data.restricted_pickle import read_numpy_dictionary
 from ros2_densematch.training.data.sample import Pair, Part, part_of
 from ros2_densematch.training.data.source import Opening, PairSource, SourceConfig
-from ros2_densematch.training.images import Image, TrainingDataError, read_image
+from ros2_densematch.training.images import Image, TrainingDataError, read_training_image
 from ros2_densematch.training.scenes.model import Floats
 
 _PLACES = ("scans", "scans/scans_train", "scans_train", "")
@@ -168,7 +168,7 @@ class ScanNetPairs(PairSource):
         if depth_path in self._views:
             self._views.move_to_end(depth_path)
             return self._views[depth_path]
-        image = read_image(folder / "color" / f"{k}.jpg")
+        image = read_training_image(folder / "color" / f"{k}.jpg")
         depth = read_depth_png(depth_path)
         K = _matrix(folder / "intrinsic" / "intrinsic_color.txt")[:3, :3].copy()
         height, width = depth.shape

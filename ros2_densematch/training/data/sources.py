@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from ros2_densematch.training.data.bag import BagSource
+from ros2_densematch.training.data.bag import BagSourceConfig
 from ros2_densematch.training.data.megadepth import MegaDepthSource
 from ros2_densematch.training.data.multiview import MultiviewSource
 from ros2_densematch.training.data.pairs_csv import PairsCsvSource
@@ -17,7 +17,9 @@ from ros2_densematch.training.data.source import Opening, PairSource, SourceConf
 from ros2_densematch.training.images import TrainingDataError
 
 # In the order in which a folder of unknown kind is tried: what could be taken for something else comes last.
-AnySource = PairsCsvSource | BagSource | MegaDepthSource | ScanNetSource | MultiviewSource | ScenesSource | PhotosSource
+AnySource = (
+    PairsCsvSource | BagSourceConfig | MegaDepthSource | ScanNetSource | MultiviewSource | ScenesSource | PhotosSource
+)
 
 
 def recognise(data: Path, wanted: Sequence[AnySource]) -> AnySource | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ros2_densematch.matchers.common.parametric.network import INPUT_SIZE
-from ros2_densematch.nn.transformations import identity, regular_grid, sample, transform_points
+from ros2_densematch.nn.transformations import identity, regular_grid, sample_image, transform_points
 from ros2_densematch.training.data.photometric import PhotometricConfig, augment
 from ros2_densematch.training.images import Image, ImageStore, TrainingDataError
 
@@ -123,7 +123,7 @@ def _padded(image: Image) -> Tensor:
 def _cropped(image: Tensor, theta: Tensor) -> Image:
     """The middle of a padded photo as the target sees it, uint8 (240, 240, 3)."""
     grid = transform_points(theta, regular_grid(INPUT_SIZE, INPUT_SIZE, like=image), guarded=False)
-    pixels = sample(image, grid * (_CROP / (1 + 2 * _PADDING)))[0].permute(1, 2, 0)
+    pixels = sample_image(image, grid * (_CROP / (1 + 2 * _PADDING)))[0].permute(1, 2, 0)
     return np.asarray(pixels.round().clamp(0, 255).numpy(), np.uint8)
 
 

@@ -32,7 +32,7 @@ _FILES = ("checkpoints", "tensorboard", "last.safetensors", "skipped.txt", "vali
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """How a run ended.
 
     Attributes:
@@ -63,7 +63,7 @@ def train(
     resume: bool = True,
     on_progress: Progress | None = None,
     on_note: Callable[[str], None] | None = None,
-) -> Outcome:
+) -> TrainingOutcome:
     """Trains all stages of a recipe.
 
     Args:
@@ -145,7 +145,7 @@ def _one_opencv_thread() -> Iterator[None]:
 
 def _train_stages(
     run: Run, sources: Sequence[tuple[PairSource, float]], skip_log: Path, strict: bool, max_steps: int | None
-) -> Outcome:
+) -> TrainingOutcome:
     recipe, out = run.recipe, run.out
     steps: dict[str, int] = {}
     state: dict[str, torch.Tensor] = {}
@@ -179,7 +179,7 @@ def _train_stages(
     if run.processes.primary:
         finish_manifest(out / _MANIFEST, steps, skipped)
     finished = all(steps.get(s.stage, 0) >= s.max_steps for s in recipe.stages)
-    return Outcome(steps, finished, stopped, skipped, skipped_steps, out / "last.safetensors")
+    return TrainingOutcome(steps, finished, stopped, skipped, skipped_steps, out / "last.safetensors")
 
 
 def _held_out(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.simulation.light import Light
-from ros2_densematch.training.images import TrainingDataError, read_image
+from ros2_densematch.training.images import TrainingDataError, read_training_image
 from ros2_densematch.training.scenes.model import Floats, SceneModel, TextureAtlas, load_scene, model_of, placed
 from ros2_densematch.training.scenes.ray_casting import FAR, Lighting, World
 from ros2_densematch.training.scenes.views import Candidate, Region, region_of
@@ -126,7 +126,7 @@ class SceneLibrary:
         for spot in spots:
             yaw = float(rng.uniform(-np.pi, np.pi))
             if self.texture_paths and (not self.object_paths or rng.random() < 0.4):
-                box = box_model(read_image(self.texture_paths[int(rng.integers(len(self.texture_paths)))]))
+                box = box_model(read_training_image(self.texture_paths[int(rng.integers(len(self.texture_paths)))]))
                 size = float(np.exp(rng.uniform(np.log(0.06), np.log(0.28)))) * spot.distance
                 models.append(placed(box, size, yaw, spot.position))
             elif self.object_paths:

@@ -1,7 +1,7 @@
 """Trains the match filter of `gcm` on its own candidates, judged by ground truth.
 
-The network of the descriptor stage is frozen. Each sample is the candidate graph of one whole image pair with a verdict
-for every candidate; the loss is the binary cross entropy of the verdicts, unweighted, so that the filter's output is a
+The network of the descriptor stage is frozen. Each sample is the candidate graph of one whole image pair with the label
+for every candidate; the loss is the binary cross entropy of the labels, unweighted, so that the filter's output is a
 probability. Candidates are found once and kept: that takes as long as matching a pair.
 
 Patches that look alike in the wrong place are rare in the training material, and common in front of a row of windows.
@@ -45,6 +45,7 @@ from ros2_densematch.training.stages.schedules import scheduled
 from ros2_densematch.weights.catalogue import digest
 
 MAX_MATCHES = 3072
+_STORED_LABELS = "verdict"  # the name in the files of kept candidates, which earlier versions wrote
 _LEAST_RIGHT = 32  # fewer right matches are left alone
 _MOST_ASTRAY = 0.4
 _SAME_PLACE_PX = 6.0
@@ -93,7 +94,7 @@ class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         seed: of everything that is drawn.
         photometric: how images are changed.
         network: digest of the matcher's weights: candidates of other weights in `folder` are not taken for its own.
-        astray: mean share of the right matches that `lead_astray` moves.
+        astray: mean share of the right matches that `perturb_matches` moves.
     """
 
     def __init__(
@@ -125,12 +126,12 @@ class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
             with replacing(path) as temporary:  # other processes may make the same one
                 save_file(self._make(index % self._count), str(temporary))
         stored = load_file(str(path))
-        verdict = stored.pop("verdict").numpy()
+        labels = stored.pop(_STORED_LABELS).numpy()
         candidates = Candidates(**{name: _array(values) for name, values in stored.items()})
         rng = np.random.default_rng((self._seed, index))
         if self._astray > 0:
-            candidates, verdict = lead_astray(candidates, verdict, self._astray, rng)
-        return _padded({**match_graph(candidates)._asdict(), "verdict": torch.from_numpy(verdict)})
+            candidates, labels = perturb_matches(candidates, labels, self._astray, rng)
+        return _padded({**match_graph(candidates)._asdict(), "labels": torch.from_numpy(labels)})
 
     def _make(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self._seed, 7, index))
@@ -141,14 +142,14 @@ class GraphDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
             encodings = [self._matcher.encode(image).data for image in images]
             candidates = self._matcher.candidates(*encodings)
             if len(match_graph(candidates).nodes):
-                verdict = pair.judge(candidates.reference_xy, candidates.query_xy)
+                labels = pair.judge(candidates.reference_xy, candidates.query_xy)
                 evidence = {name: torch.from_numpy(_single(values)) for name, values in vars(candidates).items()}
-                return {**evidence, "verdict": torch.from_numpy(verdict)}
+                return {**evidence, _STORED_LABELS: torch.from_numpy(labels)}
         raise ValueError("twenty training pairs in a row gave no candidate match: is the descriptor stage trained?")
 
 
-def lead_astray(
-    candidates: Candidates, verdict: NDArray[np.int8], share: float, rng: np.random.Generator
+def perturb_matches(
+    candidates: Candidates, labels: NDArray[np.int8], share: float, rng: np.random.Generator
 ) -> tuple[Candidates, NDArray[np.int8]]:
     """Moves right matches to other places, where they are wrong, as repeated structure does.
 
@@ -158,19 +159,19 @@ def lead_astray(
 
     Args:
         candidates: N matches in working pixels.
-        verdict: int8 (N,), 1 right, 0 wrong, -1 unknown.
+        labels: int8 (N,), 1 right, 0 wrong, -1 unknown.
         share: mean share of the right matches that are moved; of one graph it is drawn from an exponential
             distribution, at most 0.4.
         rng: what is drawn.
 
     Returns:
-        The matches, and the verdicts: 0 for the moved ones, -1 where they came to lie within 6 px of the right place.
+        The matches and their labels: 0 for the moved ones, -1 for those within 6 px of the correct position.
     """
-    right = np.flatnonzero(verdict == 1)
+    right = np.flatnonzero(labels == 1)
     moved = int(min(share * rng.exponential(), _MOST_ASTRAY) * len(right))
     if len(right) < _LEAST_RIGHT or moved == 0:
-        return candidates, verdict
-    query_xy, margin, verdict = candidates.query_xy.copy(), candidates.margin.copy(), verdict.copy()
+        return candidates, labels
+    query_xy, margin, labels = candidates.query_xy.copy(), candidates.margin.copy(), labels.copy()
     alone = rng.choice(right, (moved + 1) // 2, replace=False)
     query_xy[alone] = candidates.query_xy[rng.choice(right, len(alone), replace=False)]
     left, together = np.setdiff1d(right, alone), [alone]
@@ -185,8 +186,8 @@ def lead_astray(
     led = np.concatenate(together)
     margin[led] *= rng.random(len(led))
     elsewhere = np.linalg.norm(query_xy[led] - candidates.query_xy[led], axis=1) > _SAME_PLACE_PX
-    verdict[led] = np.where(elsewhere, 0, -1)
-    return replace(candidates, query_xy=query_xy, margin=margin), verdict
+    labels[led] = np.where(elsewhere, 0, -1)
+    return replace(candidates, query_xy=query_xy, margin=margin), labels
 
 
 def _single(values: NDArray[Any]) -> NDArray[Any]:
@@ -200,16 +201,16 @@ def _array(values: Tensor) -> NDArray[Any]:
 
 
 def _padded(stored: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A graph cut or padded to `MAX_MATCHES` nodes; padding has verdict -1 and count says where it begins."""
+    """A graph cut or padded to `MAX_MATCHES` nodes; padding has labels -1 and count says where it begins."""
     count = min(len(stored["nodes"]), MAX_MATCHES)
     nodes = torch.zeros(MAX_MATCHES, NODE_FEATURES)
     edges = torch.zeros(MAX_MATCHES, NEIGHBOURS, EDGE_FEATURES)
     neighbours = torch.zeros(MAX_MATCHES, NEIGHBOURS, dtype=torch.long)
-    verdict = torch.full((MAX_MATCHES,), -1, dtype=torch.int8)
+    labels = torch.full((MAX_MATCHES,), -1, dtype=torch.int8)
     nodes[:count], edges[:count] = stored["nodes"][:count], stored["edges"][:count]
     neighbours[:count] = stored["neighbours"][:count].clamp(max=count - 1)
-    verdict[:count] = stored["verdict"][:count]
-    return {"nodes": nodes, "edges": edges, "neighbours": neighbours, "verdict": verdict, "count": torch.tensor(count)}
+    labels[:count] = stored["labels"][:count]
+    return {"nodes": nodes, "edges": edges, "neighbours": neighbours, "labels": labels, "count": torch.tensor(count)}
 
 
 class MatchFilterModule(Stage):
@@ -280,13 +281,13 @@ class MatchFilterModule(Stage):
         for i in range(len(batch["count"])):
             n = int(batch["count"][i])
             graph = MatchGraph(batch["nodes"][i, :n], batch["neighbours"][i, :n], batch["edges"][i, :n])
-            verdict = batch["verdict"][i, :n].float()
-            judged = verdict >= 0
+            labels = batch["labels"][i, :n].float()
+            judged = labels >= 0
             if not judged.any():
                 continue
             logits = self.filter(graph)[judged]
-            losses.append(functional.binary_cross_entropy_with_logits(logits, verdict[judged]))
-            right += float(((logits > 0) == (verdict[judged] > 0.5)).sum())
+            losses.append(functional.binary_cross_entropy_with_logits(logits, labels[judged]))
+            right += float(((logits > 0) == (labels[judged] > 0.5)).sum())
             known += int(judged.sum())
         loss = torch.stack(losses).mean() if losses else sum(p.sum() for p in self.filter.parameters()) * 0.0
         assert isinstance(loss, Tensor)

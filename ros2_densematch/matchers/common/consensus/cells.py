@@ -35,7 +35,7 @@ class CellEncoding:
     blank: bool
 
 
-class CellMatches(NamedTuple):
+class ConsensusMatches(NamedTuple):
     """N pairs of cells.
 
     Attributes:
@@ -62,12 +62,12 @@ def rounded_size(size: tuple[int, int], longer_side: int, multiple: int) -> tupl
     return height, width
 
 
-def working_image(image: Image, size: tuple[int, int], device: torch.device) -> Tensor:
+def network_input(image: Image, size: tuple[int, int], device: torch.device) -> Tensor:
     """(1, 3, height, width), ImageNet-normalised; bilinear without antialiasing, edges of the image kept in place."""
     return imagenet_normalise(functional.interpolate(to_tensor(image, device), size, mode="bilinear"))
 
 
-def both_directions(first: CellMatches, second: CellMatches) -> CellMatches:
+def both_directions(first: ConsensusMatches, second: ConsensusMatches) -> ConsensusMatches:
     """The union of two lists; of equal pairs the better-scored stays.
 
     Sorted by (A column, A row, B column, B row), as published.
@@ -80,7 +80,7 @@ def both_directions(first: CellMatches, second: CellMatches) -> CellMatches:
     # the first occurrence in order of score: written last to first, so that it is what remains
     position = torch.arange(len(order), device=order.device)
     kept = position.new_full((len(unique),), len(order)).scatter_reduce(0, inverse, position, "amin")
-    return CellMatches(unique[:, [1, 0]], unique[:, [3, 2]], score[order][kept])
+    return ConsensusMatches(unique[:, [1, 0]], unique[:, [3, 2]], score[order][kept])
 
 
 def edge_based(cells: Tensor, counts: tuple[int, int] | list[int]) -> Tensor:

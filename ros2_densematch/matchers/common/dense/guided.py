@@ -23,7 +23,7 @@ from ros2_densematch.matchers.common.dense.precision import precision_at, upper_
 from ros2_densematch.matchers.common.dense.result import DenseResult, hide_masked, to_normalised, to_pixels
 from ros2_densematch.matchers.encoding import Encoding
 from ros2_densematch.matchers.prior import Prior
-from ros2_densematch.nn.grid import cell_centres, sample
+from ros2_densematch.nn.grid import cell_centres, sample_features
 
 Float = NDArray[np.float64]
 
@@ -157,7 +157,7 @@ def _at_points(result: DenseResult, reference: Encoding, query: Encoding, prior:
     height, width = result.certainty.shape
     layers = torch.cat([result.flow, result.certainty[..., None]], 2).permute(2, 0, 1)[None]
     at = torch.from_numpy(to_normalised(prior.reference_xy, reference.size)).float()
-    values = sample(layers, at.T[None, :, None])[0, :, 0].T.numpy()
+    values = sample_features(layers, at.T[None, :, None])[0, :, 0].T.numpy()
     query_xy = to_pixels(values[:, :2], query.size)
     cells = np.floor((at.numpy() + 1) / 2 * [width, height]).astype(np.intp).clip(0, [width - 1, height - 1])
     cell = cells[:, 1] * width + cells[:, 0]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ros2_densematch.matchers.common.dense.result import DenseResult, to_normalised
-from ros2_densematch.nn.grid import sample
+from ros2_densematch.nn.grid import sample_features
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def match_keypoints(
         return KeypointMatches(np.zeros((0, 2), np.intp), np.zeros(0, np.float32))
     layers = torch.cat([result.flow, result.certainty[..., None]], 2).permute(2, 0, 1)[None].float()
     at = torch.from_numpy(to_normalised(reference_xy, reference_size)).to(layers.device)
-    carried = sample(layers, at.T[None, :, None])[0, :, 0].T.cpu().numpy()
+    carried = sample_features(layers, at.T[None, :, None])[0, :, 0].T.cpu().numpy()
     positions, certainty = carried[:, :2], carried[:, 2]
     targets = to_normalised(query_xy, query_size)
     distance, nearest = (np.asarray(found) for found in cKDTree(targets).query(positions))

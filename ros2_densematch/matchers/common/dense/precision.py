@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ros2_densematch.nn.grid import sample
+from ros2_densematch.nn.grid import sample_features
 
 FloatArray = NDArray[np.float64]
 
@@ -88,7 +88,7 @@ def precision_at(precision: Tensor, position: Tensor, other_size: tuple[int, int
     height, width = precision.shape[:2]
     rim = 1 - 1 / torch.tensor([width, height])
     at = torch.minimum(torch.maximum(position, -rim), rim)
-    values = sample(precision.permute(2, 0, 1)[None], at.T[None, :, None])[0, :, 0].T
+    values = sample_features(precision.permute(2, 0, 1)[None], at.T[None, :, None])[0, :, 0].T
     return _in_pixels(values, (width, height), other_size)
 
 

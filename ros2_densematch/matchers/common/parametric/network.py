@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ros2_densematch.nn.correlation import correlation_3d, l2_normalise
 from ros2_densematch.nn.feature_extraction import FeatureExtraction
 from ros2_densematch.nn.geometric_regression import CELLS, FeatureRegression
-from ros2_densematch.nn.transformations import chain_points, regular_grid, sample
+from ros2_densematch.nn.transformations import chain_points, regular_grid, sample_image
 
 INPUT_SIZE = 16 * CELLS  # pixels, both sides
 # names of the regressions of the stages in a state dictionary
@@ -88,7 +88,7 @@ class AlignmentNetwork(nn.Module):
         for stage in passes:
             # always from the source as it came: repeated resampling would blur it
             grid = chain_points(thetas, regular_grid(*source.shape[2:], like=source))
-            correlation = correlation_3d(self.features(sample(source, grid)), target_features)
+            correlation = correlation_3d(self.features(sample_image(source, grid)), target_features)
             thetas.append(self.regress(correlation, stage))
         return Alignment(thetas, first, correlation)
 

@@ -25,7 +25,7 @@ _LEAST = 4
 ACCEPT_ALL = -1.0
 
 
-class CellMatches(NamedTuple):
+class PyramidMatches(NamedTuple):
     """Matched cells of two maps of one stride.
 
     Attributes:
@@ -39,7 +39,7 @@ class CellMatches(NamedTuple):
     ratio: Tensor
 
 
-def match_cells(reference: Tensor, query: Tensor, ratio: float) -> CellMatches:
+def match_cells(reference: Tensor, query: Tensor, ratio: float) -> PyramidMatches:
     """Mutual nearest neighbours that pass the ratio test in both directions, without the maps' border cells.
 
     Args:
@@ -63,10 +63,10 @@ def match_cells(reference: Tensor, query: Tensor, ratio: float) -> CellMatches:
         for index, x in ((mutual.first, reference), (mutual.second, query))
     )
     keep = (ratios <= ratio) & _off_border(xy0, reference) & _off_border(xy1, query)
-    return CellMatches(xy0[keep], xy1[keep], ratios[keep])
+    return PyramidMatches(xy0[keep], xy1[keep], ratios[keep])
 
 
-def refine_cells(matches: CellMatches, reference: Tensor, query: Tensor, ratio: float) -> CellMatches:
+def refine_cells(matches: PyramidMatches, reference: Tensor, query: Tensor, ratio: float) -> PyramidMatches:
     """One step down: of the four children of every matched cell at most two, matched among the partner's four.
 
     Args:
@@ -101,9 +101,9 @@ def refine_cells(matches: CellMatches, reference: Tensor, query: Tensor, ratio: 
     kept = nearest != _REJECTED
     kept.scatter_(1, dropped, False)
     if int(kept.sum()) < _LEAST:
-        return CellMatches(2 * matches.reference, 2 * matches.query, matches.ratio)
+        return PyramidMatches(2 * matches.reference, 2 * matches.query, matches.ratio)
     row = kept.nonzero()[:, 0]
-    return CellMatches(a_xy[kept], b_xy[row, partner[kept]], ratios[kept])
+    return PyramidMatches(a_xy[kept], b_xy[row, partner[kept]], ratios[kept])
 
 
 class _Smallest(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.matchers.base import Image
-from ros2_densematch.matchers.common.pyramid.cells import CellMatches
+from ros2_densematch.matchers.common.pyramid.cells import PyramidMatches
 
 FloatArray = NDArray[np.float64]
 
@@ -21,7 +21,7 @@ def cells_to_pixels(xy: NDArray[np.integer], stride: int) -> FloatArray:
     return np.asarray((xy + 0.5) * stride - 0.5, np.float64)
 
 
-def initial_homography(matches: CellMatches, stride: int = 16) -> FloatArray:
+def initial_homography(matches: PyramidMatches, stride: int = 16) -> FloatArray:
     """Homography from query to reference pixels (RANSAC, one and a half cells); the identity where none is found."""
     reference, query = (cells_to_pixels(xy.cpu().numpy(), stride) for xy in (matches.reference, matches.query))
     found = fit_homography(query, reference, stride * 2**0.5 + 1)

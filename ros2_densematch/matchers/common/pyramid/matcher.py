@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
-from ros2_densematch.matchers.common.pyramid.cells import CellMatches, match_cells, refine_cells
+from ros2_densematch.matchers.common.pyramid.cells import PyramidMatches, match_cells, refine_cells
 from ros2_densematch.matchers.common.pyramid.config import PyramidConfig
 from ros2_densematch.matchers.common.pyramid.homography import carried_back, initial_homography, inside, warped
 from ros2_densematch.matchers.common.working_image import to_original, working_image
@@ -67,9 +67,9 @@ class WorkingMatches(NamedTuple):
     reference: NDArray[np.float64]
     query: NDArray[np.float64]
     ratio: NDArray[np.float64]
-    levels: list[CellMatches]
+    levels: list[PyramidMatches]
     homography: NDArray[np.float64]
-    first: CellMatches | None
+    first: PyramidMatches | None
 
 
 class PyramidMatcher(NetworkMatcher):
