@@ -38,3 +38,6 @@ class ImageStore:
         if image is None:
             image = self._images[path] = read_training_image(path)
         return image
+
+
+read_image = read_training_image  # earlier name, kept for one version
