@@ -12,7 +12,10 @@ The constants of the model (`io/results/odometry.py`, `io/results/covariance_cha
 `--part fit`; the figures are those of `--part judge`: other textures, other paths. --by-kind gives a table for each
 kind of flight.
 
-With --unit there is no depth: the length is arbitrary, and the five observable degrees remain.
+With --unit there is no depth: the length is arbitrary, and five degrees of freedom are known: the rotation, and the
+direction of the position from where the odometry begins. Frames before the first baseline have no odometry and are left
+out; so are they of the windows of 5 and 20 frames. The pose relative to the keyframe is judged as well.
+A window ends where the odometry says that it begins anew (9999 on the diagonal, after a long loss).
 With --sequence the windows are cut from a recording with depth and true poses; the truth's own noise is added.
 
 Flights are tracked once and kept in --out; a second call judges them again.
@@ -153,27 +156,46 @@ def error_of(estimated: Float64, true: Float64) -> Float64:
     return np.concatenate([true[:3, 3] - estimated[:3, 3], poses.log_rotation(true[:3, :3] @ estimated[:3, :3].T)])
 
 
-def nees(error: Float64, covariance: Float64) -> float:
-    """Normalised estimation error squared."""
-    return float(error @ np.linalg.pinv(covariance, rcond=1e-12, hermitian=True) @ error)
+def nees(error: Float64, covariance: Float64, along: Float64 | None = None) -> float:
+    """Normalised estimation error squared over its degrees of freedom: six, or five without what lies `along` (3,)."""
+    seen = np.eye(6)
+    if along is not None:
+        seen = np.zeros((5, 6))
+        seen[:2, :3] = np.linalg.svd(along[None])[2][1:]
+        seen[2:, 3:] = np.eye(3)
+    error, covariance = seen @ error, seen @ covariance @ seen.T
+    return float(error @ np.linalg.pinv(covariance, rcond=1e-12, hermitian=True) @ error) / len(error)
 
 
-def judge(windows: list[Window]) -> dict[str, list[float]]:
-    """NEES by what is judged: pose after so many frames, twist of every frame."""
+def judge(windows: list[Window], *, unit: bool = False) -> dict[str, list[float]]:
+    """NEES over its degrees of freedom by what is judged: pose after so many frames, twist of every frame.
+
+    unit: lengths are arbitrary; of the pose (seen from where the odometry begins) and of the twist five degrees are
+    known, and of the pose relative to the keyframe.
+    """
     found: dict[str, list[float]] = {}
     for window in windows:
         chain, before = OdometryChain(), None
         origin = poses.inverse(window.truth[0])
+        by_index = {t.index: i for i, t in enumerate(window.tracked)}
         for i, tracked in enumerate(window.tracked):
-            state = chain.add(tracked)
+            state = chain.add(tracked, unscaled=unit)
             if state is None or not np.isfinite(window.truth[i]).all():
                 before = None
                 continue
+            if state.apart:  # it says itself that nothing connects it to what was before: a new odometry begins
+                break
             true = poses.compose(origin, window.truth[i])
             noise = np.diag(2 * window.truth_std**2)
             if i in LENGTHS:
-                value = nees(error_of(state.T_world_from_camera, true), state.covariance + noise)
-                found.setdefault(f"pose after {i}", []).append(value / 6)
+                estimated, error = state.T_world_from_camera, error_of(state.T_world_from_camera, true)
+                along = direction_of(estimated[:3, 3], error) if unit else None
+                if not unit or along is not None:
+                    value = nees(error, state.covariance + noise, along)
+                    found.setdefault(f"pose after {i}", []).append(value)
+                T = window.truth[by_index[tracked.keyframe_index]]
+                if unit and (relative := of_relative_pose(tracked, poses.compose(poses.inverse(window.truth[i]), T))):
+                    found.setdefault(f"relative pose after {i}", []).append(relative)
             if before is not None and state.velocity_covariance[0, 0] < 9999.0:
                 then, then_ns = before
                 seconds = (tracked.stamp_ns - then_ns) * 1e-9
@@ -181,30 +203,36 @@ def judge(windows: list[Window]) -> dict[str, list[float]]:
                 velocity = np.concatenate(
                     [R.T @ (true[:3, 3] - then[:3, 3]), R.T @ poses.log_rotation(R @ then[:3, :3].T)]
                 )
-                value = nees(velocity / seconds - state.velocity, state.velocity_covariance + noise / seconds**2)
-                found.setdefault("twist", []).append(value / 6)
+                error = velocity / seconds - state.velocity
+                along = direction_of(state.velocity[:3], error) if unit else None
+                if not unit or along is not None:
+                    value = nees(error, state.velocity_covariance + noise / seconds**2, along)
+                    found.setdefault("twist", []).append(value)
             before = true, tracked.stamp_ns
     return found
 
 
-def judge_unit(windows: list[Window]) -> dict[str, list[float]]:
-    """NEES over five degrees of the relative pose to the keyframe: rotation and direction of the translation."""
-    found: dict[str, list[float]] = {}
-    for window in windows:
-        by_index = {t.index: i for i, t in enumerate(window.tracked)}
-        for i in LENGTHS:
-            if i >= len(window.tracked):
-                continue
-            tracked = window.tracked[i]
-            pose = tracked.relative_pose
-            if pose is None or not pose.ok or np.linalg.norm(pose.T_query_from_reference[:3, 3]) < 0.5:
-                continue
-            true = poses.compose(poses.inverse(window.truth[i]), window.truth[by_index[tracked.keyframe_index]])
-            true[:3, 3] /= max(float(np.linalg.norm(true[:3, 3])), 1e-12)
-            found.setdefault(f"pose after {i}", []).append(
-                nees(error_of(pose.T_query_from_reference, true), pose.covariance) / 5
-            )
-    return found
+def direction_of(estimated: Float64, error: Float64) -> Float64 | None:
+    """Direction (3,) of an estimated vector in an arbitrary unit, and its error (6,) changed to the angle between it
+    and the truth, times its length; None where one of them has no direction."""
+    length, true = float(np.linalg.norm(estimated)), estimated + error[:3]
+    if min(length, float(np.linalg.norm(true))) < 1e-6:
+        return None
+    u = estimated / length
+    aside = true - (true @ u) * u
+    angle = np.arctan2(np.linalg.norm(aside), true @ u)
+    error[:3] = length * angle * aside / max(float(np.linalg.norm(aside)), 1e-12)
+    return np.asarray(u)
+
+
+def of_relative_pose(tracked: TrackedFrame, true: Float64) -> float | None:
+    """NEES over five degrees of freedom of the pose relative to the keyframe, or None where it has no direction."""
+    pose = tracked.relative_pose
+    if pose is None or not pose.ok or np.linalg.norm(pose.T_query_from_reference[:3, 3]) < 0.5:
+        return None
+    error = error_of(pose.T_query_from_reference, true)
+    along = direction_of(pose.T_query_from_reference[:3, 3], error)
+    return None if along is None else nees(error, pose.covariance, along)
 
 
 def table(found: dict[str, list[float]], dof: int) -> Iterator[str]:
@@ -247,7 +275,7 @@ def main() -> int:
     kinds = sorted({kind_of(w) for w in windows}) if arguments.by_kind else []
     for kind in ["", *kinds]:
         chosen = [w for w in windows if kind in ("", kind_of(w))]
-        found = judge_unit(chosen) if arguments.unit else judge(chosen)
+        found = judge(chosen, unit=arguments.unit)
         print(f"\n{kind or 'all'}: {len(chosen)} windows\n")
         print("\n".join(table(found, 5 if arguments.unit else 6)))
     return 0

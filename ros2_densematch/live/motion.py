@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ros2_densematch.geometry import poses
-from ros2_densematch.geometry.relative_pose import UNKNOWN_LENGTH_VARIANCE, Scale
+from ros2_densematch.geometry.relative_pose import Scale
 from ros2_densematch.io.results.odometry import MetricState, OdometryChain, of_base
 from ros2_densematch.live.base_frame import Mount
 from ros2_densematch.messages.tracked import odometry_reason
@@ -38,22 +36,14 @@ class Motion:
             tracked: the tracker's answer.
             mount: where the camera sits on the base, or None where that is not known.
             odometry: (4, 4) pose of the camera by other odometry, or None.
-            unscaled: lengths in an arbitrary unit are wanted too; their variance says that they are not known.
+            unscaled: lengths in an arbitrary unit are wanted too.
         """
         if mount is not None and self._mount is not None and not np.array_equal(mount.T, self._mount.T):
             self._chain.forget_velocity()  # of another camera
         self._mount = mount if mount is not None else self._mount
-        invented = unscaled and tracked.scale is Scale.UNIT and tracked.T_world_from_camera is not None
-        state = self._chain.add(replace(tracked, scale=Scale.METRIC) if invented else tracked, odometry)
+        state = self._chain.add(tracked, odometry, unscaled=unscaled)
         if state is None or mount is None:
             return None
-        if invented:
-            state = replace(
-                state,
-                covariance=_without_length(state.covariance),
-                velocity_covariance=_without_length(state.velocity_covariance),
-                map_covariance=_without_length(state.map_covariance),
-            )
         return of_base(state, mount.T, self._start(mount))
 
     def in_odom(self, T_world_from_camera: Float64) -> Float64 | None:
@@ -79,13 +69,6 @@ class Motion:
         if self._first_mount is None:
             self._first_mount = mount
         return self._first_mount.T_odom_from_start
-
-
-def _without_length(covariance: Float64) -> Float64:
-    wide: Float64 = covariance.copy()
-    wide[:3] = wide[:, :3] = 0.0
-    wide[range(3), range(3)] = UNKNOWN_LENGTH_VARIANCE
-    return wide
 
 
 def why_no_odometry(tracked: TrackedFrame, *, no_mount: str, unscaled: bool) -> str:

@@ -12,9 +12,13 @@ from ros2_densematch.tracking.attempt import Attempt
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.keyframe import Keyframe
 from ros2_densematch.tracking.metric import odometry_length
+from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.segments import LengthSource
 from ros2_densematch.tracking.state import State, Tracked
 
+# A first baseline whose rotation is known less well than this (standard deviation) may be another motion altogether. On
+# rendered flights it is 0.02 to 0.2 degrees where one motion is possible, and 0.7 or more where a plane leaves two.
+_OPEN_DEG = 0.4
 _USUAL_GAIN = 0.1  # share of a new count in the running mean of inliers
 
 
@@ -110,6 +114,10 @@ def _without_length(state: State, attempt: Attempt, config: TrackerConfig) -> tu
     if found.near_parallax_deg < config.min_parallax_deg:
         short = f"baseline too short ({found.near_parallax_deg:.2f} degrees of parallax)"
         return state, still, f"{short}: rotation chained, position held; {found.reason}"
+    turn = float(np.degrees(np.sqrt(np.linalg.eigvalsh(found.two_view.covariance[3:, 3:])[-1])))
+    if turn > _OPEN_DEG:  # two motions of a plane: the wrong one would stay in all that follows
+        open_ = f"the matches leave the first baseline open (rotation {turn:.2f} degrees, limit {_OPEN_DEG:g})"
+        return state, still, f"{open_}: rotation chained, position held; {found.reason}"
     assert frame.camera is not None
     assert keyframe.structure is not None
     length = odometry_length(frame.odometry, keyframe.odometry)
@@ -124,10 +132,21 @@ def _without_length(state: State, attempt: Attempt, config: TrackerConfig) -> tu
     source = LengthSource.FIRST_BASELINE if length is None else LengthSource.ODOMETRY
     unit = "unit = median depth" if length is None else "metres from odometry"
     state = replace(state, segments=state.segments.with_source(source))
-    found = replace(found, T_frame_from_keyframe=T, has_length=True)
+    found = replace(
+        found, T_frame_from_keyframe=T, has_length=True, covariance=_of_first_baseline(found.two_view.covariance, T)
+    )
     keyframe, T = mapping.with_sight(replace(state.keyframe, structure=structure), found, T, config)
     reason = f"{note}points triangulated ({unit}); {found.reason}"
     return _with_version(state, keyframe), Tracked(replace(attempt, found=found), T), reason
+
+
+def _of_first_baseline(covariance: Float, T: Float) -> Float:
+    """Covariance (6, 6) of a pose T (4, 4) whose length is the unit, from that of its direction and rotation."""
+    length = float(np.linalg.norm(T[:3, 3]))
+    direction = T[:3, 3] / length
+    across = np.eye(6)
+    across[:3, :3] = length * (np.eye(3) - np.outer(direction, direction))
+    return np.asarray(across @ covariance @ across.T)
 
 
 def _with_version(state: State, keyframe: Keyframe) -> State:

@@ -32,6 +32,28 @@ class Sight:
     fixed: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class WidestSight:
+    """The frame of a keyframe's window that is farthest from it, by which its points are triangulated.
+
+    Attributes:
+        length: of the baseline, map units.
+        noise: (6, 6) covariance of its T_frame_from_keyframe, with the points free; conventions of `geometry.poses`.
+    """
+
+    length: float
+    noise: Float
+
+    def noise_at(self, T_frame_from_keyframe: Float) -> Float:
+        """Covariance (6, 6) of the pose of another frame (4, 4) by the error that all triangulated points share.
+
+        To these points a frame on half the way looks as if it had made half the error of the farthest one.
+        """
+        share = float(np.linalg.norm(T_frame_from_keyframe[:3, 3])) / max(self.length, 1e-12)
+        part = np.diag([share] * 3 + [min(share, 1.0)] * 3)
+        return np.asarray(part @ self.noise @ part)
+
+
 @dataclass(frozen=True)
 class Counts:
     """Numbers of matches, of full and of guided ones: a guided match gives fewer, so each is compared with its kind."""
@@ -65,6 +87,7 @@ class Keyframe:
         query: encoding for `match(..., query)`; the same object where the matcher makes no difference.
         structure: its points; None without a camera.
         window: some of the frames that saw it, for the joint refinement.
+        widest: the farthest of them, after the refinement; None where there is none whose pose was free.
         best_inliers, best_cells: the most that any frame reached, for the decision when to replace it.
         support: the fewest known points by which it or a keyframe before it was connected to its predecessor.
         tracked: number of frames that were tracked against it.
@@ -84,6 +107,7 @@ class Keyframe:
     structure: Structure | None
     odometry: Float | None = None
     window: tuple[Sight, ...] = ()
+    widest: WidestSight | None = None
     best_inliers: Counts = Counts()
     best_cells: int = 0
     support: float = float("inf")
@@ -102,7 +126,7 @@ class Keyframe:
         T[:3, 3] = anchor + factor * (T[:3, 3] - anchor)
         window = tuple(replace(s, T_frame_from_keyframe=_scaled(s.T_frame_from_keyframe, factor)) for s in self.window)
         structure = self.structure.rescaled(factor) if self.structure is not None else None
-        return replace(self, T_world_from_camera=T, window=window, structure=structure)
+        return replace(self, T_world_from_camera=T, window=window, structure=structure, widest=None)
 
 
 def _scaled(T: Float, factor: float) -> Float:

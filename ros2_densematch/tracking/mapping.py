@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.tracking.config import TrackerConfig
-from ros2_densematch.tracking.keyframe import Keyframe, Sight
+from ros2_densematch.tracking.keyframe import Keyframe, Sight, WidestSight
 from ros2_densematch.tracking.localisation import Localisation
 from ros2_densematch.tracking.metric import rho_from_depth
 from ros2_densematch.tracking.refinement import Float, PointPriors, chi_squared, project, refine, solve_rho
@@ -163,7 +163,26 @@ def refined_window(keyframe: Keyframe) -> Keyframe:
             )
         )
     structure = replace(structure, rho=new_rho, info=new_info, prior_info=new_prior)
-    return replace(keyframe, structure=structure, window=tuple(window))
+    widest = _widest(poses_refined, fixed, result.covariance)
+    return replace(keyframe, structure=structure, window=tuple(window), widest=widest)
+
+
+def _widest(T: Float, fixed: NDArray[np.bool_], covariance: Float) -> WidestSight | None:
+    """The farthest of the frames (M, 4, 4) that are not fixed, by their covariance (6 F, 6 F) from `refine`."""
+    free = np.flatnonzero(~fixed)
+    if not len(free):
+        return None
+    lengths = np.linalg.norm(T[free, :3, 3], axis=1)
+    k = int(np.argmax(lengths))
+    t, length = T[free[k], :3, 3], float(lengths[k])
+    change = np.eye(6)
+    change[:3, 3:] = -poses.skew(t)  # see `Fit.of`
+    noise = change @ covariance[6 * k : 6 * k + 6, 6 * k : 6 * k + 6] @ change.T
+    if not fixed.any() and length > 0:  # the length is the unit
+        across = np.eye(6)
+        across[:3, :3] -= np.outer(t, t) / length**2
+        noise = across @ noise @ across.T
+    return WidestSight(length, noise)
 
 
 def _unit_change(structure: Structure, points: NDArray[np.intp], rho: Float) -> float:

@@ -21,6 +21,7 @@ from ros2_densematch.geometry.relative_pose import (
     Scale,
 )
 from ros2_densematch.geometry.two_view import PoseConfig
+from ros2_densematch.tracking.calibration_noise import by_calibration
 from ros2_densematch.tracking.localisation import Fit, Localisation, Sights
 from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.structure import Structure
@@ -30,6 +31,9 @@ _LEAST_KNOWN = 40  # points of known depth that hold the pose
 _LEAST_RATIO = 0.5  # of all matches that must agree
 _MOST_SIGMA_PX = 2.0  # of the residuals
 _FEW_NEW = 0.05  # share of the matches
+# The noise of a pose is larger than its residuals say: guided matches, and points that the same few frames
+# triangulated, are off together. As large as in `io.results.odometry`.
+_NOISE_FACTOR = 9.0
 _EPIPOLAR_SIGMAS = 3.0  # within which a match without a point becomes one
 
 
@@ -90,7 +94,8 @@ def _two_view(fit: Fit, config: PoseConfig) -> RelativePose:
     parallax, limit = float(np.median(shift_px)), _explained_px(fit, config)
     plane = _homography_ratio(bearing[:, :2], xy, limit / focal)
     length = float(np.linalg.norm(T[:3, 3]))
-    pose, covariance, scale = T.copy(), fit.covariance.copy(), Scale.UNIT
+    pose, scale = T.copy(), Scale.UNIT
+    covariance = _NOISE_FACTOR * fit.covariance + by_calibration(fit, config.uncertainty)
     ratio = float(np.mean(shift_px < limit))
     if parallax < config.min_parallax_px or ratio >= config.explained_ratio or length < 1e-9:
         geometry, scale = Geometry.PANORAMIC, Scale.NONE

@@ -68,8 +68,11 @@ class Outcome:
             correspondences=self.matches,
             relative_pose=self._relative_pose(),
             T_world_from_camera=T_world,
+            T_frame_from_keyframe=self.T_from_keyframe if T_world is not None else None,
             scale=segments.scale if T_world is not None else Scale.NONE,
             scale_std=segments.source.std if T_world is not None else float("nan"),
+            points_noise=self._points_noise() if found is not None else None,
+            unit_drift=segments.source.drift if T_world is not None else 0.0,
             pose_noise=found.covariance if found is not None else None,
             is_keyframe=self.is_keyframe,
             segment=segments.current,
@@ -79,6 +82,12 @@ class Outcome:
             static_mask=self.state.static.tiles,
             timings_ms=timings_ms,
         )
+
+    def _points_noise(self) -> Float | None:
+        widest, T = self.reference.widest, self.T_from_keyframe
+        if widest is None or T is None or not self.state.segments.source.may_drift:
+            return None
+        return widest.noise_at(T)
 
     def _how(self) -> str:
         """How the frame was matched, in words, where the matcher can be guided."""

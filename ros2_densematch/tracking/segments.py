@@ -8,6 +8,10 @@ from enum import Enum
 
 from ros2_densematch.geometry.relative_pose import Scale
 
+# How much the unit of length changes from a keyframe to the next where nothing but the points that both see carries it:
+# relative standard deviation. Chosen on rendered flights (benchmarks/odometry_covariance.py --unit --part fit).
+_DRIFT = 0.01
+
 
 class LengthSource(Enum):
     """What gives a segment its unit of length: the scale, and the relative standard deviation of the metre, or NaN."""
@@ -29,6 +33,11 @@ class LengthSource(Enum):
     def may_drift(self) -> bool:
         """Whether there is a unit that may drift on the way."""
         return self in (LengthSource.FIRST_BASELINE, LengthSource.ODOMETRY)
+
+    @property
+    def drift(self) -> float:
+        """Relative standard deviation of the change of the unit from a keyframe to the next."""
+        return _DRIFT if self.may_drift else 0.0
 
 
 @dataclass(frozen=True)

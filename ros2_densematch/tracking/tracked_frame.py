@@ -89,6 +89,12 @@ class TrackedFrame:
         static_mask: bool (rows, columns), tiles of the image, True where it shows what the camera carries along, which
             is not matched; None as long as no such part is known.
         timings_ms: milliseconds by stage: encode, match, pose.
+        T_frame_from_keyframe: (4, 4) in the segment's unit, or None where the frame is at a keyframe's place or has
+            no pose.
+        points_noise: (6, 6) covariance of T_frame_from_keyframe by what the keyframe's points are off together, because
+            the same few frames triangulated them; None where they were measured or gave no length.
+        unit_drift: relative standard deviation of the change of the unit of length from this frame's keyframe to the
+            next one: 0 where depth or stereo measure it again and again.
     """
 
     index: int
@@ -113,6 +119,9 @@ class TrackedFrame:
     guided: bool = False
     static_mask: NDArray[np.bool_] | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
+    T_frame_from_keyframe: NDArray[np.float64] | None = None
+    points_noise: NDArray[np.float64] | None = None
+    unit_drift: float = 0.0
 
     def __repr__(self) -> str:
         return f"<frame {self.index} {self.status.value}, {self.num_inliers} inliers: {self.reason}>"

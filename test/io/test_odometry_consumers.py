@@ -55,6 +55,7 @@ def flight(count: int = 12) -> list[TrackedFrame]:
                 num_inliers=0 if first else 30,
                 inliers=None if first else pose.inliers,
                 timings_ms={},
+                T_frame_from_keyframe=None if first else pose.T_query_from_reference,
             )
         )
     return frames

@@ -45,7 +45,7 @@ def frame(
     segment: int = 0,
 ) -> TrackedFrame:
     """A frame at T that hangs on that of number `keyframe` at T_keyframe, or on itself; lost where T is None."""
-    pose = None
+    pose = between = None
     if T is not None and T_keyframe is not None:
         between = poses.compose(poses.inverse(T), T_keyframe)
         pose = RelativePose(
@@ -72,6 +72,7 @@ def frame(
         keyframe if T_keyframe is not None else index,
         relative_pose=pose,
         T_world_from_camera=T,
+        T_frame_from_keyframe=between,
         scale=Scale.METRIC if T is not None else Scale.NONE,
         scale_std=scale_std,
         pose_noise=NOISE / NOISE_FACTOR if pose is not None else None,
@@ -296,3 +297,100 @@ def test_a_clock_that_was_set_back_is_a_gap_of_unknown_length() -> None:
     chain = begun()
     chain.forget_worlds()
     assert state_of(chain, frame(3, at(0.0), status=Status.INITIALISED, stamp_ns=1)).apart
+
+
+# --- an arbitrary unit ------------------------------------------------------------------------------------------------
+
+
+def in_a_unit(tracked: TrackedFrame, drift: float = 0.0) -> TrackedFrame:
+    return replace(tracked, scale=Scale.UNIT, unit_drift=drift)
+
+
+def unscaled_state(chain: OdometryChain, tracked: TrackedFrame) -> MetricState:
+    state = chain.add(tracked, unscaled=True)
+    assert state is not None
+    return state
+
+
+def bent_path(drift: float) -> MetricState:
+    """One keyframe an image: ten along x, then ten along y; exact but for the unit, which may drift."""
+    chain = OdometryChain()
+    chain.add(in_a_unit(frame(0, np.eye(4)), drift), unscaled=True)
+    T = np.eye(4)
+    for i in range(1, 21):
+        T_next = T.copy()
+        T_next[:3, 3] += [0.1, 0, 0] if i <= 10 else [0, 0.1, 0]
+        hung = frame(i, T_next, keyframe=i - 1, T_keyframe=T)
+        hung = replace(hung, pose_noise=1e-14 * np.eye(6), is_keyframe=True)
+        state, T = unscaled_state(chain, in_a_unit(hung, drift)), T_next
+    return state
+
+
+def test_in_an_arbitrary_unit_there_is_odometry_only_where_it_is_wanted() -> None:
+    chain = OdometryChain()
+    assert chain.add(in_a_unit(frame(0, at(0.0)))) is None
+    assert chain.add(in_a_unit(frame(1, at(0.1), T_keyframe=at(0.0))), unscaled=True) is not None
+
+
+def test_in_an_arbitrary_unit_five_degrees_of_freedom_are_known() -> None:
+    """The length of the position and of the velocity is not known, what lies across them is."""
+    chain = OdometryChain()
+    chain.add(in_a_unit(frame(0, at(0.0))), unscaled=True)
+    for i in (1, 2, 3):
+        state = unscaled_state(chain, in_a_unit(frame(i, at(0.1 * i), T_keyframe=at(0.0))))
+    assert std_x(state.covariance) > 10.0 * 0.3
+    assert std_x(state.map_covariance) > 10.0 * 0.3
+    assert np.sqrt(state.covariance[1, 1]) < 0.01
+    assert np.sqrt(state.velocity_covariance[0, 0]) > 10.0 * 1.0
+    assert np.sqrt(state.velocity_covariance[1, 1]) < 0.1
+    assert np.diag(state.covariance).max() < UNKNOWN_VARIANCE  # that would be a new map to RTAB-Map
+    assert np.linalg.eigvalsh(state.covariance)[0] > 0
+
+
+def test_the_unit_drifts_along_the_chain_and_bends_the_path() -> None:
+    """Ten steps by a unit that drifts are longer or shorter than ten earlier ones: the direction to the end is off."""
+    states = [bent_path(drift) for drift in (0.0, 0.02, 0.04)]
+    across = np.array([1.0, -1.0, 0.0]) / np.sqrt(2)  # at right angles to the way from the start
+    stds = [float(np.sqrt(across @ state.covariance[:3, :3] @ across)) for state in states]
+    # By the second leg the unit is off by 2 % times the root of the keyframes, 10 to 20, against 0 to 10 on the first
+    # one: the difference of the legs' errors, each one unit long, is that times the root of about 10 * 2 / 3.
+    assert stds[0] < 1e-3
+    assert stds[1] == pytest.approx(0.02 * np.sqrt(20 / 3) / np.sqrt(2), rel=0.15)
+    assert stds[2] == pytest.approx(2 * stds[1], rel=0.01)
+
+
+def test_before_the_first_length_the_held_position_may_be_wrong() -> None:
+    """The camera turns for two keyframes before it moves enough: where the second one is, nobody saw."""
+    chain = OdometryChain()
+    chain.add(replace(frame(0, at(0.0)), scale=Scale.NONE, is_keyframe=True), unscaled=True)
+    turned = replace(frame(1, at(0.0, 20.0), T_keyframe=at(0.0)), scale=Scale.NONE, is_keyframe=True)
+    assert chain.add(turned, unscaled=True) is None
+    state = unscaled_state(
+        chain, in_a_unit(frame(2, at(0.1, 20.0), keyframe=1, keyframe_id=1, T_keyframe=at(0.0, 20.0)))
+    )
+    assert np.sqrt(state.covariance[1, 1]) > 0.01
+
+
+def test_where_the_camera_was_lost_before_the_first_length_the_odometry_begins_after_it() -> None:
+    chain = OdometryChain()
+    chain.add(replace(frame(0, at(0.0)), scale=Scale.NONE, is_keyframe=True), unscaled=True)
+    assert chain.add(frame(1, None), unscaled=True) is None
+    chain.add(replace(frame(2, at(0.0), status=Status.NEW_KEYFRAME, segment=1), scale=Scale.NONE), unscaled=True)
+    first = unscaled_state(chain, in_a_unit(frame(3, at(0.1), keyframe=2, T_keyframe=at(0.0), segment=1)))
+    assert first.apart
+    assert first.covariance[0, 0] == UNKNOWN_VARIANCE
+    after = unscaled_state(chain, in_a_unit(frame(4, at(0.2), keyframe=2, T_keyframe=at(0.0), segment=1)))
+    assert not after.apart
+    assert np.sqrt(after.covariance[1, 1]) < 0.01
+
+
+def test_a_new_segment_has_another_arbitrary_unit() -> None:
+    chain = OdometryChain()
+    chain.add(in_a_unit(frame(0, at(0.0))), unscaled=True)
+    chain.add(in_a_unit(frame(1, at(0.3), T_keyframe=at(0.0))), unscaled=True)
+    begun_again = frame(2, at(0.0), keyframe=2, status=Status.NEW_KEYFRAME, segment=1)
+    chain.add(in_a_unit(begun_again), unscaled=True)
+    T = poses.make_pose(np.eye(3), [0.0, 0.2, 0.0])
+    state = unscaled_state(chain, in_a_unit(frame(3, T, keyframe=2, T_keyframe=at(0.0), segment=1)))
+    across = np.array([2.0, -3.0, 0.0]) / np.sqrt(13)
+    assert np.sqrt(across @ state.covariance[:3, :3] @ across) > 0.1  # 0.2 units that are as long as the others, or not

@@ -53,12 +53,15 @@ class Link:
         T_frame_from_keyframe: (4, 4), metres.
         noise: (6, 6) of it, conventions of `geometry.poses`.
         depth: about how far the points are, in metres; NaN where that is not known.
+        drift: relative standard deviation of the change of the unit of length from this keyframe to one that begins
+            with this frame.
     """
 
     keyframe: int
     T_frame_from_keyframe: Float64
     noise: Float64
     depth: float = float("nan")
+    drift: float = 0.0
 
     def noise_in(self, T_world_from_keyframe: Float64) -> Float64:
         """Noise (6, 6) of the frame's pose relative to the keyframe, in the axes of the world."""
@@ -77,6 +80,10 @@ class CovarianceChain:
     had as a frame, whether it was made with that frame or a frame later. So the noise grows with the root of the number
     of keyframes.
 
+    Where nothing measures lengths, each keyframe has a unit of its own, carried on by the points that it shares with
+    the one before (Strasdat, Montiel and Davison, "Scale drift-aware large scale monocular SLAM", RSS 2010).
+    Its relative error is the seventh number of the noise; it stretches all motion from that keyframe on.
+
     Errors that all links share (`SharedErrors`) are no noise: that of the metre grows with the distance, not with its
     root, and those of the calibration with the distance and the turning. Each is one unknown number, and the chain
     carries what it does to the pose.
@@ -88,17 +95,19 @@ class CovarianceChain:
         self._begun: tuple[Float64, Float64] | None = None  # where it began or restarted: pose, noise
         self._place: Float64 | None = None  # the last pose, up to which the shared errors are carried
         self._shared = np.zeros((6, _PARAMETERS))  # derivative of the last pose by the shared errors
+        self._drift = 0.0  # variance of the change of the unit if the last frame becomes a keyframe
         self._depth = 0.0  # of the points of the last link that knew it
 
-    def go_on_from(self, T: Float64, noise: Float64) -> None:
-        """Begins a new chain at a pose (4, 4) with this noise (6, 6); shared errors go on from the old one, but nothing
-        is added to them on the way there: it was not seen."""
+    def go_on_from(self, T: Float64, noise: Float64, unit_std: float = 0.0) -> None:
+        """Begins a new chain at a pose (4, 4) with this noise (6, 6) and this relative standard deviation of its unit
+        of length; shared errors go on from the old one, but nothing is added to them on the way there: it was not
+        seen."""
         if self._place is not None:
             self._shared = _levered_derivative(self._shared, T[:3, 3] - self._place[:3, 3])
         self._place = T
         self._keyframes.clear()
         self._last = None
-        self._begun = (T, noise)
+        self._begun = (T, _with_unit(noise, unit_std**2))
 
     def shared_in_step(self, T_before: Float64, T: Float64, shared: SharedErrors) -> Float64:
         """Covariance (6, 6) of the step from a pose (4, 4) to the last one, by the shared errors alone; axes of the
@@ -110,7 +119,7 @@ class CovarianceChain:
         """Noise (6, 6) of the last pose, carried to a pose T (4, 4) that moves with it."""
         if self._last is None:
             return np.zeros((6, 6))
-        return _levered(self._last[2], T[:3, 3] - self._last[1][:3, 3])
+        return _levered(self._last[2], T[:3, 3] - self._last[1][:3, 3])[:6, :6]
 
     def add(self, frame: int, T: Float64, link: Link | None, shared: SharedErrors, *, is_keyframe: bool) -> Float64:
         """Covariance (6, 6) of a frame's pose: perturbation on the left, fixed axes of the world.
@@ -126,16 +135,17 @@ class CovarianceChain:
             noise = self._of_start(T)
         else:
             T_keyframe, before = self._of_keyframe(link.keyframe, poses.compose(T, link.T_frame_from_keyframe))
-            noise = _levered(before, T[:3, 3] - T_keyframe[:3, 3]) + link.noise_in(T_keyframe)
+            noise = _levered(before, T[:3, 3] - T_keyframe[:3, 3]) + _with_unit(link.noise_in(T_keyframe), 0.0)
         noise = 0.5 * (noise + noise.T)
         self._last = (frame, T, noise)
+        self._drift = 0.0 if link is None else link.drift**2
         if is_keyframe:
-            self._keyframes[frame] = (T, noise)
+            self._begin(frame, T, noise)
         if link is not None and np.isfinite(link.depth):
             self._depth = link.depth
         self._carry_shared(T)
         spread = self._shared * shared.std
-        return np.asarray(noise + spread @ spread.T)
+        return np.asarray(noise[:6, :6] + spread @ spread.T)
 
     def _carry_shared(self, T: Float64) -> None:
         """The derivatives at the next pose: those at the last one, levered, and what its step adds."""
@@ -147,7 +157,7 @@ class CovarianceChain:
 
     def _of_keyframe(self, index: int, T: Float64) -> tuple[Float64, Float64]:
         if self._last is not None and self._last[0] == index:  # it became a keyframe with the frame before, or now
-            self._keyframes[index] = self._last[1:]
+            self._begin(*self._last)
         elif index not in self._keyframes:
             self._keyframes[index] = (T, self._of_start(T))
         self._keyframes.move_to_end(index)
@@ -155,18 +165,29 @@ class CovarianceChain:
             self._keyframes.popitem(last=False)
         return self._keyframes[index]
 
+    def _begin(self, index: int, T: Float64, noise: Float64) -> None:
+        """A frame becomes a keyframe."""
+        self._keyframes[index] = (T, noise + _with_unit(np.zeros((6, 6)), self._drift))
+
     def _of_start(self, T: Float64) -> Float64:
         """Noise of a pose that nothing connects to the chain: that with which the chain begins."""
         if self._begun is None:
-            return np.zeros((6, 6))
+            return np.zeros((7, 7))
         return _levered(self._begun[1], T[:3, 3] - self._begun[0][:3, 3])
 
 
 def _levered(noise: Float64, lever: Float64) -> Float64:
-    """Noise (6, 6) of a pose, carried to one that is fixed to it at a distance `lever` (3,) in the world's axes."""
-    J = np.eye(6)
-    J[:3, 3:] = -poses.skew(lever)
+    """Noise (7, 7) of a pose and its unit, carried to a pose at a distance `lever` (3,) in the world's axes."""
+    J = np.eye(7)
+    J[:3, 3:6], J[:3, 6] = -poses.skew(lever), lever
     return np.asarray(J @ noise @ J.T)
+
+
+def _with_unit(noise: Float64, variance: float) -> Float64:
+    """Noise (7, 7) of a pose, from that (6, 6) without the unit, and the variance of that."""
+    whole = np.zeros((7, 7))
+    whole[:6, :6], whole[6, 6] = noise, variance
+    return whole
 
 
 def _levered_derivative(derivative: Float64, lever: Float64) -> Float64:

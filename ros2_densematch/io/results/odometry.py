@@ -24,10 +24,21 @@ UNKNOWN_VARIANCE = 9999.0
 T_BODY_FROM_OPTICAL = poses.make_pose([[0, 0, 1], [-1, 0, 0], [0, -1, 0]], [0, 0, 0])
 
 # The noise of a link is larger than its residuals say: matches of one surface are off together. Chosen on rendered
-# flights (benchmarks/odometry_covariance.py).
-NOISE_FACTOR = 3.0
+# flights (benchmarks/odometry_covariance.py). Where the same few frames triangulated the points, it is larger still.
+NOISE_FACTOR, TRIANGULATED_NOISE_FACTOR = 3.0, 9.0
+# What these points are off by together, beside it: most of it is in the larger factor.
+_POINTS_SHARE = 0.3
 # The part of it that two neighbouring frames do not share: they see the same points.
 _OWN_SHARE = 0.25
+
+# The length of a pose in an arbitrary unit: variance over the squared length, and the most that it comes to, by which
+# the other directions can still be told in the same matrix.
+_UNKNOWN_LENGTH, _MOST_LENGTH = 1e4, 0.5 * UNKNOWN_VARIANCE
+# How far the camera may have moved where the position is held for want of a baseline, in the unit to come, which is the
+# median depth: as far as a triangulation needs (TrackerConfig.min_parallax_deg).
+_HELD_STD = 0.02
+# The unit of a new segment against that of the one before: both are about the median depth.
+_NEW_UNIT_STD = 1.0
 
 # What a camera on a robot or in a hand may do while it is not seen: standard deviations of its accelerations.
 _ACCELERATION, _ANGULAR_ACCELERATION = 1.0, 1.0  # m/s^2, rad/s^2
@@ -64,18 +75,22 @@ class MetricState:
 
 
 class OdometryChain:
-    """Adds what an Odometry message needs to the tracker's metric poses.
+    """Adds what an Odometry message needs to the tracker's poses: metric ones, and others where they are wanted.
 
     `odom` begins with the axes of the first camera's optical frame and never jumps (`OdometryFrame`). Where it goes on
     after a gap, the covariance grows by what may have happened in it: what other odometry may be wrong by, or else what
     an unseen camera may do. When nothing is left to be known, one state says so (`MetricState.apart`), and the
     covariance restarts at zero.
+
+    In an arbitrary unit five degrees of freedom are known: the variance along the position, seen from where `odom`
+    begins, is that of an unknown length; likewise of the velocity.
     """
 
     def __init__(self) -> None:
         self._frame = OdometryFrame()
         self._in_odom, self._in_map = CovarianceChain(), CovarianceChain()
         self._last: _Last | None = None
+        self._torn = False  # the camera was lost before the first length was known
 
     def forget_worlds(self) -> None:
         """The tracker forgot everything; the odometry goes on."""
@@ -94,20 +109,30 @@ class OdometryChain:
         """A pose (4, 4) of the tracker's present world in `odom`."""
         return poses.compose(self._frame.T_odom_from_world(), T_world_from_camera)
 
-    def add(self, tracked: TrackedFrame, odometry: Float64 | None = None) -> MetricState | None:
-        """The state at a frame, or None while there is no metric pose. To be called for every frame, in order.
+    def add(
+        self, tracked: TrackedFrame, odometry: Float64 | None = None, *, unscaled: bool = False
+    ) -> MetricState | None:
+        """The state at a frame, or None while there is no pose with a length. To be called for every frame, in order.
 
         Args:
             tracked: the tracker's answer.
             odometry: (4, 4) pose of the camera by other odometry, in any world, or None.
+            unscaled: lengths in an arbitrary unit are wanted too.
         """
-        if tracked.T_world_from_camera is None or tracked.scale != Scale.METRIC:
+        arbitrary = tracked.scale is Scale.UNIT
+        if unscaled and self._last is None and tracked.scale is Scale.NONE:
+            self._hold(tracked)
+            self._torn = self._torn or tracked.T_world_from_camera is None
+        if tracked.T_world_from_camera is None or tracked.scale is Scale.NONE or (arbitrary and not unscaled):
             self._frame.interrupt()
             return None
         placed = self._frame.place(tracked, odometry)
         T, apart = placed.T_odom_from_camera, False
         if placed.resumed and self._last is not None:
             apart = self._resume(tracked, placed)
+        elif self._torn:
+            apart, self._torn = True, False
+            self._in_odom, self._in_map = CovarianceChain(), CovarianceChain()
         link = _link(tracked)
         known = tracked.calibration
         shared = SharedErrors(tracked.scale_std, known.principal_point, known.focal)
@@ -119,17 +144,35 @@ class OdometryChain:
         usable = self._last is not None and self._last.usable and not placed.resumed
         velocity, velocity_covariance = self._velocity(tracked.stamp_ns, T, step, shared, usable=usable)
         self._last = _Last(tracked.stamp_ns, T, step, velocity, usable=True)
+        if arbitrary:
+            covariance = covariance + _unknown_length(T[:3, 3])
+            map_covariance = map_covariance + _unknown_length(placed.T_map_from_camera[:3, 3])
+            if velocity_covariance[0, 0] < UNKNOWN_VARIANCE:
+                velocity_covariance = velocity_covariance + _unknown_length(velocity[:3])
         if apart:
             covariance = np.eye(6) * UNKNOWN_VARIANCE
         return MetricState(
             T,
             _bounded(covariance),
             velocity,
-            velocity_covariance,
+            _bounded(velocity_covariance),
             placed.T_map_from_odom,
             _bounded(map_covariance),
             apart,
         )
+
+    def _hold(self, tracked: TrackedFrame) -> None:
+        """Before the first length is known the tracker holds the position: what it may have moved meanwhile."""
+        T, pose = tracked.T_world_from_camera, tracked.relative_pose
+        if T is None:
+            return
+        link = None
+        if pose is not None and tracked.T_frame_from_keyframe is not None and tracked.keyframe_index != tracked.index:
+            noise = np.zeros((6, 6))
+            noise[:3, :3], noise[3:, 3:] = _HELD_STD**2 * np.eye(3), pose.covariance[3:, 3:]
+            link = Link(tracked.keyframe_index, tracked.T_frame_from_keyframe, noise)
+        for chain in (self._in_odom, self._in_map):
+            chain.add(tracked.index, T, link, SharedErrors(), is_keyframe=tracked.is_keyframe)
 
     def _resume(self, tracked: TrackedFrame, placed: Placement) -> bool:
         """Grows the covariances by what was not seen; True where nothing is known after it."""
@@ -147,10 +190,11 @@ class OdometryChain:
         spread = np.linalg.eigvalsh(noise[:3, :3])[-1], np.linalg.eigvalsh(noise[3:, 3:])[-1]
         apart = seconds <= 0 or spread[0] >= UNKNOWN_VARIANCE or spread[1] >= UNKNOWN_ROTATION_VARIANCE
         self._in_odom = CovarianceChain() if apart else self._in_odom
-        self._in_odom.go_on_from(T, np.zeros((6, 6)) if apart else noise)
+        unit_std = _NEW_UNIT_STD if placed.new_world and tracked.scale is Scale.UNIT and not apart else 0.0
+        self._in_odom.go_on_from(T, np.zeros((6, 6)) if apart else noise, unit_std)
         if placed.new_world:
             known = self._in_map.noise_of(placed.T_map_from_camera)
-            self._in_map.go_on_from(placed.T_map_from_camera, known + growth)
+            self._in_map.go_on_from(placed.T_map_from_camera, known + growth, unit_std)
         return apart
 
     def _velocity(
@@ -171,20 +215,29 @@ class OdometryChain:
         turn[:3, :3] = turn[3:, 3:] = R.T
         own = _OWN_SHARE * (step + self._last.step)
         covariance = turn @ (own + self._in_odom.shared_in_step(before, T, shared)) @ turn.T / seconds**2
-        return np.concatenate([linear, angular]), _bounded(covariance)
+        return np.concatenate([linear, angular]), covariance
 
 
 def _link(tracked: TrackedFrame) -> Link | None:
-    pose = tracked.relative_pose
-    if pose is None or not pose.ok or tracked.keyframe_index == tracked.index:
+    pose, T = tracked.relative_pose, tracked.T_frame_from_keyframe
+    if pose is None or T is None or not pose.ok or tracked.keyframe_index == tracked.index:
         return None
     if tracked.pose_noise is None:
-        return Link(tracked.keyframe_index, pose.T_query_from_reference, pose.covariance)
-    noise = NOISE_FACTOR * tracked.pose_noise
+        return Link(tracked.keyframe_index, T, pose.covariance, drift=tracked.unit_drift)
+    noise = (TRIANGULATED_NOISE_FACTOR if tracked.unit_drift > 0 else NOISE_FACTOR) * tracked.pose_noise
+    if tracked.points_noise is not None:
+        noise = noise + _POINTS_SHARE * tracked.points_noise
     # a motion past points and a turn that move them equally in the image are equally well known
     turn = float(np.trace(noise[3:, 3:]))
     depth = float(np.sqrt(np.trace(noise[:3, :3]) / turn)) if turn > 0 else float("nan")
-    return Link(tracked.keyframe_index, pose.T_query_from_reference, noise, depth)
+    return Link(tracked.keyframe_index, T, noise, depth, tracked.unit_drift)
+
+
+def _unknown_length(v: Float64) -> Float64:
+    """Covariance (6, 6) of the length of a vector (3,) in an arbitrary unit; the second half is zero."""
+    unknown = np.zeros((6, 6))
+    unknown[:3, :3] = min(_UNKNOWN_LENGTH, _MOST_LENGTH / max(float(v @ v), 1e-12)) * np.outer(v, v)
+    return unknown
 
 
 @dataclass(frozen=True)
