@@ -55,7 +55,7 @@ def assess(records: Sequence[FrameRecord], ground_truth: Trajectory | None) -> A
     warnings = []
     if len(rows) < len(posed):
         warnings.append(
-            f"the trajectory falls into {len(set(segments))} segments without a common scale: figures and plots are of "
+            f"the trajectory consists of {len(set(segments))} segments without a common scale: figures and plots show "
             f"the longest one, {len(rows)} of {len(records)} frames"
         )
     estimated = Trajectory(
@@ -72,7 +72,8 @@ def assess(records: Sequence[FrameRecord], ground_truth: Trajectory | None) -> A
     compared = None if ground_truth is None else _compare(records, rows, estimated, ground_truth)
     if ground_truth is not None and compared is None:
         warnings.append(
-            f"ground truth covers the times of fewer than {MIN_POSES} poses: no errors are given; check its topic and "
+            f"ground truth covers the times of fewer than {MIN_POSES} poses: no errors are computed; check its topic "
+            f"and "
             "its stamps"
         )
     own = estimated.T_world_from_camera[:, :3, 3]

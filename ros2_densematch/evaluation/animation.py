@@ -34,7 +34,7 @@ class Animation:
 
     def __init__(self, kind: str, *, width: int = 400, most_frames: int = _MOST_FRAMES) -> None:
         if kind not in KINDS:
-            raise ValueError(f"{kind!r} is no kind of moving picture: choose {', '.join(KINDS)}")
+            raise ValueError(f"{kind!r} is not a supported animation format: choose {', '.join(KINDS)}")
         self.kind = kind
         self._width, self._most = width, most_frames
         self._stride, self._seen = 1, 0

@@ -68,7 +68,7 @@ def write_report(
                 "Frame by frame",
                 svg,
                 "Orange ticks are keyframes. Shaded: lost (red), rejected (orange), relocalised (purple). Latency is "
-                "that of a frame against a keyframe that is already encoded.",
+                "the time of a frame against an encoded keyframe.",
             )
         )
     parts += [_status_section(summary), _picture_section(pictures), _footer(summary)]
@@ -97,9 +97,7 @@ def _header(summary: Mapping[str, Any]) -> str:
 def _notices(summary: Mapping[str, Any]) -> str:
     notes = []
     if summary["stopped_early"]:
-        notes.append(
-            ("error", f"This replay stopped early: {summary['stopped_early']}. What was done so far is shown.")
-        )
+        notes.append(("error", f"This replay stopped early: {summary['stopped_early']}. The results so far are shown."))
     if summary["trajectory"] is None:
         notes.append(("info", f"Correspondences only, no poses: {summary['no_pose_reason']}"))
     notes += [("warning", text) for text in summary["warnings"]]
@@ -122,7 +120,7 @@ def _figures(summary: Mapping[str, Any]) -> str:
         tiles.append((f"{share:.1f} %", "frames with a pose", f"{frames['with_pose']} of {total}, {lost} lost"))
     tiles.append((str(frames["keyframes"]), "keyframes", f"of {total} frames"))
     counts = summary["matches"]
-    tiles.append((_number(counts["median"], ""), "matches a frame (median)", _inlier_words(counts)))
+    tiles.append((_number(counts["median"], ""), "matches per frame (median)", _inlier_words(counts)))
     if times["total"]["median"] is not None:
         stages = ", ".join(f"{s} {times[s]['median']:.0f}" for s in STAGES if times[s]["median"] is not None)
         tiles.append(
@@ -154,9 +152,11 @@ def _trajectory_section(
         )
     else:
         scale = summary["trajectory"]["scale"]
-        note = "No ground truth was given. "
+        note = "No ground truth is available. "
         note += (
-            "Lengths are metres." if scale == "METRIC" else "The scale is arbitrary: one camera alone does not see it."
+            "Lengths are metres."
+            if scale == "METRIC"
+            else "The scale is arbitrary, because a single camera cannot measure it."
         )
     body = _section("Trajectory", plots.trajectory_plot(view), note)
     if view.position_error is not None:
@@ -184,17 +184,18 @@ def _status_section(summary: Mapping[str, Any]) -> str:
         '<table><thead><tr><th>status</th><th class="n">frames</th><th class="n">of these</th>'
         f"<th>reason (first wording)</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
-    return _section("What happened to each frame", table)
+    return _section("Status of the frames", table)
 
 
 def _picture_section(pictures: Sequence[ReportPicture]) -> str:
     if not pictures:
         return ""
     notes = {
-        "matches": 'Left or above the keyframe, right or below the frame. Inliers by score <span class="ramp"></span> '
+        "matches": "The keyframe is on the left or top, the frame on the right or bottom. Inliers by score <span "
+        'class="ramp"></span> '
         '0 to 1, outliers in <span class="red">red</span>. At most about 120 lines are drawn, spread over the image.',
-        "warp": "Left the keyframe, middle the frame brought into the keyframe by the dense warp (white where the "
-        'certainty is low), right the certainty <span class="ramp full"></span> 0 to 1.',
+        "warp": "Left: the keyframe. Middle: the frame, warped into the keyframe by the dense warp (white where the "
+        'certainty is low). Right: the certainty <span class="ramp full"></span> 0 to 1.',
     }
     titles = {"matches": "Matches", "warp": "Dense warp"}
     sections = []
@@ -213,7 +214,8 @@ def _picture_section(pictures: Sequence[ReportPicture]) -> str:
 def _footer(summary: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     return (
-        f"<footer>{html.escape(versions)}. Files beside this page: {html.escape(', '.join(summary['files']))}.</footer>"
+        f"<footer>{html.escape(versions)}. Files next to this page: "
+        f"{html.escape(', '.join(summary['files']))}.</footer>"
     )
 
 

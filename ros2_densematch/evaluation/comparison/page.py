@@ -39,73 +39,73 @@ _TITLES = {
     "homography": "Homographies",
     "dense": "Dense correspondence",
     "trajectory": "Trajectories",
-    "bag": "Not accuracies: what can be known without true poses",
+    "bag": "Not accuracies: comparison without ground truth",
 }
 _TERMS = {
     "pose": (
         (
             "AUC@5°",
-            "Area under the curve that gives, for each error up to 5 degrees, the share of pairs below it; 100 is "
-            "perfect.",
+            "Area under the curve of the share of pairs below an error, for errors up to 5 degrees; 100 is perfect.",
         ),
         ("mAP@5°", "Share of pairs below 5 degrees; mAP@10° is the mean of the shares below 5 and 10, and so on."),
         (
             "Pose error",
             "The larger of the rotation error and the angle between true and estimated direction of translation.",
         ),
-        ("Purity", "How many matches are wrong before any estimator has cleaned them, and how many good ones remain."),
+        ("Purity", "Share of wrong matches before any robust estimator, and number of correct ones."),
     ),
     "homography": (
-        ("MMA@3 px", "Share of a pair's matches that lie within 3 pixels of the true place, mean over the pairs."),
+        ("MMA@3 px", "Share of a pair's matches that lie within 3 pixels of the true position, mean over the pairs."),
         (
             "Corners < 3 px",
-            "Share of pairs whose image corners are carried to within 3 pixels by the estimated homography.",
+            "Share of pairs whose image corners the estimated homography maps to within 3 pixels of their true "
+            "position.",
         ),
         ("AUC@3 px", "Area under the curve of that share over the corner error, up to 3 pixels; 100 is perfect."),
     ),
     "trajectory": (
-        ("ATE", "Absolute trajectory error: how far the positions lie from the true ones after the best alignment."),
-        ("RPE", "Relative pose error: how wrong the motion over one frame, or over one second, is."),
+        ("ATE", "Absolute trajectory error: distance of the positions from the true ones after the best alignment."),
+        ("RPE", "Relative pose error: error of the motion over one frame, or over one second."),
         (
             "Segments",
-            "After a loss without relocalisation a new segment begins, without a common scale; only the longest is "
-            "judged, and frames outside of it count as wrong in the share of frames.",
+            "After a loss without relocalisation, a new segment starts, without a common scale. Only the longest "
+            "segment is scored; frames outside it count as wrong in the share of frames.",
         ),
     ),
     "bag": (
         (
             "Back within 1 px",
-            "Share of matches that the matches of the opposite direction carry back to where they began.",
+            "Share of matches that the matches of the opposite direction map back to their start.",
         ),
         (
             "Three views",
-            "Share of matches for which the way over a second frame to a third ends where the direct one does.",
+            "Share of matches for which the path over a second frame to a third agrees with the direct match.",
         ),
-        ("Survival", "How many frames a keyframe serves on average; long is good where the matches are right."),
+        ("Survival", "Average number of frames per keyframe; large is good if the matches are correct."),
     ),
     "dense": (
         (
             "Cells covered",
-            "Share of the image, in blocks of 16 x 16 pixels, that holds a match within one pixel of the truth.",
+            "Share of the image, in blocks of 16 x 16 pixels, that contain a match within one pixel of the truth.",
         ),
         (
             "End-point error",
-            "Mean distance of the dense warp from the true displacement, where a matcher gives a warp.",
+            "Mean distance of the dense warp from the true displacement, for matchers that give a warp.",
         ),
-        ("PCK", "Share of points that are carried to within a fraction alpha of the object's or the image's size."),
+        ("PCK", "Share of points that are mapped to within a fraction alpha of the object's or the image's size."),
     ),
 }
 _COMMON_TERMS = (
     (
         "Small numbers",
-        "95 % bootstrap interval over the pairs: with other pairs of the same kind the figure would lie there.",
+        "95 % bootstrap interval over the pairs: the expected range of the figure for other pairs of the same kind.",
     ),
     (
         "Calibration",
-        "Of matches with score 0.8, 80 % should be right. The expected calibration error is the mean distance from "
+        "Of matches with score 0.8, 80 % should be correct. The expected calibration error is the mean distance from "
         "that.",
     ),
-    ("Covariance", "Stated covariances are right where 95 % of the errors lie inside the 95 % ellipsoid."),
+    ("Covariance", "Stated covariances are correct if 95 % of the errors lie inside the 95 % ellipsoid."),
 )
 
 
@@ -161,10 +161,16 @@ def _notices(evaluation: Evaluation) -> str:
     for entry in evaluation.entries:
         if entry.incomplete:
             count = f"{entry.count('missing')} of {len(entry.pairs)} {evaluation.dataset.unit}s"
-            found.append(("error", f"{entry.name} is incomplete: {count} are missing, so its figures do not compare."))
+            found.append(
+                ("error", f"{entry.name} is incomplete: {count} are missing, so its figures cannot be compared.")
+            )
     if any(group.sweep for entry in evaluation.entries for group in entry.groups):
         found.append(
-            ("", "The threshold was chosen on the test data: these figures flatter every entry. The sweep is below.")
+            (
+                "",
+                "The threshold was chosen on the test data: these figures are optimistic for every entry. The sweep "
+                "is below.",
+            )
         )
     found += [("error" if evaluation.dataset.task == "bag" else "info", note) for note in evaluation.notes]
     return "".join(f'<p class="notice {kind}">{html.escape(text)}</p>' for kind, text in found)
@@ -269,10 +275,10 @@ def _worst(evaluation: Evaluation, shown: Sequence[ShownPair]) -> str:
         parts.append(f'<div class="pairs"><h3>{html.escape(pair.name)}</h3>{figures}</div>')
     if kind == "trajectory":
         wide = "".join(parts).replace('class="pairs"', 'class="plots"')
-        return f"<section><h2>Trajectories</h2><p>Aligned with the truth, where there is one.</p>{wide}</section>"
+        return f"<section><h2>Trajectories</h2><p>Aligned with the ground truth, if there is one.</p>{wide}</section>"
     note = (
         "Worst for the first entry. Matches within 3 px of the truth (or of its epipolar line) by score "
-        '<span class="ramp"></span> 0 to 1, the others in <span class="red">red</span>; at most 80 lines a picture.'
+        '<span class="ramp"></span> 0 to 1, the others in <span class="red">red</span>; at most 80 lines per picture.'
     )
     return f"<section><h2>The {len(shown)} worst pairs</h2><p>{note}</p>{''.join(parts)}</section>"
 
@@ -286,4 +292,4 @@ def _terms(evaluation: Evaluation) -> str:
 
 def _footer() -> str:
     text = ", ".join(f"{name} {version}" for name, version in versions().items())
-    return f"<footer>{html.escape(text)}. Files beside this page: scores.json, report.md, predictions/.</footer>"
+    return f"<footer>{html.escape(text)}. Files next to this page: scores.json, report.md, predictions/.</footer>"

@@ -153,13 +153,13 @@ def _refuse_other(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> N
     if not set(kept) <= set(wanted["entries"]):
         missing = ", ".join(sorted(set(kept) - set(wanted["entries"])))
         raise StoreError(
-            f"{out} holds an evaluation of {missing} as well: name it too (eval compare), choose another --out, or "
-            "start again with --no-resume"
+            f"{out} also contains an evaluation of {missing}: name it as well (eval compare), choose another --out, "
+            f"or start again with --no-resume"
         )
     if other:
         details = "; ".join(f"{key}: {_short(found, key)}, not {_short(wanted, key)}" for key in other)
         raise StoreError(
-            f"{out} holds an evaluation with other settings ({details}): choose another --out, or start again with "
+            f"{out} contains an evaluation with other settings ({details}): choose another --out, or start again with "
             "--no-resume"
         )
 
@@ -230,7 +230,8 @@ def claimed(out: Path) -> dict[str, Any]:
     file = out / EVALUATION
     if not file.is_file():
         raise StoreError(
-            f"{out} holds no evaluation ({EVALUATION} is missing): run eval pose, homography, dense or trajectory first"
+            f"{out} contains no evaluation ({EVALUATION} is missing): run eval pose, homography, dense or trajectory "
+            f"first"
         )
     content = read_manifest(file)
     if not isinstance(content.get("entries"), dict) or not isinstance(content.get("data"), dict):

@@ -99,8 +99,8 @@ def count_table(evaluation: Evaluation) -> Table:
         facts = f"{entry.facts.get('preset') or '–'}, weights {entry.facts.get('weights', '–')}"
         rows.append((entry.name, (*states, Cell("incomplete" if entry.incomplete else "complete"), Cell(facts))))
     note = (
-        "Failed: no pose, homography, match or trajectory; it counts as wrong. Missing: an image or its truth cannot "
-        "be read, or the run was stopped; it is left out, and more than 1 % of them make a result incomplete."
+        "Failed: no pose, homography, match or trajectory; it counts as wrong. Missing: an image or its ground truth "
+        "cannot be read, or the run was stopped; it is left out. A result with more than 1 % missing is incomplete."
     )
     columns = ("scored", "failed", "missing", "result", "preset and weights")
     unit = evaluation.dataset.unit

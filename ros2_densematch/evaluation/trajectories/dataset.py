@@ -109,7 +109,7 @@ def open_sequences(data: str, folder: Path | None, options: SourceOptions) -> Tr
             truth = source.ground_truth
             if truth is None:
                 why = "; ".join(w for w in source.warnings if "ground truth" in w.lower() or "groundtruth" in w)
-                raise DatasetError(why or "it has no true poses: name their topic with --ground-truth-topic")
+                raise DatasetError(why or "it has no ground truth: give its topic with --ground-truth-topic")
             recordings.append(Recording(found.resolve().name, source, truth))
         except (ValueError, OSError) as error:
             unusable.append((found.resolve().name, " ".join(str(error).split())))

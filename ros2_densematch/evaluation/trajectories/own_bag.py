@@ -26,7 +26,7 @@ from ros2_densematch.io.sources.storage import is_bag
 from ros2_densematch.tracking.frame import Frame
 
 NOT_ACCURACIES = (
-    "There are no true poses here, so these are not accuracies: a matcher that is wrong in the same way every time is "
+    "There is no ground truth, so these are not accuracies: a matcher that is always wrong in the same way is "
     "consistent. They show which matcher loses the camera, and where matchers disagree."
 )
 SPACING_NS = 300_000_000  # between the frames of a triple
@@ -178,7 +178,7 @@ def _tracking(track: Track, rule: TrackingRule) -> FigureGroup:
         ),
         Figure("lost", "frames lost", percent([float(r.status == "LOST") for r in records]), 1, "%", better="lower"),
         Figure("losses", "losses", float(len(losses)), 0, better="lower"),
-        Figure("recovered", "of these found again", percent([float(v) for v in losses]), 0, "%"),
+        Figure("recovered", "of these relocalised", percent([float(v) for v in losses]), 0, "%"),
         Figure("segments", "segments", float(len({r.segment for r in posed})), 0, better="lower"),
         Figure("survival", "frames a keyframe survives", _survival(records), 1),
         Figure("inliers", "inliers (median)", _median([r.num_inliers for r in records]), 0),

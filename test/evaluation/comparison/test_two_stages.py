@@ -116,7 +116,7 @@ def test_a_prediction_of_another_pair_is_not_taken(copy: Path, run: Run, rendere
     ("words", "reason"),
     [
         (("--protocol", "lightglue"), "export"),
-        (("--matcher", "opencv-orb"), "holds an evaluation of sift as well"),
+        (("--matcher", "opencv-orb"), "also contains an evaluation of sift"),
     ],
 )
 def test_two_settings_in_one_folder_are_refused(

@@ -41,7 +41,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_page_report_and_terminal_say_first_that_these_are_no_accuracies(result: tuple[Path, str]) -> None:
     out, said = result
     page = (out / "report.html").read_text()
-    assert "<h1>Not accuracies: what can be known without true poses: run</h1>" in page
+    assert "<h1>Not accuracies: comparison without ground truth: run</h1>" in page
     assert (out / "report.md").read_text().startswith("# Not accuracies, without true poses: run\n")
     for text in (page, (out / "report.md").read_text(), said):
         assert "these are not accuracies" in text

@@ -185,7 +185,7 @@ def test_several_sequences_one_of_them_without_truth_are_incomplete(sequence: Pa
     )
     code, out, err = run("trajectory", folder, "--matcher", "sift", "--max-frames", 4, "--out", tmp_path / "out")
     assert code == 2
-    assert "b is skipped: it has no true poses" in err
+    assert "b is skipped: it has no ground truth" in err
     assert "INCOMPLETE" in out
 
 
