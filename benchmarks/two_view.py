@@ -39,7 +39,7 @@ Floats = NDArray[np.float64]
 # Standard deviation of the photo sets' ground truth, in pixels: the README of the data says 0.2 to 0.35.
 PHOTO_TRUTH_PX = 0.3
 # words of a status that leaves open which motion is the camera's
-_OPEN = ("two motions are possible", "a thing that moves by itself", "two motions fit the plane")
+_OPEN = ("two motions are possible", "an independently moving object", "two motions fit the plane")
 
 
 @cache

@@ -46,9 +46,7 @@ def from_yaml_content(content: dict[str, Any], which: str = "", size: Size | Non
         if knows(content):
             return read(content, which, size)
     keys = ", ".join(map(str, list(content)[:8]))
-    raise ValueError(
-        f"key image_width is missing, and the keys ({keys}) are of no calibration that is known here: {_FORMS}"
-    )
+    raise ValueError(f"key image_width is missing, and the keys ({keys}) match no supported calibration: {_FORMS}")
 
 
 def from_text(text: str, which: str = "", size: Size | None = None) -> CameraInfo | None:
@@ -305,7 +303,9 @@ def _chosen(cameras: Mapping[str, Any], which: str) -> str:
         raise ValueError(f"there is no camera {which!r}, only {', '.join(cameras)}")
     if len(cameras) > 1:
         last = list(cameras)[-1]
-        raise ValueError(f"the file holds {', '.join(cameras)}: name one behind the file, as FILE#{last}")
+        raise ValueError(
+            f"the file contains {', '.join(cameras)}: choose one after the file name, for example FILE#{last}"
+        )
     return next(iter(cameras))
 
 
@@ -314,4 +314,6 @@ def _unsupported(model: str) -> ValueError:
 
 
 def _no_size(what: str) -> Size:
-    raise ValueError(f"{what} is missing, so the image size is not known: write it behind the file, as FILE@1241x376")
+    raise ValueError(
+        f"{what} is missing, so the image size is unknown: add it after the file name, for example FILE@1241x376"
+    )

@@ -141,7 +141,7 @@ class Camera:
             raise FileNotFoundError(f"there is no image {path}")
         exif = read_exif(path)
         if exif.size is None or exif.focal_px is None:
-            raise ValueError(f"{path} does not tell its focal length (EXIF): give a calibration")
+            raise ValueError(f"{path} has no focal length in its EXIF data: give a calibration")
         width, height = exif.size
         K = [[exif.focal_px, 0.0, 0.5 * (width - 1)], [0.0, exif.focal_px, 0.5 * (height - 1)], [0.0, 0.0, 1.0]]
         return Camera(width, height, np.array(K), uncertainty=_GUESSED)

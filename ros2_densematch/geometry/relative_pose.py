@@ -29,20 +29,20 @@ class Geometry(IntEnum):
     PLANAR = 4
     """One plane; the pose comes from its homography."""
     PANORAMIC = 5
-    """Pure rotation, or a translation too small to see: the rotation stands, the translation is not known."""
+    """Pure rotation, or a translation too small to measure: only the rotation is known."""
     PLANAR_OR_PANORAMIC = 6
-    """A homography explains all, and the parallax is too small for a translation: as PANORAMIC."""
+    """A homography explains all matches, and the parallax is too small for a translation: like PANORAMIC."""
     WATERMARK = 7
-    """No pose: the matches that agree stand still in the border region while the scene behind them moves or changes."""
+    """No pose: the agreeing matches stay in place in the border region while the scene behind them moves or changes."""
 
 
 class Scale(IntEnum):
     """What the length of the translation means."""
 
     NONE = 0
-    """Nothing: the translation is not known."""
+    """The translation is unknown."""
     UNIT = 1
-    """Nothing: the translation is a direction of length 1."""
+    """The translation is a direction of length 1."""
     METRIC = 2
     """Metres."""
 

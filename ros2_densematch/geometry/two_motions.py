@@ -44,7 +44,7 @@ def doubt(pose: RelativePose, xy: Floats, size: tuple[int, int]) -> str:
     ""."""
     if pose.geometry is not Geometry.PLANAR or covered(xy[pose.inliers], size) >= _COVERED:
         return ""
-    return "; the plane covers a part of the image only, and may be a thing that moves by itself"
+    return "; the plane covers only a part of the image and may be an independently moving object"
 
 
 def _counts(xy: Floats, size: tuple[int, int]) -> NDArray[np.intp]:

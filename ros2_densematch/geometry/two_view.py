@@ -149,7 +149,7 @@ def _before_overlay(
         return _before_moving_things(everything, all_rays, m, camera1, config, sampling, standing)
     rest = ~found.hidden
     count = int(found.hidden.sum())
-    share = f"{count} of {len(m)} matches stand still while the picture around them changes"
+    share = f"{count} of {len(m)} matches stay in place while the picture around them changes"
     candidates = [
         _among(pose, rest) for pose in _estimate(all_rays.select(rest), m.score[rest], camera1, config, sampling)
     ]
@@ -213,10 +213,10 @@ def _before_moving_things(
         return candidates, False
     verdict = -1 if rest is standing else two_motions.verdict(m.reference_xy, m.reference_size, first, other)
     if verdict < 0:
-        word = f"; {first.num_inliers} matches agree on another motion, of a thing before it"
+        word = f"; {first.num_inliers} matches agree on another motion, of an object in front"
         return [replace(other, status=other.status + word)], False
     if verdict > 0:
-        word = f"; {other.num_inliers} other matches agree on another motion, of a thing before it"
+        word = f"; {other.num_inliers} other matches agree on another motion, of an object in front"
         return [replace(pose, status=pose.status + word) for pose in candidates], False
     word = f"; two motions are possible: {other.num_inliers} other matches agree on another one"
     share = other.num_inliers / (first.num_inliers + other.num_inliers)

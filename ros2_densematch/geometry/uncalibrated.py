@@ -73,12 +73,12 @@ def estimate_uncalibrated(matches: Correspondences, *, max_error_px: float = 1.5
     on_F, on_H = np.asarray(of_F["inliers"], np.bool_), np.asarray(of_H["inliers"], np.bool_)
     least = max(_MIN_INLIERS, _by_chance(count, matches.query_size, max_error_px))
     if max(on_F.sum(), on_H.sum()) < least:
-        status = f"{int(on_F.sum())} of {count} matches agree, fewer than the {least} that say something"
+        status = f"{int(on_F.sum())} of {count} matches agree, fewer than the {least} needed for a decision"
         return UncalibratedPair("none", None, None, on_F, on_H, status)
     share = float((on_F & on_H).sum()) / max(int(on_F.sum()), 1)
     planar = share > _PLANAR_SHARE or on_H.sum() > on_F.sum()
     status = (
-        f"one homography explains {int(on_H.sum())} of {count} matches: a plane, or a camera that only turned"
+        f"one homography explains {int(on_H.sum())} of {count} matches: a plane, or a camera that only rotated"
         if planar
         else f"{int(on_F.sum())} of {count} matches agree with one epipolar geometry, "
         f"{100 * share:.0f} % of them with one homography"

@@ -54,7 +54,7 @@ def test_the_focal_length_by_the_pixels_of_the_sensor(tmp_path: Path) -> None:
 def test_where_nothing_is_told_nothing_is_guessed(tmp_path: Path, details: dict[str, float]) -> None:
     path = photo(tmp_path / "a.jpg", **details)
     assert read_exif(path).focal_px is None
-    with pytest.raises(ValueError, match=r"a\.jpg does not tell its focal length"):
+    with pytest.raises(ValueError, match=r"a\.jpg has no focal length"):
         Camera.from_exif(path)
 
 

@@ -170,22 +170,26 @@ def test_a_fisheye_of_opencv_projects_as_opencv_does(read: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "suffix", "words"),
     [
-        (KALIBR, "", "holds cam0, cam1: name one behind the file, as FILE#cam1"),
+        (KALIBR, "", "contains cam0, cam1: choose one after the file name, for example FILE#cam1"),
         (KALIBR, "#cam2", "no camera 'cam2', only cam0, cam1"),
         (ONE_KALIBR.replace("camera_model: pinhole", "camera_model: omni"), "", r"omni \(Mei\) is not supported"),
         (ONE_KALIBR.replace("camera_model: pinhole", "camera_model: ds"), "", r"ds \(double sphere\) is not supported"),
         (ONE_KALIBR.replace("radtan", "fov"), "", "distortion fov is not supported"),
-        (ONE_KALIBR.replace("  resolution: [752, 480]\n", ""), "", "write it behind the file, as FILE@1241x376"),
+        (
+            ONE_KALIBR.replace("  resolution: [752, 480]\n", ""),
+            "",
+            "add it after the file name, for example FILE@1241x376",
+        ),
         (VINS.format(model="MEI"), "", "model_type MEI is not supported"),
         (VINS_PINHOLE.replace("   fx: 461.6\n", ""), "", "key fx is missing"),
         (ORBSLAM2.replace("Camera.fy", "Camera.fyy"), "", "key Camera.fy is missing"),
-        (KITTI, "", "holds P0, P1, P2, P3"),
-        (KITTI, "#P0", "the image size is not known"),
+        (KITTI, "", "contains P0, P1, P2, P3"),
+        (KITTI, "#P0", "the image size is unknown"),
         ("1 FOV 640 480 500 500 320 240 0.9\n", "", "COLMAP's FOV is not supported"),
-        (COLMAP + COLMAP.splitlines()[-1].replace("1 ", "2 ", 1), "", "holds 1, 2: name one"),
+        (COLMAP + COLMAP.splitlines()[-1].replace("1 ", "2 ", 1), "", "contains 1, 2: choose one"),
         ("1 PINHOLE 640 480 500 500 320\n", "", "parameters of PINHOLE must be 4 numbers, got 3"),
         ("0.5 0.6 0.5 0.5 0.9\n1280 1024\n", "", "FOV .* is not supported"),
-        ("lidar: {range: 100}\nwheel: 2\n", "", r"the keys \(lidar, wheel\) are of no calibration that is known here"),
+        ("lidar: {range: 100}\nwheel: 2\n", "", r"the keys \(lidar, wheel\) match no supported calibration"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_a_way_out(read: Any, text: str, suffix: str, words: str) -> None:

@@ -57,7 +57,7 @@ def test_the_background_gives_the_pose(make_pair: Callable, seed: int) -> None:
     m = both(scene, board(low, high, 2 * len(scene), g))
     pose = estimate_relative_pose(m, pair.camera, pair.camera)
     assert poses.rotation_angle_deg(pair.T, pose.T_query_from_reference) < 0.5
-    assert "another motion, of a thing before it" in pose.status
+    assert "another motion, of an object in front" in pose.status
     assert pose.inliers[: len(scene)].mean() > 0.9
     assert pose.inliers[len(scene) :].mean() < 0.3
 
@@ -74,7 +74,7 @@ def test_a_standing_camera_with_a_thing_before_it_stands(make_pair: Callable) ->
     pose = estimate_relative_pose(replace(m, stillness=still), pair.camera, pair.camera)
     assert poses.rotation_angle_deg(pose.T_query_from_reference) < 0.05
     assert pose.geometry is Geometry.PANORAMIC
-    assert "another motion, of a thing before it" in pose.status
+    assert "another motion, of an object in front" in pose.status
 
 
 def test_a_plane_over_a_part_of_the_image_may_be_a_thing(make_pair: Callable) -> None:
@@ -82,9 +82,9 @@ def test_a_plane_over_a_part_of_the_image_may_be_a_thing(make_pair: Callable) ->
     m = board((100, 100), (300, 300), 300, np.random.default_rng(6))
     pose = estimate_relative_pose(m, pair.camera, pair.camera)
     assert pose.geometry is Geometry.PLANAR
-    assert "may be a thing that moves by itself" in pose.status
+    assert "may be an independently moving object" in pose.status
     whole = board((0, 0), (640, 480), 300, np.random.default_rng(6))
-    assert "moves by itself" not in estimate_relative_pose(whole, pair.camera, pair.camera).status
+    assert "independently moving" not in estimate_relative_pose(whole, pair.camera, pair.camera).status
 
 
 def test_one_motion_has_no_rival(make_pair: Callable) -> None:
