@@ -12,7 +12,8 @@ In a corridor the camera has seen two doors that look the same to the last strok
 long that it may be anywhere (it must not say which one), or to the posters between them (it must say where).
 
 The gates of `tracking/returns.py` were chosen on the flights of `--half fit`; the figures are those of `--half judge`:
-other textures, other paths. What was tried is kept in --out, flight by flight; a second call goes on.
+other textures, other paths. What was tried is kept in --out, flight by flight; a second call goes on. With --hurried
+the tracker has a time budget that it always exceeds, as the live node on a slow computer.
 """
 
 from __future__ import annotations
@@ -120,9 +121,13 @@ class Flown:
         lost_frames: a new segment begins after so many; here never.
     """
 
+    time_budget_ms = 0.0
+
     def __init__(self, name: str, matcher: Matcher, film: Film, path: list[Float64], seed: int) -> None:
         self.name, self.film, self._path = name, film, path
-        self._tracker = Tracker(matcher, TrackerConfig(seed=seed, max_lost_frames=100))
+        self._tracker = Tracker(
+            matcher, TrackerConfig(seed=seed, max_lost_frames=100, time_budget_ms=self.time_budget_ms)
+        )
         self._shown: dict[int, tuple[Rendering, Float64]] = {}
         self._stamp = 0
         for T in path:
@@ -264,7 +269,9 @@ def main() -> int:
     parser.add_argument("--corridors", type=int, default=10)
     parser.add_argument("--doors", type=int, default=6, help="cuts a corridor")
     parser.add_argument("--matcher", default="gcm")
+    parser.add_argument("--hurried", action="store_true", help="over the time budget in every frame")
     arguments = parser.parse_args()
+    Flown.time_budget_ms = 1e-6 if arguments.hurried else 0.0
     arguments.out.mkdir(parents=True, exist_ok=True)
     matcher = load_matcher(arguments.matcher, device="cpu")
     cuts: list[Cut] = []

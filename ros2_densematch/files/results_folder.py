@@ -105,6 +105,8 @@ class ResultsFolder:
             raise ForeignFileError(
                 f"{self.folder / foreign[0]} exists and is not a result of densematch: choose another folder with --out"
             )
+        for left in self.folder.glob(f".{_UNDER_WAY}.*.part"):  # of a run that was killed at this very place
+            remove(left)
         write_text(self.folder / _UNDER_WAY, json.dumps(sorted({*self._planned, *old})))
         for name in sorted(old, key=lambda name: (name != SUMMARY, name)):  # no summary without its files
             remove(self.folder / name)

@@ -226,6 +226,16 @@ class MatcherCore:
         job = Job(number, stamp_ns, time.time_ns(), _nothing)
         self._worker.call(lambda: self.reject(job, why, reason, frame_id))
 
+    def _time_budget_ms(self) -> float:
+        """That of the configuration, or the interval between images; the latter only with a matcher that can be guided,
+        because others make every match in full and would only lose accuracy."""
+        assert self._loaded is not None
+        config = self.configuration.tracker
+        if config.time_budget_ms >= 0.0:
+            return config.time_budget_ms
+        hz = self.counters.snapshot().input_hz
+        return 1000.0 / hz if hz > 0.0 and config.guided and self._loaded.matcher.finds_new_points else 0.0
+
     def _process(self, job: Job) -> None:
         assert self._tracker is not None
         begun_ns = time.time_ns()
@@ -238,6 +248,7 @@ class MatcherCore:
             self.reject(job, Drop.UNSUITABLE, str(error))
             return
         start = time.perf_counter()
+        self._tracker.time_budget_ms = self._time_budget_ms()
         tracked = self._tracker.process(frame)
         matcher_ms = 1000.0 * (time.perf_counter() - start)
         if tracked.status is Status.REJECTED:

@@ -20,9 +20,13 @@ class Pending(Protocol):
         """The matches, waited for; raises what making them raised."""
         ...
 
+    def done(self) -> bool:
+        """Whether `result` need not wait. Two runs may differ in when that is."""
+        ...
+
 
 class Background:
-    """One thread for the matches of checks; it starts with the first of them."""
+    """One thread for matches that a later frame needs; it starts with the first of them."""
 
     @cached_property
     def _executor(self) -> ThreadPoolExecutor:

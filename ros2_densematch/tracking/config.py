@@ -103,11 +103,12 @@ class TrackerConfig(BaseModel):
         "with 0, its own frame waits for it.",
     )
     time_budget_ms: float = Field(
-        0.0,
-        ge=0.0,
+        -1.0,
+        ge=-1.0,
         le=10_000.0,
         description="While frames take longer than this on average, in milliseconds, full matches that tracking does "
-        "not need are skipped; 0 disables this, and results then do not depend on the computer's speed.",
+        "not need are skipped. 0 disables this, and results then do not depend on the computer's speed; a negative "
+        "value means the interval between images in the live node, and 0 everywhere else.",
     )
     static_mask: bool = Field(
         True,

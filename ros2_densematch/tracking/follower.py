@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ros2_densematch.tracking.attempt import Attempt
+from ros2_densematch.tracking.budget import Budget
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.guidance import Check, prior_at_rest
 from ros2_densematch.tracking.localiser import Localiser, searched_wide
@@ -21,13 +22,14 @@ class Follower:
     Args:
         localiser: of the frame.
         config: of the tracker.
-        hurried: frames take longer than the time budget: a full match is made only where tracking ends without it.
+        budget: of the frame; while it is exceeded, no check is made, and where guidance fails the frame before is
+            asked first (`Recovery.with_previous_frame`).
     """
 
-    def __init__(self, localiser: Localiser, config: TrackerConfig, *, hurried: bool) -> None:
+    def __init__(self, localiser: Localiser, config: TrackerConfig, budget: Budget) -> None:
         self._localiser = localiser
         self._config = config
-        self._hurried = hurried
+        self._budget = budget
 
     def checked(self, state: State) -> State:
         """With a check of the guided matches begun, or its result taken in, where one of these is due."""
@@ -35,7 +37,7 @@ class Follower:
         if guide is None or delay == 0 or not matching.can_guide:
             return state
         if guide.check is None:
-            interval = 0 if self._hurried else self._config.full_match_interval
+            interval = 0 if self._budget.exceeded else self._config.full_match_interval
             if guide.matches is None or interval == 0 or guide.since_full < interval:
                 return state
             pending = matching.match_later(state.keyframe.reference, guide.previous)
@@ -52,16 +54,16 @@ class Follower:
             predictions = [np.eye(4)]
         guided, why = None, ""
         if self._localiser.matching.can_guide and state.guide is not None:
-            at_once = not self._hurried and self._config.full_match_delay == 0
+            at_once = not self._budget.exceeded and self._config.full_match_delay == 0
             interval = self._config.full_match_interval if at_once else 0
             why = state.guide.due(keyframe, view.frame.stamp_ns, interval)
             if not why:
                 guided = self.guided(state, view, predictions)
                 why = state.guide.weakness(guided, self._config.min_inliers)
-                if not why or (self._hurried and guided.found.ok):
+                if not why or self._budget.exceeded:
                     return guided
         # while tracking, the camera cannot have turned far since the last frame: only a lost one is searched for
-        wide = bool(predictions) or (state.lost_frames > 0 and searched_wide(state, 0, self._config))
+        wide = bool(predictions) or (state.lost_frames > 0 and searched_wide(state, 0, self._config, self._budget))
         full = replace(self._localiser.attempt(state, view, keyframe, predictions, wide=wide), why_full=why)
         return guided if guided is not None and _better(guided, full) else full
 

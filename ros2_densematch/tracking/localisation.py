@@ -60,6 +60,11 @@ class Localisation:
     covariance: Float | None = None
     sigma: float = float("nan")
 
+    @property
+    def rotation_std_deg(self) -> float:
+        """Standard deviation of the rotation about its worst axis, degrees; 0 without a covariance."""
+        return 0.0 if self.covariance is None else _rotation_std_deg(self.covariance)
+
     def metric_pose(self, T_frame_from_keyframe: Float, scale_std: float) -> RelativePose:
         """The two-view estimate with the tracker's pose (4, 4) in metres in place of its own.
 
@@ -257,7 +262,7 @@ class Fit:
     @property
     def rotation_std_deg(self) -> float:
         """Standard deviation of the rotation about its worst axis, degrees."""
-        return float(np.degrees(np.sqrt(np.linalg.eigvalsh(self.covariance[3:, 3:])[-1])))
+        return _rotation_std_deg(self.covariance)
 
     def enough(self, min_inliers: int) -> bool:
         """Whether enough matches agree."""
@@ -290,6 +295,11 @@ class Fit:
             covariance=self.covariance,
             sigma=self.sigma,
         )
+
+
+def _rotation_std_deg(covariance: Float) -> float:
+    """Largest standard deviation of the rotation, degrees, of a covariance (6, 6) in the order x y z, rotation."""
+    return float(np.degrees(np.sqrt(np.linalg.eigvalsh(covariance[3:, 3:])[-1])))
 
 
 def _covered_share(xy: NDArray[np.float32], camera: Camera) -> float:

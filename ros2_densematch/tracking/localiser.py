@@ -11,6 +11,7 @@ from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.relative_pose import Scale
 from ros2_densematch.tracking.attempt import Attempt
+from ros2_densematch.tracking.budget import Budget
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.keyframe import Keyframe
 from ros2_densematch.tracking.localisation import localise
@@ -23,6 +24,7 @@ from ros2_densematch.tracking.view import View
 
 _UPRIGHT_DEG = 20.0  # descriptors of two views turned by less are alike
 _STILL_UPRIGHT_NS = 600_000_000  # a camera hardly rolls so far meanwhile
+_UPRIGHT_IN_A_HURRY_NS = 2_000_000_000  # the search costs a second, which a lost robot that moves on does not have
 _NEARLY = 0.7  # of the parallax that makes a first baseline
 
 
@@ -32,11 +34,14 @@ class Localiser:
     Args:
         matching: of the frame.
         config: of the tracker.
+        budget: of the frame; while it is exceeded, only lost ones are searched for rotations, zooms and slants,
+            and the thorough two-view search is made for a first baseline only.
     """
 
-    def __init__(self, matching: Matching, config: TrackerConfig) -> None:
+    def __init__(self, matching: Matching, config: TrackerConfig, budget: Budget) -> None:
         self.matching = matching
         self._config = config
+        self._budget = budget
 
     def attempt(
         self,
@@ -61,7 +66,11 @@ class Localiser:
                 none: that search takes several times as long as the match itself.
         """
         if matches is None:
-            wide = wide and not (predictions and upright(predictions[0]))
+            wide = (
+                wide
+                and not (self._budget.exceeded and not state.lost_frames)
+                and not (predictions and upright(predictions[0]))
+            )
             matches = self.matching.match(keyframe.reference, view.encoding, wide=wide)
         turning, scale = state.turning, state.segments.scale
         first = self._at(turning.expected(view, keyframe), matches, predictions, scale, guided=guided)
@@ -106,10 +115,11 @@ class Localiser:
                 config=config.pose,
                 seed=config.seed,
             )
-            found = from_scratch(thorough=not guided)
+            quick = guided or self._budget.exceeded
+            found = from_scratch(thorough=not quick)
             # a wrong first baseline would stay in all that follows
             first_baseline = not structure.known.any() and found.near_parallax_deg > _NEARLY * config.min_parallax_deg
-            if guided and first_baseline:
+            if quick and first_baseline:
                 found = from_scratch(thorough=True)
         return Attempt(pair.view, replace(pair.keyframe, structure=found.structure), matches, found, guided)
 
@@ -119,7 +129,7 @@ def upright(T_frame_from_keyframe: Float) -> bool:
     return poses.rotation_angle_deg(T_frame_from_keyframe, np.eye(4)) < _UPRIGHT_DEG
 
 
-def searched_wide(state: State, number: int, config: TrackerConfig) -> bool:
+def searched_wide(state: State, number: int, config: TrackerConfig, budget: Budget) -> bool:
     """Whether an attempt on a lost frame, by its number from 0, searches for rotations, zooms and slants: one of them a
     frame, in turn, because each search takes up to a second; none right after the loss, when the camera still looks
     about where it did."""

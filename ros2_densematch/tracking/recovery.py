@@ -17,6 +17,7 @@ from ros2_densematch.geometry.relative_pose import RelativePose, Scale
 from ros2_densematch.geometry.two_view import estimate_relative_pose
 from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.tracking.attempt import Attempt, support
+from ros2_densematch.tracking.budget import Budget
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.guidance import prior_at_rest
 from ros2_densematch.tracking.keyframe import Keyframe
@@ -26,11 +27,12 @@ from ros2_densematch.tracking.policy import Sharing, outworn, with_best
 from ros2_densematch.tracking.pose_prior import prior_from_pose
 from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.returns import Evidence, Sight, contradiction, disagreement, evidence_of, reachable
-from ros2_densematch.tracking.state import Candidate, Place, State, Tracked
+from ros2_densematch.tracking.state import Candidate, Place, Revisit, State, Tracked
 from ros2_densematch.tracking.tracked_frame import Status
 from ros2_densematch.tracking.view import View
 
 _FAR_BETTER = 4.0  # times the known points by which an older keyframe must be connected to be matched in full
+_REVISIT_NS = 1_000_000_000  # with a time budget an older segment is looked for so seldom
 _STRONGER = 1.5  # times the support that another keyframe must give to take a frame over
 _AGREE_DEG, _AGREE_SHARE = 1.5, 0.05  # two keyframes agree on a pose: turn, and distance over median depth
 _SHARED_VIEW, _WITNESSES = 0.7, 3  # likewise, and how many other keyframes are asked whether they see a return too
@@ -88,27 +90,37 @@ class Recovery:
     Args:
         localiser, maker: of the frame.
         config: of the tracker.
-        hurried: frames take longer than the time budget: no full match is made that tracking can do without.
+        budget: of the frame; while it is exceeded, no full match is made that tracking can do without.
     """
 
-    def __init__(
-        self, localiser: Localiser, maker: KeyframeMaker, config: TrackerConfig, *, hurried: bool = False
-    ) -> None:
+    def __init__(self, localiser: Localiser, maker: KeyframeMaker, config: TrackerConfig, budget: Budget) -> None:
         self._localiser = localiser
         self._maker = maker
         self._config = config
-        self._hurried = hurried
+        self._budget = budget
         # what each keyframe said of the frame, without a guess, and whether it searched wide
         self._asked: dict[int, tuple[Attempt, bool]] = {}
         self._since: RelativePose | None = None  # the motion since the frame that waits for a second one
 
     # ---- while tracking
 
-    def due_of_older_segment(self, state: State) -> Keyframe | None:
-        """In a later segment, every few frames, a keyframe of an older one with a unit no worse."""
-        segments = state.segments
+    def due_of_older_segment(self, state: State, view: View) -> tuple[State, Keyframe | None]:
+        """In a later segment, a keyframe of an older one with a unit no worse, where this frame is to be compared with
+        it: every few frames; with a time budget only after another frame was matched with it beside the tracking.
+
+        Returns:
+            The state, with what was begun, and the keyframe, or None.
+        """
+        if state.candidate is None and self._budget.is_set:
+            return self._revisited(state, view)
         if state.candidate is None and state.keyframe.tracked % self._config.relocalisation_interval:
-            return None
+            return state, None
+        keyframe = self._of_older_segment(state)
+        return (state, None) if keyframe is None else (replace(state, turn=state.turn + 1), keyframe)
+
+    def _of_older_segment(self, state: State) -> Keyframe | None:
+        """The keyframe whose turn it is; first of all one that saw a frame which waits for a second one."""
+        segments = state.segments
         older = [k for k in state.keyframes if k.segment < segments.current and k.structure is not None]
         older = [k for k in older if segments.source_of(k.segment).scale >= segments.scale]
         waiting = self._waiting_for(state)
@@ -116,6 +128,24 @@ class Recovery:
             if keyframe.id in waiting:
                 return keyframe
         return older[state.turn % len(older)] if older else None
+
+    def _revisited(self, state: State, view: View) -> tuple[State, Keyframe | None]:
+        revisit, stamp_ns = state.revisit, view.frame.stamp_ns
+        if revisit is not None and revisit.pending is not None:
+            if not revisit.pending.done():
+                return state, None
+            alike = support(revisit.pending.result()) >= self._config.relocalisation_inliers
+            keyframe = next((k for k in state.keyframes if k.id == revisit.keyframe_id), None)
+            alike = alike and keyframe is not None and keyframe.segment < state.segments.current
+            state = replace(state, revisit=replace(revisit, pending=None))
+            return state, keyframe if alike else None
+        if revisit is not None and stamp_ns - revisit.stamp_ns < _REVISIT_NS:
+            return state, None
+        keyframe = self._of_older_segment(state)
+        if keyframe is None:
+            return state, None
+        pending = self._localiser.matching.match_later(keyframe.reference, view.encoding)
+        return replace(state, turn=state.turn + 1, revisit=Revisit(keyframe.id, stamp_ns, pending)), None
 
     def rejoined(self, state: State, view: View, candidate: Keyframe) -> Choice | Doubt:
         """Whether a keyframe of an older segment sees this frame; then that segment goes on and the later one is given
@@ -176,14 +206,24 @@ class Recovery:
         if state.last is None:
             return None
         promoted = self._maker.promoted(state, state.last)
-        again = self._localiser.attempt(promoted, view, promoted.keyframe, [np.eye(4)])
+        again = self._after_a_gap(promoted, state.last, view) if self._budget.exceeded else None
+        if again is None or not again.found.ok:
+            again = self._localiser.attempt(promoted, view, promoted.keyframe, [np.eye(4)])
         return Choice(promoted, again, note=_late(state.last))
+
+    def _after_a_gap(self, promoted: State, last: Tracked, view: View) -> Attempt | None:
+        """The frame against the previous one, which is the keyframe of `promoted`: guided from where binary features of
+        the two images say, where possible."""
+        if not self._localiser.matching.can_guide:
+            return None
+        matches = self._probe(last, view, guided=True)
+        return self._localiser.attempt(promoted, view, promoted.keyframe, [np.eye(4)], matches, guided=True)
 
     def any_with_length(self, state: State, view: View) -> Choice | None:
         """An older keyframe whose points give the length that the current one does not."""
         for other in state.older()[: self._config.relocalisation_candidates]:
             again = self._at_guess(state, view, other, _expected(state, other))
-            if not again.found.has_length and again.guided and not self._hurried:
+            if not again.found.has_length and again.guided and not self._budget.exceeded:
                 again = self._localiser.attempt(state, view, other, [])
             if again.found.has_length:
                 return Choice(state, again, note=f"back to keyframe {other.id}: ")
@@ -217,7 +257,7 @@ class Recovery:
             yield self._attempt(state, view, keyframe, wide=_turned(waiting[keyframe.id].T_world_from_camera, keyframe))
         tried = [k for k in self.next_in_turn(state) if k.id not in waiting]
         for i, keyframe in enumerate(tried):
-            yield self._attempt(state, view, keyframe, wide=searched_wide(state, i + 1, self._config))
+            yield self._attempt(state, view, keyframe, wide=searched_wide(state, i + 1, self._config, self._budget))
 
     def _waiting_for(self, state: State) -> list[int]:
         """Numbers of the keyframes that saw a frame which waits for a second one."""
@@ -287,10 +327,13 @@ class Recovery:
             return contradiction(first.T_world_from_camera, sights, there, state.typical_depth)
 
         others = self._others(state, segment, {s.keyframe_id for s in sights})
+        contraries = _CONTRARIES // 2 if self._budget.exceeded else _CONTRARIES
         rival = found()
         if rival is not None:
             return rival
-        for sight in self._sights(state, view, others if near is None else others[:_CONTRARIES]):
+        for sight in self._sights(
+            state, view, others[: contraries if near is not None or self._budget.exceeded else None]
+        ):
             sights.append(sight)
             rival = found()
             if rival is not None:
@@ -314,13 +357,18 @@ class Recovery:
                 Places that are alike, as doors of a corridor are, look alike without a turn.
         """
         for keyframe in keyframes:
-            wide = T_world is not None and _turned(T_world, keyframe)
-            attempt = self._attempt(state, view, keyframe, wide=wide)
+            attempt = self._sight(state, view, keyframe, T_world)
             if not attempt.found.has_length or not attempt.found.ok:
                 continue
             evidence = self._evidence(state, attempt)
             if not evidence.weakness(self._config.relocalisation_inliers):
                 yield Sight(keyframe.id, _placed(attempt), evidence.cells)
+
+    def _sight(self, state: State, view: View, keyframe: Keyframe, T_world: Float | None) -> Attempt:
+        if self._budget.exceeded and T_world is not None and keyframe.structure is not None:
+            guess = poses.compose(poses.inverse(T_world), keyframe.T_world_from_camera)
+            return self._at_guess(state, view, keyframe, guess)
+        return self._attempt(state, view, keyframe, wide=T_world is not None and _turned(T_world, keyframe))
 
     def _second_frame_agrees(self, state: State, view: View, T_world: Float) -> bool:
         """Whether a frame that waits for a second one is where this one says, by the motion between the two."""
@@ -351,7 +399,7 @@ class Recovery:
     def next_in_turn(self, state: State) -> list[Keyframe]:
         """The older keyframes that are tried for one lost frame."""
         older = state.older()
-        count = min(self._config.relocalisation_candidates, len(older))
+        count = min(self._config.relocalisation_candidates, len(older), 1 if self._budget.exceeded else len(older))
         return [older[(state.turn + i) % len(older)] for i in range(count)]
 
     def new_segment(self, state: State, view: View) -> Choice | None:
@@ -409,7 +457,7 @@ class Recovery:
         better_connected = candidate.support >= 2 * min(keyframe.support, known)
         again = self._at_guess(state, _at_rest(view), candidate, guess)
         weak = candidate.support >= _FAR_BETTER * keyframe.support
-        if weak and due and not self._hurried and not (_sees(again, enough) and _agree(again, guess, state)):
+        if weak and due and not self._budget.exceeded and not (_sees(again, enough) and _agree(again, guess, state)):
             # after a stretch of few points the guess is far off, and little is found near it
             again = self._at_leap(state, _at_rest(view), candidate, guess)
             if not _sees(again, enough):

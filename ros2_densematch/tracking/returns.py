@@ -27,6 +27,7 @@ _LEAST_EXPLAINED = 0.2  # of the cells of the frame must have one, where the cam
 _STRONG_RATIO, _STRONG_EXPECTED, _STRONG_INLIERS = 0.7, 0.6, 100
 _SAME_DEPTH = 0.1  # relative difference of a depth within which it agrees
 _LEAST_DEPTHS, _LEAST_DEPTH_SHARE = 15, 0.6
+_LARGEST_ROTATION_STD_DEG = 0.5  # matches at the rim of a frame agree on almost any pose
 _AGREE_DEG, _AGREE_SHARE = 3.0, 0.08
 _APART = 3.0  # disagreement from which on two places are two
 _RIVAL = 0.6  # another place is one if it explains this share of what the best one explains of the frame
@@ -46,6 +47,7 @@ class Evidence:
         expected: share of the cells of the image in which known points of the keyframe should be seen and are.
         depth: share of the measured depths that agree; NaN where fewer than 15 can be compared.
         cells: of the frame in which a match agrees: what of the frame the place explains.
+        rotation_std_deg: standard deviation of the rotation about its worst axis, degrees; 0 where it is not known.
     """
 
     inliers: int
@@ -53,6 +55,7 @@ class Evidence:
     expected: float
     depth: float
     cells: frozenset[int] = frozenset()
+    rotation_std_deg: float = 0.0
 
     def weakness(self, least_inliers: int) -> str:
         """Why this is no return, in words; "" where it may be one."""
@@ -66,6 +69,11 @@ class Evidence:
             )
         if self.depth < _LEAST_DEPTH_SHARE:
             return f"the depth does not fit: {100 * self.depth:.0f} % of it agrees"
+        if self.rotation_std_deg > _LARGEST_ROTATION_STD_DEG:
+            return (
+                f"the matches fix the rotation to {self.rotation_std_deg:.1f} degrees only, a return needs "
+                f"{_LARGEST_ROTATION_STD_DEG:g}"
+            )
         return ""
 
     @property
@@ -143,7 +151,14 @@ def evidence_of(attempt: Attempt, *, metric: bool) -> Evidence:
         if cells:
             expected = len(cells & matched) / len(cells)
         depth = _depth_share(attempt, T) if metric else depth
-    return Evidence(attempt.inliers, attempt.inliers / max(len(attempt.matches), 1), expected, depth, matched)
+    return Evidence(
+        inliers=attempt.inliers,
+        ratio=attempt.inliers / max(len(attempt.matches), 1),
+        expected=expected,
+        depth=depth,
+        cells=matched,
+        rotation_std_deg=found.rotation_std_deg,
+    )
 
 
 def disagreement(A: Float, B: Float, typical_depth: float) -> float:

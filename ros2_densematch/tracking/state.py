@@ -8,6 +8,7 @@ import numpy as np
 
 from ros2_densematch.geometry import poses
 from ros2_densematch.tracking.attempt import Attempt
+from ros2_densematch.tracking.background import Pending
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.guidance import Guide
 from ros2_densematch.tracking.keyframe import Counts, Keyframe
@@ -94,6 +95,21 @@ class Candidate:
 
 
 @dataclass(frozen=True, eq=False)
+class Revisit:
+    """A keyframe of an older segment and a frame that are matched beside the tracking.
+
+    Attributes:
+        keyframe_id: of the keyframe.
+        stamp_ns: time of the frame.
+        pending: the matches; None once they have been looked at.
+    """
+
+    keyframe_id: int
+    stamp_ns: int
+    pending: Pending | None
+
+
+@dataclass(frozen=True, eq=False)
 class State:
     """What the tracker knows. It never changes: a frame that is committed leads from one state to the next, and what is
     tried and not used leads nowhere.
@@ -114,6 +130,7 @@ class State:
         typical_depth: median depth of the last known points, map units: the unit of a new segment.
         usual_inliers: of the frames so far, the last ones most.
         turn: which older keyframe is tried next.
+        revisit: the last look for an older segment beside the tracking, or None.
         guide: what the next frame can be guided by, or None.
         static: what the camera carries along in its image.
         asked_for: why the next frame becomes a keyframe whatever it shows, in words; "" = nobody asked.
@@ -134,6 +151,7 @@ class State:
     typical_depth: float = 1.0
     usual_inliers: Counts = field(default_factory=Counts)
     turn: int = 0
+    revisit: Revisit | None = None
     guide: Guide | None = None
     static: StaticMask = field(default_factory=StaticMask)
     asked_for: str = ""

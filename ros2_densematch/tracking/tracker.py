@@ -14,6 +14,7 @@ from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.tracking.acceptance import accepted
 from ros2_densematch.tracking.attempt import Attempt
 from ros2_densematch.tracking.background import Background
+from ros2_densematch.tracking.budget import Budget
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.follower import Follower
 from ros2_densematch.tracking.frame import Frame, frame_problem
@@ -51,6 +52,9 @@ class Tracker:
 
     Args:
         matcher, config: any matcher; settings, None = the defaults.
+
+    Attributes:
+        time_budget_ms: as in `TrackerConfig`, 0 = none; whoever knows the interval between images may set it.
     """
 
     def __init__(self, matcher: Matcher, config: TrackerConfig | None = None) -> None:
@@ -58,6 +62,7 @@ class Tracker:
         self.config = config if config is not None else TrackerConfig()
         self._state = State.beginning(self.config)
         self._background = Background()
+        self.time_budget_ms = max(self.config.time_budget_ms, 0.0)
         self._usual_ms = 0.0  # of a frame, the last ones most; read only where there is a time budget
 
     def reset(self) -> None:
@@ -70,6 +75,7 @@ class Tracker:
         if config.readout_s != self.config.readout_s:
             state = replace(state, turning=Turning(Shutter(config.readout_s)))
         self.config, self._state = config, state
+        self.time_budget_ms = max(config.time_budget_ms, 0.0)
         if matcher is not None:
             self.matcher = matcher
             self.reset()
@@ -103,9 +109,9 @@ class Tracker:
             segment = state.segments.current
             return TrackedFrame(frame.index, frame.stamp_ns, Status.REJECTED, where + problem, segment=segment)
         stopwatch = Stopwatch()
-        hurried = 0 < self.config.time_budget_ms < self._usual_ms
+        budget = Budget(self.time_budget_ms, self._usual_ms)
         matching = Matching(self.matcher, self.config, stopwatch, self._background)
-        step = _Step(matching, self.config, hurried=hurried)
+        step = _Step(matching, self.config, budget)
         outcome = step.taken(replace(state, stamp_ns=frame.stamp_ns), frame)
         self._state = outcome.state
         timings = stopwatch.milliseconds()
@@ -149,14 +155,14 @@ class _Loss:
 class _Step:
     """The way of one frame, from one state to the next."""
 
-    def __init__(self, matching: Matching, config: TrackerConfig, *, hurried: bool) -> None:
+    def __init__(self, matching: Matching, config: TrackerConfig, budget: Budget) -> None:
         self._matching = matching
         self._config = config
-        self._hurried = hurried
+        self._budget = budget
         self._maker = KeyframeMaker(matching, config)
-        self._localiser = Localiser(matching, config)
-        self._follower = Follower(self._localiser, config, hurried=hurried)
-        self._recovery = Recovery(self._localiser, self._maker, config, hurried=hurried)
+        self._localiser = Localiser(matching, config, budget)
+        self._follower = Follower(self._localiser, config, budget)
+        self._recovery = Recovery(self._localiser, self._maker, config, budget)
 
     def taken(self, state: State, frame: Frame) -> Outcome:
         """What becomes of a frame that can be used."""
@@ -218,14 +224,13 @@ class _Step:
 
     def _choice_beside(self, state: State, view: View, first: Attempt) -> Choice:
         """The attempt against the current keyframe is good: another may be better."""
-        candidate = self._recovery.due_of_older_segment(state)
+        state, candidate = self._recovery.due_of_older_segment(state, view)
         if candidate is not None:
-            state = replace(state, turn=state.turn + 1)
             rejoined = self._recovery.rejoined(state, view, candidate)
             if isinstance(rejoined, Choice):
                 return rejoined
             state = replace(state, candidate=rejoined.candidate(view))
-        if self._hurried and not first.guided:
+        if self._budget.exceeded and not first.guided:
             return Choice(state, first)
         return self._recovery.stronger(state, view, first) or Choice(state, first)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ FRAMES, PLACES, RESULTS = 8, 6, 5
 @pytest.mark.parametrize(
     "points",
     [
-        ["frame:3", "after:2", "remove:1"],
+        ["frame:3", "before:0", "after:2", "remove:1"],
         pytest.param(
             [f"frame:{n}" for n in range(FRAMES)]
             + [f"{at}:{n}" for n in range(PLACES) for at in ("before", "after")]
@@ -29,7 +30,7 @@ FRAMES, PLACES, RESULTS = 8, 6, 5
             marks=[pytest.mark.slow, pytest.mark.exhaustive],
         ),
     ],
-    ids=["three", "all"],
+    ids=["four", "all"],
 )
 def test_a_replay_is_the_old_one_or_half_done_and_the_next_is_whole(
     flight: Path, tmp_path: Path, points: list[str]
@@ -42,7 +43,9 @@ def test_a_replay_is_the_old_one_or_half_done_and_the_next_is_whole(
     whole = {path.name for path in (tmp_path / "first").iterdir()} | {"notes.txt"}
     for point in points:
         killed, again = tmp_path / f"{point}.killed", tmp_path / point
-        assert is_half_done(killed) or {path.name for path in killed.iterdir()} == whole, point
+        # a file that was being written when the process died has a hidden name of its own; the next run removes it
+        there = {path.name for path in killed.iterdir() if not re.fullmatch(r"\..+\.[0-9a-f]{8}\.part", path.name)}
+        assert is_half_done(killed) or there == whole, point
         if (killed / SUMMARY).is_file():
             named = json.loads((killed / SUMMARY).read_text())["files"]
             assert all((killed / name).exists() for name in named), f"{point}: a summary has its files"

@@ -37,10 +37,11 @@ from ros2_densematch.tracking.tracker import Tracker
 def test_poses_are_the_offline_ones(
     start_node: Any, peer: Any, camera: Any, flight: Flown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With nothing dropped and the time budget off (the default)."""
+    """With nothing dropped and the time budget off."""
     import torch
 
-    start_node("--matcher", "gcm", "--preset", "turbo", "--device", "cpu", *ROS_SETTINGS, "-p", "depth_topic:=depth")
+    settings = [*ROS_SETTINGS, "-p", "depth_topic:=depth", "-p", "tracker.time_budget_ms:=0.0"]
+    start_node("--matcher", "gcm", "--preset", "turbo", "--device", "cpu", *settings)
     peer.listen_to_node()
     odometry = peer.listen("/matcher/odometry", "nav_msgs/msg/Odometry")
     images = [*flight, *flight[::-1]]

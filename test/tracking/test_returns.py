@@ -77,6 +77,7 @@ def test_a_return_that_has_everything_is_one() -> None:
     [
         ({"inliers": 25}, "only 25 matches agree, a return needs 30"),
         ({"ratio": 0.38}, "only 38 % of the matches agree"),
+        ({"rotation_std_deg": 0.8}, "the matches fix the rotation to 0.8 degrees only"),
         ({"expected": 0.2}, "matches are missing where they should be"),
         ({"depth": 0.3}, "the depth does not fit"),
     ],

@@ -219,6 +219,48 @@ def test_over_the_time_budget_checks_are_left_out(world: World) -> None:
     assert all(r.status is not Status.LOST for r in results)
 
 
+def test_over_the_time_budget_a_gap_is_bridged_by_the_frame_before_instead_of_a_full_match(world: World) -> None:
+    """Guidance along the keyframe fails in frame 9: it shows hardly any of the points that are followed."""
+
+    class LameAgainstOlder(GuidedMatcher):
+        def _match_guided(self, reference: Encoding, query: Encoding, prior: Prior, **options: Any) -> Correspondences:
+            matches = super()._match_guided(reference, query, prior, **options)
+            follows = (reference.data[0], query.data[0]) == (8, 9) or query.data[0] != 9
+            return matches if follows else matches.select(np.arange(len(matches)) % 40 == 0)
+
+    tracked = {}
+    for budget in (0.0, 1e-6):
+        matcher = LameAgainstOlder(world, SIDEWAYS)
+        config = TrackerConfig(full_match_interval=0, time_budget_ms=budget)
+        tracked[budget] = matcher, run(Tracker(matcher, config), SIDEWAYS)
+    assert [query for _, query in tracked[0.0][0].full] == [9]
+    matcher, results = tracked[1e-6]
+    assert matcher.full == []
+    assert results[9].reason.startswith("frame 8 became a keyframe first")
+    assert similarity_error(results, SIDEWAYS)[0] < 0.02
+
+
+def test_with_a_time_budget_an_older_segment_is_looked_for_beside_the_tracking(world: World) -> None:
+    path = through(
+        [
+            (0, look(-1.0, 0, 2, -60)),
+            (12, look(-0.4, 0, 2, -55)),
+            (8, look(0, 0, 2, 60)),
+            (12, look(0.6, 0, 2, 55)),
+            (20, look(0, 0, 2, -50)),
+            (50, look(-0.6, 0, 2.1, -50)),
+        ]
+    )
+    matcher = GuidedMatcher(world, path, blind=frozenset(range(13, 21)))
+    results = run(Tracker(matcher, TrackerConfig(max_lost_frames=5, time_budget_ms=1e-6)), path)
+    assert 1 in {r.segment for r in results}
+    back = next(r for r in results if "segment 0 found again" in r.reason)
+    assert results[-1].segment == 0
+    assert back.index > 52
+    seen_by_older = [query for reference, query in matcher.full if reference < 13 and query > 24]
+    assert len(seen_by_older) < (back.index - 24) / 3, "not in every third frame"
+
+
 def test_two_guided_runs_are_identical(world: World) -> None:
     first, second = (track(world)[1] for _ in range(2))
     for a, b in zip(first, second, strict=True):
