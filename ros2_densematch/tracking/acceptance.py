@@ -18,7 +18,7 @@ from ros2_densematch.tracking.state import State, Tracked
 
 # A first baseline whose rotation is known less well than this (standard deviation) may be another motion altogether. On
 # rendered flights it is 0.02 to 0.2 degrees where one motion is possible, and 0.7 or more where a plane leaves two.
-_OPEN_DEG = 0.4
+_OPEN_DEG, _WIDE = 0.4, 2.0  # not waited for beyond so many times the least parallax
 _USUAL_GAIN = 0.1  # share of a new count in the running mean of inliers
 
 
@@ -115,7 +115,8 @@ def _without_length(state: State, attempt: Attempt, config: TrackerConfig) -> tu
         short = f"baseline too short ({found.near_parallax_deg:.2f} degrees of parallax)"
         return state, still, f"{short}: rotation chained, position held; {found.reason}"
     turn = float(np.degrees(np.sqrt(np.linalg.eigvalsh(found.two_view.covariance[3:, 3:])[-1])))
-    if turn > _OPEN_DEG:  # two motions of a plane: the wrong one would stay in all that follows
+    wide = found.near_parallax_deg >= _WIDE * config.min_parallax_deg  # a plane may stay open for good
+    if turn > _OPEN_DEG and not wide:  # two motions of a plane: the wrong one would stay in all that follows
         open_ = f"the matches leave the first baseline open (rotation {turn:.2f} degrees, limit {_OPEN_DEG:g})"
         return state, still, f"{open_}: rotation chained, position held; {found.reason}"
     assert frame.camera is not None
