@@ -331,9 +331,7 @@ class Recovery:
         rival = found()
         if rival is not None:
             return rival
-        for sight in self._sights(
-            state, view, others[: contraries if near is not None or self._budget.exceeded else None]
-        ):
+        for sight in self._sights(state, view, others if near is None else others[:contraries]):
             sights.append(sight)
             rival = found()
             if rival is not None:
