@@ -1,4 +1,4 @@
-"""Is the score of `gcm` a probability? Reliability curve and expected calibration error on judged training-like pairs.
+"""Is the answer of the first filter of `gcm` a probability? Reliability curve and expected calibration error at 1.5 px.
 
     python benchmarks/calibration.py --data ../shared/data --scenes out/gcm-small/scenes [--pairs 80] [--seed 99]
 
@@ -55,7 +55,10 @@ def main() -> None:
         candidates = matcher.candidates(encodings[0], encodings[1])
         verdict = pair.judge(candidates.reference_xy, candidates.query_xy)
         judged = verdict >= 0
-        score.append(matcher.score(candidates)[judged])
+        logit = matcher.first_logit(candidates)
+        if logit is None:
+            parser.error(f"{arguments.weights} holds no match filter: give weights that do")
+        score.append(1 / (1 + np.exp(-logit[judged])))
         correlation.append(candidates.correlation[judged])
         right.append(verdict[judged] == 1)
     p, c, r = np.concatenate(score), np.concatenate(correlation), np.concatenate(right)

@@ -57,6 +57,15 @@ SHIPPED: dict[str, Weight] = {
             ancestors=(),
         ),
         Weight(
+            name="gcm_pair",
+            file="gcm_pair.safetensors",
+            matcher="gcm",
+            sha256="20d79164f2b63c18e5c6df13c8677a2682d7e37416ad75428c45a75b8fea7536",
+            size=144_800,
+            licence="Apache-2.0",
+            ancestors=(),
+        ),
+        Weight(
             name="condl",
             file="condl.safetensors",
             matcher="condl",

@@ -13,7 +13,7 @@ from ros2_densematch.weights.loading import read_state
 
 FOLDER = Path(catalogue.__file__).parent
 LARGEST = 8 * 1024 * 1024
-TRAINED_FROM_NOTHING = {"condl", "gcm_guided"}  # and without a teacher
+TRAINED_FROM_NOTHING = {"condl", "gcm_guided", "gcm_pair"}  # and without a teacher
 
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))

@@ -123,9 +123,10 @@ def test_a_file_without_a_filter_gives_a_matcher_without_that_stage(
     save_file({k: v for k, v in gcm_state.items() if not k.startswith("filter.")}, str(path))
     matcher = GcmMatcher(device="cpu", weights=str(path))
     image = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
-    candidates = matcher.candidates(matcher.encode(image).data, matcher.encode(image).data)
+    encoding = matcher.encode(image).data
+    candidates = matcher.candidates(encoding, encoding)
     assert len(candidates) > 0
-    assert matcher.score(candidates) == pytest.approx(candidates.correlation.clip(0, 1))
+    assert matcher.score(encoding, encoding, candidates) == pytest.approx(candidates.correlation.clip(0, 1))
 
 
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:

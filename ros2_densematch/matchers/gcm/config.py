@@ -40,6 +40,9 @@ class GcmConfig(MatcherConfig):
     filter: bool = Field(
         True, description="If true, the learned filter scores the matches; otherwise their correlation is the score."
     )
+    pair_filter: bool = Field(
+        True, description="If true, a second learned filter, which sees the whole pair, has the last word on a score."
+    )
     hypotheses: bool = Field(
         True, description="If true, rotated, zoomed and slanted views are tried when the plain match is weak."
     )
@@ -70,13 +73,13 @@ class GcmConfig(MatcherConfig):
         0.25, ge=0.0, lt=1.0, description="A confirmed match agrees with more than this share of its neighbours."
     )
     confident_score: float = Field(
-        0.5, ge=0.0, le=1.0, description="Matches with a lower score than this are left out unless too few remain."
+        0.4, ge=0.0, le=1.0, description="Matches with a lower score than this are left out unless too few remain."
     )
     least_score: float = Field(
         0.1, ge=0.0, le=1.0, description="Matches with a lower score than this are always left out."
     )
     enough: int = Field(
-        300,
+        100,
         ge=0,
         le=1_000_000,
         description="If fewer matches than this are confident, the best ones up to this number are returned.",

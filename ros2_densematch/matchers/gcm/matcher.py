@@ -39,6 +39,9 @@ from ros2_densematch.matchers.gcm.hypotheses import (
 )
 from ros2_densematch.matchers.gcm.match_filter import MatchFilter, match_graph
 from ros2_densematch.matchers.gcm.network import Features, GcmNetwork
+from ros2_densematch.matchers.gcm.pair_evidence import NEIGHBOURS, pair_evidence
+from ros2_densematch.matchers.gcm.pair_filter import PairFilter, PairTensors
+from ros2_densematch.matchers.gcm.recurrence import recurrence
 from ros2_densematch.matchers.gcm.uncovered import covered, painted_over
 from ros2_densematch.matchers.gcm.warp import cell_warp, dense_warp
 from ros2_densematch.matchers.network import NetworkMatcher, State, Weights, read_weights, seeded
@@ -48,6 +51,8 @@ from ros2_densematch.weights.loading import load_exactly
 # More static matches than that share of all, in a picture that has changed, may be an overlay that hides the scene's.
 _STANDS_PX, _OVERLAY_SHARE = 1.5, 0.3
 _FILTER_PREFIX = "filter."
+_GUIDED_BAR, _GUIDED_ENOUGH = 0.5, 300  # the tracker sorts guided matches out by the pose that it predicts
+_LEAST_LOGIT = -4.0  # of the first filter: hardly any match below is right, and the second is spared them
 _RICH = 5  # times the confirmed matches that a hypothesis needs: key points that an image must have to be searched
 # an encoding, and the (2, 3) map from its pixels to the working pixels of the image it was made from
 _Framed = tuple[GcmEncoding, NDArray[np.float64]]
@@ -86,6 +91,7 @@ class GcmMatcher(NetworkMatcher):
                 # a network fresh from its first training stage: the correlation stands in for the score
                 self.config = self.config.model_copy(update={"filter": False})
         self.filter.eval().requires_grad_(False)
+        self.pair_filter = PairFilter.shipped()
         self._guided_score = GuidedScore.shipped()
         return network
 
@@ -129,7 +135,7 @@ class GcmMatcher(NetworkMatcher):
     def _matched(self, reference: Encoding, query: Encoding, *, wide: bool) -> RawMatches:
         a: GcmEncoding = reference.data
         b: GcmEncoding = query.data
-        candidates, score = self._confident(self.candidates(a, b, wide=wide))
+        candidates, score = self._confident(a, b, self.candidates(a, b, wide=wide))
         static = np.linalg.norm(candidates.reference_xy - candidates.query_xy, axis=1) < _STANDS_PX
         if wide and np.count_nonzero(static) > _OVERLAY_SHARE * len(static) and not stands(reference, query):
             candidates, score = self._uncovered(a, b, candidates, score, static)
@@ -149,7 +155,7 @@ class GcmMatcher(NetworkMatcher):
         a: GcmEncoding = reference.data
         b: GcmEncoding = query.data
         found = guided_matches(a, b, prior, self._guided_score, self.config.least_score)
-        found = found.select(self._accepted(found.score))
+        found = found.select(self._accepted(found.score, _GUIDED_BAR, _GUIDED_ENOUGH))
         return RawMatches(
             found.reference_xy,
             found.query_xy,
@@ -164,9 +170,11 @@ class GcmMatcher(NetworkMatcher):
         data: GcmEncoding = encoding.data
         return data.to_original(data.guided.places).astype(np.float32)
 
-    def _confident(self, candidates: Candidates) -> tuple[Candidates, NDArray[np.float64]]:
-        score = self.score(candidates)
-        accepted = self._accepted(score)
+    def _confident(
+        self, reference: GcmEncoding, query: GcmEncoding, candidates: Candidates
+    ) -> tuple[Candidates, NDArray[np.float64]]:
+        score = self.score(reference, query, candidates)
+        accepted = self._accepted(score, self.config.confident_score, self.config.enough)
         return candidates.select(accepted), score[accepted]
 
     def _uncovered(
@@ -186,18 +194,20 @@ class GcmMatcher(NetworkMatcher):
             self._encode_working(painted_over(encoding.rgb, hidden), encoding.allowed, encoding.scale)
             for encoding in (reference, query)
         )
-        behind, chance = self._confident(self.candidates(first, second, apart_from=found.reference_xy[static]))
+        behind, chance = self._confident(
+            first, second, self.candidates(first, second, apart_from=found.reference_xy[static])
+        )
         moved = np.linalg.norm(behind.reference_xy - behind.query_xy, axis=1) > 2 * _STANDS_PX
         seen = moved & ~(_lie_in(hidden, behind.reference_xy) | _lie_in(hidden, behind.query_xy))
         kept = static | ~(_lie_in(hidden, found.reference_xy) & _lie_in(hidden, found.query_xy))
         return found.select(kept).joined(behind.select(seen)), np.concatenate([score[kept], chance[seen]])
 
-    def _accepted(self, score: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """The confident matches; where they are few, the estimator gets the next best too and sorts them out."""
-        bar = self.config.confident_score
-        if (score >= bar).sum() < self.config.enough:
+    def _accepted(self, score: NDArray[np.float64], bar: float, enough: int) -> NDArray[np.bool_]:
+        """Those above the bar; where they are few, the estimator gets the next best with their own scores and sorts
+        them out."""
+        if (score >= bar).sum() < enough:
             ranked = np.sort(score)[::-1]
-            nth = ranked[self.config.enough - 1] if len(ranked) >= self.config.enough else 0.0
+            nth = ranked[enough - 1] if len(ranked) >= enough else 0.0
             bar = max(self.config.least_score, min(bar, float(nth)))
         return np.asarray(score >= bar, np.bool_)
 
@@ -262,14 +272,32 @@ class GcmMatcher(NetworkMatcher):
         found.information = _carried(found.information, query_frame[:, :2])
         return found
 
-    def score(self, candidates: Candidates) -> NDArray[np.float64]:
-        """The chance (N,) that each candidate is right within 1.5 px."""
-        if not self.config.filter:
+    @torch.inference_mode()
+    def score(self, reference: GcmEncoding, query: GcmEncoding, candidates: Candidates) -> NDArray[np.float64]:
+        """The chance (N,) that each candidate lies within 1 px of its true place, in working pixels."""
+        first = self.first_logit(candidates)
+        if first is None:
             return np.clip(candidates.correlation, 0.0, 1.0)
+        score = 1 / (1 + np.exp(-first))
+        kept = np.flatnonzero(first > _LEAST_LOGIT)
+        # what is too little to be a pair keeps the judgement of its neighbours alone
+        if self.config.pair_filter and len(kept) > NEIGHBOURS:
+            few = candidates.select(kept)
+            twins = recurrence(reference, query, few.reference_xy, few.query_xy)
+            evidence = PairTensors.of(pair_evidence(few, first[kept], twins))
+            score[kept] = torch.sigmoid(self.pair_filter(evidence)[:, 0]).numpy()
+        return np.asarray(score, np.float64)
+
+    @torch.inference_mode()
+    def first_logit(self, candidates: Candidates) -> NDArray[np.float64] | None:
+        """What the first filter, which sees a match and its neighbours, makes of each candidate (N,); None where the
+        correlation stands in for it."""
+        if not self.config.filter:
+            return None
         graph = match_graph(candidates)
         if len(graph.nodes) == 0:
-            return np.zeros(len(candidates))
-        return torch.sigmoid(self.filter(graph)).numpy().astype(np.float64)
+            return np.full(len(candidates), -np.inf)
+        return np.asarray(self.filter(graph).numpy(), np.float64)
 
 
 def _lie_in(mask: NDArray[np.bool_], xy: NDArray[np.float64]) -> NDArray[np.bool_]:

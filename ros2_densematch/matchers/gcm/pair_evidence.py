@@ -1,0 +1,239 @@
+"""What the rest of a pair says about a match: its group, the other groups, and the geometry that they share.
+
+A wrong window looks right from near, and so do its neighbours. What tells it is that the group of matches it belongs to
+is small, contradicts the groups around it, claims what others claim too, or leaves the common geometry. All of that is
+evidence for `pair_filter.py`, never a gate: scenes may move, and a wide pair has small groups only.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from ros2_densematch.matchers.common.local_affine import VOTERS, estimate_local_affine, nearest_matches
+from ros2_densematch.matchers.gcm.candidates import Candidates
+from ros2_densematch.matchers.gcm.recurrence import Recurrence
+
+FloatArray = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+NEIGHBOURS = 8
+_TOGETHER_PX = 3.0  # neighbours that each other's map explains so well are of one group
+_APART_PX = 10.0  # a match that far from where another expects it claims another place
+_SAMPLE = 800  # matches that the common geometry is fitted to
+_ITERATIONS = 200
+_FIT_PX = 1.5
+_LEAST_FIT = 16
+_LARGE_GROUPS = 3  # so many of them are left out in turn
+_AGREES_PX = 2.0
+
+
+class PairEvidence(NamedTuple):
+    """Input of the pair filter, for N matches of one pair.
+
+    Attributes:
+        nodes: float32 (N, F), see `FEATURES`.
+        neighbours: (N, NEIGHBOURS) the nearest matches in the reference image.
+        group: (N,) number of the group of each.
+    """
+
+    nodes: NDArray[np.float32]
+    neighbours: Indices
+    group: Indices
+
+
+FEATURES = 52
+
+
+def pair_evidence(candidates: Candidates, logit: FloatArray, twins: Recurrence) -> PairEvidence:
+    """Evidence of at least `NEIGHBOURS` + 1 candidates; `logit` (N,) is that of the match filter."""
+    common = _common_map(candidates.linear)
+    x0, x1 = candidates.reference_xy @ common.T, candidates.query_xy
+    count = len(x0)
+    around = nearest_matches(x0, VOTERS)
+    local = estimate_local_affine(x0, x1, neighbours=around)
+    index = around.index[:, np.minimum(np.arange(NEIGHBOURS), around.index.shape[1] - 1)]
+    error = _edge_error(x0, x1, local.linear, index)
+    group = _groups(index, error)
+    size = np.bincount(group)
+    same = group[index] == group[:, None]
+
+    residual = _geometry(x0, x1, logit, group, size)
+    share = size[group] / count
+    claim = _claims(x0, x1, local.linear, logit)
+    around_logit = logit[index]
+    a, b, c = candidates.information.T
+    half, root = (a + c) / 2, np.sqrt(np.maximum(((a - c) / 2) ** 2 + b**2, 0))
+    determinant = np.abs(np.linalg.det(local.linear))
+    frobenius = (local.linear**2).sum((1, 2))
+    spread = _group_spread(x0, group, size)
+    best_rival = np.maximum(np.maximum(twins.reference, twins.query), np.maximum(twins.forward, twins.backward))
+    own = [
+        logit.clip(-8, 8) / 3,
+        -0.3 * np.log(1.001 - candidates.correlation.clip(-1, 1)),
+        twins.own,
+        10 * candidates.margin,
+        candidates.grown.astype(np.float64),
+        np.log1p(candidates.moved),
+        np.log1p(local.residual),
+        local.support,
+        0.3 * np.log(np.maximum(half - root, 0) + 1e-4),
+        0.3 * np.log(half + root + 1e-4),
+        0.5 * np.log(determinant.clip(1e-3, 1e3)),
+        np.log(frobenius / (2 * determinant + 1e-3)).clip(0, 4),
+        0.3 * np.log1p(around.distance[:, :NEIGHBOURS].mean(1)),
+        around_logit.mean(1) / 3,
+        around_logit.min(1) / 3,
+        around_logit.max(1) / 3,
+        same.mean(1),
+        np.log1p(error).mean(1),
+        np.log1p(error).min(1),
+    ]
+    recurring = [
+        twins.reference,
+        twins.query,
+        twins.forward,
+        twins.backward,
+        twins.own - best_rival,
+        _group_mean(twins.own - best_rival, group, size),
+    ]
+    of_group = [
+        0.3 * np.log(size[group]),
+        0.3 * np.log(share),
+        size[group] / size.max(),
+        spread,
+        _group_mean(logit, group, size) / 3,
+        _group_mean(np.log1p(local.residual), group, size),
+        _group_mean(local.support, group, size),
+        _group_mean(claim[0], group, size),
+        _group_mean(claim[1], group, size),
+    ]
+    everyone = np.ones(count)
+    of_pair = [
+        everyone * 0.3 * np.log(count),
+        everyone * logit.mean() / 3,
+        everyone * size.max() / count,
+        everyone * (share < 0.05).mean(),
+    ]
+    nodes = np.stack([*own, *recurring, *of_group, *claim, *residual, *of_pair], 1)
+    return PairEvidence(np.nan_to_num(nodes, posinf=9.0, neginf=-9.0).astype(np.float32), index, group)
+
+
+def _common_map(linear: FloatArray) -> FloatArray:
+    """(2, 2) the map that most candidates share roughly: local maps are estimated with a pull to the identity, which is
+    wrong in front of a rolled camera."""
+    common = np.asarray(np.median(linear, axis=0))
+    turned = np.linalg.det(common) > 0.05
+    return common if turned else np.eye(2)
+
+
+def _edge_error(x0: FloatArray, x1: FloatArray, linear: FloatArray, index: Indices) -> FloatArray:
+    """(N, k) pixels: the worse of how a match's map misses its neighbour and how the neighbour's misses the match."""
+    offset0, offset1 = x0[index] - x0[:, None], x1[index] - x1[:, None]
+    there = offset1 - np.einsum("nij,nkj->nki", linear, offset0)
+    back = offset1 - np.einsum("nkij,nkj->nki", linear[index], offset0)
+    return np.asarray(np.sqrt(np.maximum((there**2).sum(-1), (back**2).sum(-1))))
+
+
+def _groups(index: Indices, error: FloatArray) -> Indices:
+    """Number (N,) of the connected group of each match."""
+    count, k = index.shape
+    joined = error < _TOGETHER_PX
+    row = np.repeat(np.arange(count), k)[joined.ravel()]
+    graph = coo_array((np.ones(len(row), np.int8), (row, index.ravel()[joined.ravel()])), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], np.intp)
+
+
+def _group_mean(values: FloatArray, group: Indices, size: NDArray[np.intp]) -> FloatArray:
+    return np.asarray((np.bincount(group, values, len(size)) / size)[group])
+
+
+def _group_spread(x0: FloatArray, group: Indices, size: NDArray[np.intp]) -> FloatArray:
+    """Log of how wide the group of each match is, relative to all matches."""
+    variance = np.zeros(len(x0))
+    for axis in x0.T:
+        mean = np.bincount(group, axis, len(size)) / size
+        variance += (np.bincount(group, axis**2, len(size)) / size - mean**2)[group]
+    return np.asarray(0.3 * np.log((np.maximum(variance, 0) + 1) / (x0.var(0).sum() + 1)))
+
+
+def _claims(x0: FloatArray, x1: FloatArray, linear: FloatArray, logit: FloatArray) -> list[FloatArray]:
+    """Of the nearest matches in the query image: which share agrees where the reference lies, which share claims the
+    same structure for another place with a better score."""
+    index = nearest_matches(x1, NEIGHBOURS).index
+    offset0, offset1 = x0[index] - x0[:, None], x1[index] - x1[:, None]
+    away = np.linalg.norm(offset1 - np.einsum("nij,nkj->nki", linear, offset0), axis=-1)
+    rival = (away > _APART_PX) & (np.linalg.norm(offset0, axis=-1) > 2 * _APART_PX)
+    return [
+        (away < _TOGETHER_PX).mean(1),
+        (rival & (logit[index] > logit[:, None])).mean(1),
+        (rival & (logit[index] > 0)).mean(1),
+    ]
+
+
+def _geometry(
+    x0: FloatArray, x1: FloatArray, logit: FloatArray, group: Indices, size: NDArray[np.intp]
+) -> list[FloatArray]:
+    """Residuals, by match and by group, of an epipolar geometry and a homography fitted to all and to all but the own
+    group, and how many agree with each."""
+    x0, x1 = x0 - x0.mean(0), x1 - x1.mean(0)  # the fits do not depend on where the images begin
+    sure = np.flatnonzero(logit > 0)
+    chosen = sure if len(sure) >= 2 * _LEAST_FIT else np.argsort(-logit, kind="stable")[: 2 * _LEAST_FIT]
+    all_lines, line_share = _fitted(x0, x1, chosen, _fundamental)
+    all_plane, plane_share = _fitted(x0, x1, chosen, _homography)
+    rest = all_lines.copy()
+    for largest in np.argsort(-size, kind="stable")[:_LARGE_GROUPS]:
+        mine = group == largest
+        without = chosen[~mine[chosen]]
+        if size[largest] > 0.05 * len(x0) and len(without) >= _LEAST_FIT:
+            rest[mine] = _fitted(x0, x1, without, _fundamental)[0][mine]
+    out = []
+    for residual in (all_lines, rest, all_plane):
+        out += [
+            np.log1p(residual),
+            _group_mean(np.log1p(residual), group, size),
+            _group_mean((residual < _AGREES_PX).astype(np.float64), group, size),
+        ]
+    return [*out, np.full(len(x0), line_share), np.full(len(x0), plane_share)]
+
+
+def _fitted(x0: FloatArray, x1: FloatArray, chosen: Indices, fit: object) -> tuple[FloatArray, float]:
+    """Residual (N,) pixels, at most 100, of a model of the chosen matches, and the share of these that agrees."""
+    if len(chosen) > _SAMPLE:
+        chosen = chosen[np.linspace(0, len(chosen) - 1, _SAMPLE).astype(np.intp)]
+    residual = fit(x0, x1, chosen) if len(chosen) >= _LEAST_FIT else None  # type: ignore[operator]
+    if residual is None:
+        return np.full(len(x0), 5.0), 0.0
+    residual = np.nan_to_num(residual, nan=100.0).clip(0, 100)
+    return residual, float((residual[chosen] < _AGREES_PX).mean())
+
+
+def _fundamental(x0: FloatArray, x1: FloatArray, chosen: Indices) -> FloatArray | None:
+    try:
+        found = cv2.findFundamentalMat(x0[chosen], x1[chosen], cv2.USAC_FAST, _FIT_PX, 0.999, _ITERATIONS)[0]
+    except cv2.error:  # no sample gave a model
+        return None
+    if found is None or found.shape != (3, 3):
+        return None
+    h0, h1 = np.c_[x0, np.ones(len(x0))], np.c_[x1, np.ones(len(x1))]
+    line1, line0 = h0 @ found.T, h1 @ found
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = 1 / np.hypot(line1[:, 0], line1[:, 1]) + 1 / np.hypot(line0[:, 0], line0[:, 1])
+        return np.asarray(np.abs((h1 * line1).sum(1)) * scale / 2)
+
+
+def _homography(x0: FloatArray, x1: FloatArray, chosen: Indices) -> FloatArray | None:
+    try:
+        found = cv2.findHomography(x0[chosen], x1[chosen], cv2.USAC_FAST, 2 * _FIT_PX, maxIters=_ITERATIONS)[0]
+    except cv2.error:
+        return None
+    if found is None:
+        return None
+    h = np.c_[x0, np.ones(len(x0))] @ found.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.linalg.norm(h[:, :2] / h[:, 2:] - x1, axis=1))
