@@ -105,7 +105,8 @@ def measure(matcher: Any, textures: Textures, part: str, kind: str, pairs: int) 
     rows, poses, scores, rights = [], [], [], []
     for seed in range(pairs):
         pair = make_pair(textures, part, kind, seed)
-        matches = matcher.match(pair.seen[0].image, pair.seen[1].image, seed=0)
+        reference, query = (seen.image for seen in pair.seen)
+        matches = matcher.match(matcher.encode(reference, reference=True), matcher.encode(query), seed=0)
         xy0 = matches.reference_xy.astype(np.float64)
         error = pair.error(xy0, matches.query_xy.astype(np.float64))
         known = ~np.isnan(error)
