@@ -75,7 +75,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_matched(
         out = tmp_path / str(number)
         outcome = densematch("match", "--folder", images, "--matcher", "sift", *way, "--out", out)
         assert outcome.code == 2
-        assert "3.png: this is no image" in outcome.err
+        assert "3.png: this is not an image" in outcome.err
         assert {"0.png", "2.png"} <= {name for pair in names_of(out, images) for name in pair}
 
 

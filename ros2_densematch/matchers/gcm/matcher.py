@@ -52,6 +52,7 @@ from ros2_densematch.weights.loading import load_exactly
 _STANDS_PX, _OVERLAY_SHARE = 1.5, 0.3
 _FILTER_PREFIX = "filter."
 _GUIDED_BAR, _GUIDED_ENOUGH = 0.5, 300  # the tracker sorts guided matches out by the pose that it predicts
+_LEAST_FOR_A_POSE = 5  # right matches: where not even so many are to be expected, doubtful ones are of no use
 _LEAST_LOGIT = -4.0  # of the first filter: hardly any match below is right, and the second is spared them
 _RICH = 5  # times the confirmed matches that a hypothesis needs: key points that an image must have to be searched
 # an encoding, and the (2, 3) map from its pixels to the working pixels of the image it was made from
@@ -91,7 +92,8 @@ class GcmMatcher(NetworkMatcher):
                 # a network fresh from its first training stage: the correlation stands in for the score
                 self.config = self.config.model_copy(update={"filter": False})
         self.filter.eval().requires_grad_(False)
-        self.pair_filter = PairFilter.shipped()
+        with seeded():
+            self.pair_filter = PairFilter.shipped()
         self._guided_score = GuidedScore.shipped()
         return network
 
@@ -174,7 +176,10 @@ class GcmMatcher(NetworkMatcher):
         self, reference: GcmEncoding, query: GcmEncoding, candidates: Candidates
     ) -> tuple[Candidates, NDArray[np.float64]]:
         score = self.score(reference, query, candidates)
-        accepted = self._accepted(score, self.config.confident_score, self.config.enough)
+        bar = self.config.confident_score
+        accepted = self._accepted(score, bar, self.config.enough)
+        if score[accepted].sum() < _LEAST_FOR_A_POSE:
+            accepted = np.asarray(score >= bar, np.bool_)
         return candidates.select(accepted), score[accepted]
 
     def _uncovered(
