@@ -19,14 +19,14 @@ def test_what_is_missing_is_named_until_nothing_is(start_node: Any, peer: Any, c
         gate = ReplayGate(node, "/matcher", ["/image", "/camera_info"], ["/matcher/status"], time.monotonic() + 60.0)
         assert gate.missing() == "/matcher is not active"
         start_node("--matcher", "sift", "--ros-args", "-p", "image_transport:=compressed")
-        peer.until(lambda: "nobody plays /image" in gate.missing(), "the active node")
+        peer.until(lambda: "/image is not played" in gate.missing(), "the active node")
         peer.publish("/image/compressed", camera.compressed(0))
         peer.publish("/camera_info", camera.info())
         peer.until(lambda: gate.missing() == "nobody records /matcher/status", "the inputs")
         peer.listen("/matcher/status", "densematch/msg/MatcherStatus")
         assert gate.wait() == ""
         late = ReplayGate(node, "/matcher", ["/depth"], [], time.monotonic())
-        assert "nobody plays /depth" in late.wait()
+        assert "/depth is not played" in late.wait()
     finally:
         node.destroy_node()
 
