@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
-Picture = NDArray[np.uint8]
+from ros2_densematch.arrays import Float64, Image
 
 NOWHERE = -1
 _EDGE_PX = 4.5  # a place that is hidden in the other view, yet so near to the match, may be either side of an edge
@@ -30,13 +29,13 @@ class Layer:
         moved: (3,) metres by which it stands elsewhere in the second view.
     """
 
-    picture: Picture
-    corner: Float
-    across: Float
-    down: Float
-    moved: Float | None = None
+    picture: Image
+    corner: Float64
+    across: Float64
+    down: Float64
+    moved: Float64 | None = None
 
-    def plane(self, second: bool) -> Float:
+    def plane(self, second: bool) -> Float64:
         """(3, 3) map from its pixels (x, y, 1) to the world."""
         corner = self.corner + self.moved if second and self.moved is not None else self.corner
         return np.stack([self.across, self.down, corner], 1)
@@ -47,12 +46,12 @@ class Eye:
     """A camera: (3, 3) K, (3, 3) rotation and (3,) place, the columns of the rotation its axes in the world (x right,
     y down, z forward); (width, height) pixels."""
 
-    K: Float
-    rotation: Float
-    place: Float
+    K: Float64
+    rotation: Float64
+    place: Float64
     size: tuple[int, int]
 
-    def homography(self, layer: Layer, second: bool) -> Float:
+    def homography(self, layer: Layer, second: bool) -> Float64:
         """(3, 3) from pixels of the layer to pixels of the view; the third row gives the depth."""
         plane = layer.plane(second)
         plane[:, 2] -= self.place
@@ -63,12 +62,12 @@ class Eye:
 class Seen:
     """What a camera sees: uint8 RGB (H, W, 3), the number of the layer (H, W) or `NOWHERE`, depth (H, W) metres."""
 
-    image: Picture
+    image: Image
     layer: NDArray[np.int32]
     depth: NDArray[np.float32]
 
 
-def look(layers: list[Layer], eye: Eye, *, second: bool, sky: Picture, samples: int = 2) -> Seen:
+def look(layers: list[Layer], eye: Eye, *, second: bool, sky: Image, samples: int = 2) -> Seen:
     """Renders the layers with `samples` squared rays a pixel.
 
     Args:
@@ -113,14 +112,14 @@ def look(layers: list[Layer], eye: Eye, *, second: bool, sky: Picture, samples: 
 
 
 def _painted(
-    picture: Picture,
-    back: Float,
+    picture: Image,
+    back: Float64,
     third: NDArray[np.float32],
     u: NDArray[np.float32],
     v: NDArray[np.float32],
     candidate: NDArray[np.bool_],
     box: tuple[slice, slice],
-) -> tuple[Picture, NDArray[np.bool_]]:
+) -> tuple[Image, NDArray[np.bool_]]:
     """Colours of the pixels of a box from the level of the picture that fits each, and where there is no hole."""
     # picture pixels a view pixel: the root of the determinant of the map back, which falls with the cube of `third`
     area = np.abs(np.linalg.det(back)) / np.abs(third) ** 3
@@ -159,7 +158,7 @@ class LayeredPair:
     eyes: tuple[Eye, Eye]
     seen: tuple[Seen, Seen]
 
-    def true_place(self, xy0: Float, number: NDArray[np.int32]) -> Float:
+    def true_place(self, xy0: Float64, number: NDArray[np.int32]) -> Float64:
         """(N, 2) pixels of view 1 of places (N, 2) of view 0 on the layers of these numbers (N,); NaN where there is
         none."""
         out = np.full((len(xy0), 2), np.nan)
@@ -174,7 +173,7 @@ class LayeredPair:
                 out[mine] = h[:, :2] / np.where(h[:, 2:] > 1e-9, h[:, 2:], np.nan)
         return out
 
-    def shows(self, xy1: Float, number: NDArray[np.int32]) -> NDArray[np.bool_]:
+    def shows(self, xy1: Float64, number: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Whether view 1 shows these layers (N,) at these places (N, 2), give or take a pixel."""
         seen = self.seen[1].layer
         h, w = seen.shape
@@ -186,7 +185,7 @@ class LayeredPair:
                 result |= seen[(y + dy).clip(0, h - 1), (x + dx).clip(0, w - 1)] == number
         return result & within
 
-    def error(self, xy0: Float, xy1: Float) -> Float:
+    def error(self, xy0: Float64, xy1: Float64) -> Float64:
         """How far matches (N, 2), (N, 2) lie from the true place, pixels of view 1; infinite where that is not in view,
         NaN where it cannot be told."""
         seen = self.seen[0].layer
@@ -206,7 +205,7 @@ class LayeredPair:
         best[~np.isfinite(best) & (hidden < _EDGE_PX)] = np.nan
         return best
 
-    def relative_pose(self) -> Float:
+    def relative_pose(self) -> Float64:
         """(4, 4): points of camera 0 to camera 1, metres."""
         first, second = self.eyes
         pose = np.eye(4)

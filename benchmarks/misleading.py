@@ -22,16 +22,17 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from layered import Float, LayeredPair
+from layered import LayeredPair
 from misleading_scenes import KINDS, PARTS, UNSEEN_KINDS, Textures, make_pair
 
 import ros2_densematch as dm
+from ros2_densematch.arrays import Float64
 
 CELL = 16
 NEAR_PX = 3.0
 
 
-def recall(pair: LayeredPair, xy0: Float, error: Float) -> float:
+def recall(pair: LayeredPair, xy0: Float64, error: Float64) -> float:
     """Share of the cells that both views show in which a match lies near its true place."""
     w, h = pair.eyes[0].size
     x, y = np.meshgrid(np.arange(CELL // 2, w, CELL), np.arange(CELL // 2, h, CELL))
@@ -44,7 +45,7 @@ def recall(pair: LayeredPair, xy0: Float, error: Float) -> float:
     return float((hit & common).sum() / max(1, common.sum()))
 
 
-def pose_error(rotation: Float, shift: Float, truth: Float) -> float:
+def pose_error(rotation: Float64, shift: Float64, truth: Float64) -> float:
     """The larger of the errors of rotation and direction, degrees."""
     turn = np.arccos(np.clip((np.trace(rotation.T @ truth[:3, :3]) - 1) / 2, -1, 1))
     lengths = np.linalg.norm(shift) * np.linalg.norm(truth[:3, 3])
@@ -95,7 +96,7 @@ def auc(errors: list[float], limit: float) -> float:
     return 100 * float(np.mean(np.clip(1 - np.array(errors) / limit, 0, 1)))
 
 
-def calibration(score: Float, right: np.ndarray) -> float:
+def calibration(score: Float64, right: np.ndarray) -> float:
     """Expected calibration error in 15 bins of equal count."""
     bins = np.array_split(np.argsort(score), 15)
     return float(sum(len(b) * abs(score[b].mean() - right[b].mean()) for b in bins if len(b)) / max(1, len(score)))

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from layered import Eye, Float, Layer, LayeredPair, Picture, look
+from layered import Eye, Layer, LayeredPair, look
+
+from ros2_densematch.arrays import Float64, Image
 
 PARTS = ("train", "development", "final")
 KINDS = (
@@ -39,18 +41,18 @@ class Textures:
 Rng = np.random.Generator
 
 
-def _pick(rng: Rng, pictures: list[Picture]) -> Picture:
+def _pick(rng: Rng, pictures: list[Image]) -> Image:
     return pictures[int(rng.integers(len(pictures)))]
 
 
-def tiled(picture: Picture, size: tuple[int, int], tile: int) -> Picture:
+def tiled(picture: Image, size: tuple[int, int], tile: int) -> Image:
     """The picture, `tile` pixels wide, repeated over (width, height)."""
     height = max(1, round(tile * picture.shape[0] / picture.shape[1]))
     small = cv2.resize(picture, (tile, height), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(np.tile(small, (-(-size[1] // height), -(-size[0] // tile), 1))[: size[1], : size[0]])
 
 
-def stained(rng: Rng, picture: Picture, strength: float) -> Picture:
+def stained(rng: Rng, picture: Image, strength: float) -> Image:
     """The picture under dirt and light that do not repeat."""
     h, w = picture.shape[:2]
     total = np.ones((h, w), np.float32)
@@ -60,7 +62,7 @@ def stained(rng: Rng, picture: Picture, strength: float) -> Picture:
     return np.clip(picture * total[..., None].clip(0.2, 1.8), 0, 255).astype(np.uint8)
 
 
-def opaque(picture: Picture) -> Picture:
+def opaque(picture: Image) -> Image:
     return np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
 
 
@@ -69,7 +71,7 @@ def _coloured(rng: Rng, low: int = 30, high: int = 220) -> tuple[int, int, int]:
     return tuple(int(np.clip(base + rng.integers(-30, 30), 0, 255)) for _ in range(3))  # type: ignore[return-value]
 
 
-def window(rng: Rng, w: int, h: int, textures: Textures) -> tuple[Picture, Picture]:
+def window(rng: Rng, w: int, h: int, textures: Textures) -> tuple[Image, Image]:
     """One window: what lies flush with the wall (RGBA with the opening as a hole), and what lies behind."""
     pane = cv2.resize(_pick(rng, textures.surfaces), (w, h), interpolation=cv2.INTER_AREA)
     shade = np.linspace(rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.9), h)[:, None, None]
@@ -156,7 +158,7 @@ def ground(rng: Rng, textures: Textures, *, plain: bool, side: float = 44.0, ppm
     return Layer(opaque(picture), np.array([-side / 2, 0, -side]), np.array([step, 0, 0]), np.array([0, 0, step]))
 
 
-def standing(rng: Rng, textures: Textures, centre: Float, width: float, *, moves: float = 0.0) -> Layer:
+def standing(rng: Rng, textures: Textures, centre: Float64, width: float, *, moves: float = 0.0) -> Layer:
     """An upright thing of any shape that stands on the ground at (3,) and turns its face roughly along z."""
     picture = _pick(rng, textures.paintings if rng.random() < 0.6 else textures.surfaces)
     n = 220
@@ -177,7 +179,7 @@ def standing(rng: Rng, textures: Textures, centre: Float, width: float, *, moves
     return Layer(np.dstack([picture, alpha]), corner, across, np.array([0, step, 0]), away)
 
 
-def _ring(rng: Rng, count: int) -> Float:
+def _ring(rng: Rng, count: int) -> Float64:
     angle = np.sort(rng.uniform(0, 2 * np.pi, count))
     return np.stack([np.cos(angle), np.sin(angle)], 1) * rng.uniform(0.5, 1.0, (count, 1))
 
@@ -250,7 +252,7 @@ def posters(rng: Rng, textures: Textures, *, shelves: bool = False) -> list[Laye
     return [Layer(opaque(wall), np.array([-width / 2, -height, 0]), np.array([step, 0, 0]), np.array([0, step, 0]))]
 
 
-def _rotation(yaw: float, pitch: float, roll: float) -> Float:
+def _rotation(yaw: float, pitch: float, roll: float) -> Float64:
     """Axes of a camera that looks along z, turned (radians) to the right, downwards and about its axis."""
     cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
     turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -259,7 +261,9 @@ def _rotation(yaw: float, pitch: float, roll: float) -> Float:
     return np.asarray(turn @ nod @ spin, np.float64)
 
 
-def _eye(rng: Rng, place: Float, target: Float, *, fov: float, roll: float = 0.0, size: tuple[int, int] = _SIZE) -> Eye:
+def _eye(
+    rng: Rng, place: Float64, target: Float64, *, fov: float, roll: float = 0.0, size: tuple[int, int] = _SIZE
+) -> Eye:
     ahead = np.asarray(target) - place
     yaw = np.arctan2(ahead[0], ahead[2])
     pitch = np.arctan2(ahead[1], np.hypot(ahead[0], ahead[2]))
@@ -363,7 +367,7 @@ def _scene(rng: Rng, kind: str, textures: Textures) -> tuple[list[Layer], tuple[
     return layers, eyes
 
 
-def night(rng: Rng, image: Picture) -> Picture:
+def night(rng: Rng, image: Image) -> Image:
     """Few lamps, a high gain and the noise of a sensor."""
     h, w = image.shape[:2]
     y, x = np.mgrid[:h, :w].astype(np.float32)
@@ -376,7 +380,7 @@ def night(rng: Rng, image: Picture) -> Picture:
     return (np.clip((linear + noise) * 3.0, 0, 1) ** (1 / 2.2) * 255).astype(np.uint8)
 
 
-def blurred(rng: Rng, image: Picture, length: float) -> Picture:
+def blurred(rng: Rng, image: Image, length: float) -> Image:
     """Blur along a line of so many pixels."""
     n = int(length) | 1
     kernel = np.zeros((n, n), np.float32)
@@ -387,11 +391,11 @@ def blurred(rng: Rng, image: Picture, length: float) -> Picture:
     return cv2.filter2D(image, -1, kernel / kernel.sum())
 
 
-def compressed(image: Picture, quality: int) -> Picture:
+def compressed(image: Image, quality: int) -> Image:
     return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
 
 
-def _photographed(rng: Rng, image: Picture, kind: str, depth: np.ndarray) -> Picture:
+def _photographed(rng: Rng, image: Image, kind: str, depth: np.ndarray) -> Image:
     out = np.clip(image * np.float32(np.exp(rng.normal(0, 0.12))), 0, 255)
     if kind == "haze":
         thick = np.exp(-np.nan_to_num(depth, posinf=100.0) / np.float32(rng.uniform(4, 12)))[..., None]
@@ -420,7 +424,7 @@ def _coarse(eye: Eye, factor: int) -> Eye:
     return Eye(to_coarse @ eye.K, eye.rotation, eye.place, (eye.size[0] // factor, eye.size[1] // factor))
 
 
-def _seen(layers: list[Layer], eyes: tuple[Eye, Eye], sky: Picture, samples: int) -> LayeredPair:
+def _seen(layers: list[Layer], eyes: tuple[Eye, Eye], sky: Image, samples: int) -> LayeredPair:
     first, second = (look(layers, eye, second=k == 1, sky=sky, samples=samples) for k, eye in enumerate(eyes))
     return LayeredPair(layers, eyes, (first, second))
 

@@ -33,10 +33,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from ros2_densematch import Camera, Frame, Tracker, TrackerConfig, load_matcher
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.io.results.odometry import OdometryChain
 from ros2_densematch.io.sources.opening import open_source
@@ -46,7 +46,6 @@ from ros2_densematch.simulation.scene import Scene
 from ros2_densematch.simulation.worlds import tabletop, workshop
 from ros2_densematch.tracking.tracked_frame import TrackedFrame
 
-Float64 = NDArray[np.float64]
 LENGTHS = (5, 20, 100)
 _WIDTH = 320
 _WORLDS, _KINDS = ("workshop", "workshop", "tabletop"), ("plain", "exposure", "plain", "fast")

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from layered import Float, Picture
 from misleading_scenes import Textures, blurred, compressed, make_pair, night
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64, Image
 from ros2_densematch.geometry.poses import pose_from_quaternion
 from ros2_densematch.matchers.common.local_affine import estimate_local_affine, nearest_matches
 from ros2_densematch.training.data.photometric import PhotometricConfig, augment
@@ -41,15 +41,15 @@ DEVELOPMENT_EVERY = 5
 
 # (reference_xy (N, 2), query_xy (N, 2)) to the distance from the true place, pixels of the query: infinite = surely
 # wrong, NaN = cannot be told
-Error = Callable[[Float, Float], Float]
+Error = Callable[[Float64, Float64], Float64]
 
 
 @dataclass(frozen=True)
 class MaterialPair:
     kind: str
     scene: str
-    image0: Picture
-    image1: Picture
+    image0: Image
+    image1: Image
     error: Error
 
 
@@ -108,7 +108,7 @@ def _textures(folder: Path, part: str) -> Textures:
     return Textures(folder, part)
 
 
-def _changed(rng: np.random.Generator, image: Picture) -> Picture:
+def _changed(rng: np.random.Generator, image: Image) -> Image:
     """Moderate changes of light and camera; one in six images is dark, blurred or ruined by compression."""
     image = augment(image, rng, PhotometricConfig(strength=0.5))
     hard = rng.random()
@@ -122,7 +122,7 @@ def _changed(rng: np.random.Generator, image: Picture) -> Picture:
 def _by_depth(pair: ViewPair) -> Error:
     """Judges by depth and pose. At a depth edge, a place may belong to either side."""
 
-    def error(xy0: Float, xy1: Float) -> Float:
+    def error(xy0: Float64, xy1: Float64) -> Float64:
         h, w = pair.depth0.shape
         with np.errstate(divide="ignore"):
             inverse = 1 / pair.depth0.astype(np.float64)
@@ -191,7 +191,7 @@ class _PhotoSet:
         common = cv2.estimateAffine2D(at0, at1, ransacReprojThreshold=30.0)[0]
         common = np.eye(2, 3) if common is None else common
 
-        def error(xy0: Float, xy1: Float) -> Float:
+        def error(xy0: Float64, xy1: Float64) -> Float64:
             """The epipolar distance where tracks near by confirm the place; where it is large, that is enough."""
             h0, h1 = np.c_[xy0, np.ones(len(xy0))], np.c_[xy1, np.ones(len(xy1))]
             line1, line0 = h0 @ fundamental.T, h1 @ fundamental

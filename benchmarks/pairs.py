@@ -18,16 +18,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64, Image
 from ros2_densematch.evaluation.pose import pose_auc, pose_errors_deg
 from ros2_densematch.files.atomic import write_text
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding, Matcher
 from ros2_densematch.matchers.registry import load_matcher
 
-Image = NDArray[np.uint8]
-Floats = NDArray[np.float64]
 SIDE = 640
 # sets whose ground truth is exact
 EXACT = ("lund_door", "strecha_fountain", "strecha_herzjesu")
@@ -45,7 +43,7 @@ def load(path: Path) -> tuple[Image, float]:
     return np.ascontiguousarray(image[..., ::-1], dtype=np.uint8), scale
 
 
-def pose_rows(data: Path) -> Iterator[tuple[str, Path, Path, Floats]]:
+def pose_rows(data: Path) -> Iterator[tuple[str, Path, Path, Float64]]:
     """Set, two images and the 34 numbers K0 K1 T_0to1 of every pose pair."""
     for folder in sorted((data / "pose_pairs").iterdir()):
         for line in (folder / "pairs.txt").read_text("utf-8").splitlines():
@@ -54,7 +52,7 @@ def pose_rows(data: Path) -> Iterator[tuple[str, Path, Path, Floats]]:
                 yield folder.name, folder / first, folder / second, np.array([float(n) for n in numbers])
 
 
-def pinhole(k: Floats, scale: float) -> dict[str, Any]:
+def pinhole(k: Float64, scale: float) -> dict[str, Any]:
     """PoseLib camera of a 3x3 matrix, for an image resized by `scale` (pixel centres at whole numbers)."""
     fx, fy = k[0, 0] * scale, k[1, 1] * scale
     cx, cy = (k[0, 2] + 0.5) * scale - 0.5, (k[1, 2] + 0.5) * scale - 0.5
@@ -147,7 +145,7 @@ class HomographyFigures:
     """
 
     matches: list[int] = field(default_factory=list)
-    errors: list[Floats] = field(default_factory=list)
+    errors: list[Float64] = field(default_factory=list)
     corners: list[float] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
@@ -181,17 +179,17 @@ def measure_homographies(
     return figures
 
 
-def _scaling(s: float) -> Floats:
+def _scaling(s: float) -> Float64:
     return np.array([[s, 0, 0.5 * s - 0.5], [0, s, 0.5 * s - 0.5], [0, 0, 1.0]])
 
 
-def apply(h: Floats, xy: Floats) -> Floats:
+def apply(h: Float64, xy: Float64) -> Float64:
     """Points (N, 2) under a homography."""
     mapped = np.c_[xy, np.ones(len(xy))] @ h.T
     return np.asarray(mapped[:, :2] / mapped[:, 2:])
 
 
-def corner_error(h: Floats, x0: Floats, x1: Floats, size: tuple[int, int]) -> float:
+def corner_error(h: Float64, x0: Float64, x1: Float64, size: tuple[int, int]) -> float:
     """Mean distance in pixels of the corners of a (width, height) image under the estimated and the true homography."""
     if len(x0) < 4:
         return float("inf")

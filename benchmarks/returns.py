@@ -27,9 +27,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ros2_densematch import Camera, Frame, Tracker, TrackerConfig, load_matcher
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.simulation.flight import demo_camera, demo_flight, look
@@ -41,7 +41,6 @@ from ros2_densematch.simulation.sensor import Sensor
 from ros2_densematch.simulation.worlds import corridor, tabletop, workshop
 from ros2_densematch.tracking.tracked_frame import TrackedFrame
 
-Float64 = NDArray[np.float64]
 _SIZE, _STEP_NS = (320, 240), 50_000_000
 _FLIGHT, _AFTER, _BLACK_S = 160, 3, 0.1
 _WRONG_M, _WRONG_DEG, _POSSIBLE = 0.3, 5.0, 0.4

@@ -21,8 +21,9 @@ from typing import Any, ClassVar
 from pairs import Timed, measure_homographies, write_results
 from torch import Tensor
 
+from ros2_densematch.arrays import Image, Mask
 from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher, RawMatches
+from ros2_densematch.matchers.base import Encoding, Matcher, RawMatches
 from ros2_densematch.matchers.condl import matcher as condl
 from ros2_densematch.matchers.condl.matcher import CondlEncoding, CondlMatcher
 from ros2_densematch.matchers.registry import load_matcher

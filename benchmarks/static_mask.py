@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Image, Mask
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.trajectory import align
 from ros2_densematch.matchers.registry import load_matcher
@@ -33,8 +34,6 @@ from ros2_densematch.tracking.tracker import Tracker
 
 RATE_HZ = 20.0
 SIZE = 512, 384
-Image = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
 
 
 def looking_about(frames: int) -> tuple[Flight, NDArray[np.bool_]]:

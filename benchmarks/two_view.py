@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 import two_view_pairs as rendered
-from numpy.typing import NDArray
 from pairs import EXACT, load, pose_rows
 from scipy.stats import chi2
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import hypotheses, models, poses, two_view
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
@@ -35,7 +35,6 @@ from ros2_densematch.geometry.two_view import RelativePose, Scale, estimate_rela
 from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.matchers.registry import load_matcher
 
-Floats = NDArray[np.float64]
 # Standard deviation of the photo sets' ground truth, in pixels: the README of the data says 0.2 to 0.35.
 PHOTO_TRUTH_PX = 0.3
 # words of a status that leaves open which motion is the camera's
@@ -64,7 +63,7 @@ def stated_cameras(views: rendered.TwoViews, size: tuple[int, int], rng: np.rand
     return cameras[0], cameras[1]
 
 
-def errors_deg(pose: RelativePose, T: Floats) -> tuple[float, float]:
+def errors_deg(pose: RelativePose, T: Float64) -> tuple[float, float]:
     """Rotation, and direction of translation where there is one, else 0."""
     rotation = poses.rotation_angle_deg(T, pose.T_query_from_reference)
     if pose.scale is Scale.NONE or np.linalg.norm(T[:3, 3]) < 1e-9:
@@ -72,7 +71,7 @@ def errors_deg(pose: RelativePose, T: Floats) -> tuple[float, float]:
     return rotation, poses.direction_angle_deg(T[:3, 3], pose.T_query_from_reference[:3, 3])
 
 
-def normalised_error(pose: RelativePose, T: Floats, extra: Floats | None = None) -> tuple[float, int]:
+def normalised_error(pose: RelativePose, T: Float64, extra: Float64 | None = None) -> tuple[float, int]:
     """Squared error over its covariance, and its degrees of freedom: rotation (3), and direction (2) where both pose
     and truth have one.
 
@@ -128,7 +127,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def judged(
-    m: Correspondences, cameras: tuple[Camera, Camera], T: Floats, extra: Floats | None = None
+    m: Correspondences, cameras: tuple[Camera, Camera], T: Float64, extra: Float64 | None = None
 ) -> dict[str, Any]:
     start = time.process_time()
     pose = estimate_relative_pose(m, *cameras)
@@ -260,11 +259,11 @@ def photos(work: Path, data: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def photo_matches(work: Path, data: Path) -> Iterator[tuple[Correspondences, tuple[Camera, Camera], Floats, str]]:
+def photo_matches(work: Path, data: Path) -> Iterator[tuple[Correspondences, tuple[Camera, Camera], Float64, str]]:
     for k, (name, path0, path1, numbers) in enumerate(pose_rows(data)):
         (image0, s0), (image1, s1) = load(path0), load(path1)
 
-        def make(image0: Any = image0, image1: Any = image1, numbers: Floats = numbers) -> rendered.TwoViews:
+        def make(image0: Any = image0, image1: Any = image1, numbers: Float64 = numbers) -> rendered.TwoViews:
             return rendered.TwoViews(
                 image0, image1, numbers[:9].reshape(3, 3), numbers[9:18].reshape(3, 3), numbers[18:].reshape(4, 4), ""
             )
@@ -277,7 +276,7 @@ def photo_matches(work: Path, data: Path) -> Iterator[tuple[Correspondences, tup
         yield m, (cameras[0], cameras[1]), views.T, name
 
 
-def _scaled(K: Floats, s: float) -> Floats:
+def _scaled(K: Float64, s: float) -> Float64:
     scaled = K.copy()
     scaled[:2] *= s
     scaled[:2, 2] += 0.5 * s - 0.5

@@ -15,13 +15,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64, Image
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Matcher
-from ros2_densematch.training.images import Image
 from ros2_densematch.training.scenes.cache import SceneRenderConfig, fill_cache, group_path
 from ros2_densematch.training.scenes.dressing import SceneLibrary
-
-Floats = NDArray[np.float64]
 
 RENDERING = SceneRenderConfig(groups=200, views=3, width=512, height=384, seed=17)
 DAMAGES = ("sharp", "out of focus", "motion blur", "jpeg", "dark")
@@ -36,9 +34,9 @@ class TwoViews:
 
     image0: Image
     image1: Image
-    K0: Floats
-    K1: Floats
-    T: Floats
+    K0: Float64
+    K1: Float64
+    T: Float64
     scene: str
 
 
@@ -198,7 +196,7 @@ def with_moving_thing(
     return TwoViews(*images, views.K0, K1, T, views.scene)
 
 
-def _pasted(image: Image, texture: Image, projected: Floats) -> Image:
+def _pasted(image: Image, texture: Image, projected: Float64) -> Image:
     corners = (projected[:, :2] / projected[:, 2:]).astype(np.float32)
     rows, columns = texture.shape[:2]
     source = np.array([[0, 0], [columns, 0], [columns, rows], [0, rows]], np.float32)
@@ -209,7 +207,7 @@ def _pasted(image: Image, texture: Image, projected: Floats) -> Image:
     return np.asarray(np.rint(board * cover + image * (1 - cover)), np.uint8)
 
 
-def _rotation(w: Floats) -> Floats:
+def _rotation(w: Float64) -> Float64:
     return np.asarray(cv2.Rodrigues(np.asarray(w, np.float64))[0], np.float64)
 
 

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher, RawMatches
+from ros2_densematch.arrays import Image, Mask
+from ros2_densematch.matchers.base import Encoding, Matcher, RawMatches
 from ros2_densematch.matchers.config import MatcherConfig
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.files.exif import exif_of, read_exif
 from ros2_densematch.files.shipped import sample_file
 from ros2_densematch.geometry.camera import Camera
@@ -20,8 +21,6 @@ from ros2_densematch.geometry.orientation import back, turned_matches, turned_pi
 from ros2_densematch.geometry.relative_pose import RelativePose
 from ros2_densematch.geometry.uncalibrated import UncalibratedPair
 from ros2_densematch.matchers.base import Matcher
-
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, repr=False)

@@ -27,8 +27,8 @@ from ros2_densematch.files.results_folder import make_room
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from ros2_densematch.arrays import Image
     from ros2_densematch.configuration import Configuration
-    from ros2_densematch.evaluation.pictures import Picture
     from ros2_densematch.geometry.camera import Camera
     from ros2_densematch.matchers.base import Matcher
 
@@ -145,7 +145,7 @@ def _is_bench(file: Path) -> bool:
 
 
 def _ours(
-    configuration: Configuration, images: Sequence[Picture], camera: Camera, repeat: int, advance: Callable[[], None]
+    configuration: Configuration, images: Sequence[Image], camera: Camera, repeat: int, advance: Callable[[], None]
 ) -> list[dict[str, Any]]:
     """Full and, where there is one, guided matching of one of our matchers."""
     from ros2_densematch.evaluation.timing import Limits, time_full, time_guided
@@ -166,7 +166,7 @@ def _ours(
     return [{"matcher": facts, "mode": mode, **timed.facts()} for mode, timed in found.items()]
 
 
-def _images(reference: Path | None, query: Path | None, width: int, height: int) -> tuple[Sequence[Picture], Camera]:
+def _images(reference: Path | None, query: Path | None, width: int, height: int) -> tuple[Sequence[Image], Camera]:
     """The keyframe and the frames that follow it, and their camera."""
     from ros2_densematch.simulation.flight import demo_camera, demo_flight
 

@@ -19,8 +19,8 @@ from ros2_densematch.cli.progress import progress_counter
 from ros2_densematch.files.results_folder import ResultsFolder
 
 if TYPE_CHECKING:
+    from ros2_densematch.arrays import Image
     from ros2_densematch.configuration import Configuration
-    from ros2_densematch.evaluation.pictures import Picture
     from ros2_densematch.geometry.correspondences import Correspondences
     from ros2_densematch.geometry.two_view import RelativePose
     from ros2_densematch.geometry.uncalibrated import UncalibratedPair
@@ -34,7 +34,7 @@ class _Shown:
     """An image as the matcher sees it, and how it was turned for that (EXIF orientation, 1 = not)."""
 
     encoding: Encoding
-    picture: Picture
+    picture: Image
     orientation: int
 
 
@@ -326,7 +326,7 @@ def _sentence(row: dict[str, Any]) -> str:
     return f"{counted}, overlap {row['overlap']:.2f}"
 
 
-def _write_picture(path: Path, picture: Picture) -> None:
+def _write_picture(path: Path, picture: Image) -> None:
     import cv2
 
     from ros2_densematch.files.atomic import write_bytes

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.evaluation import trajectory as errors
 from ros2_densematch.evaluation.plots import TrajectoryView
 from ros2_densematch.evaluation.summary import FrameRecord
 from ros2_densematch.geometry.trajectory import Similarity, Trajectory, align
-
-Float64 = NDArray[np.float64]
 
 MIN_POSES = 3  # a similarity has 7 unknowns, three positions give 9 numbers
 MAX_GAP_NS = 200_000_000  # between two true poses further apart than this nothing is interpolated

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ros2_densematch.evaluation.pictures import Picture, motion_picture, with_caption
+from ros2_densematch.arrays import Image
+from ros2_densematch.evaluation.pictures import motion_picture, with_caption
 from ros2_densematch.files.atomic import refuse_full_disk, replacing
 
 if TYPE_CHECKING:
@@ -81,14 +82,14 @@ class Animation:
         return round(usual) if 10 <= usual <= 1000 else _FRAME_MS
 
     def _still_pictures(self) -> bytes:
-        from PIL import Image
+        from PIL import Image as PilImage
 
-        pictures = [Image.fromarray(_decoded(data)) for data in self._frames]
+        pictures = [PilImage.fromarray(_decoded(data)) for data in self._frames]
         buffer = io.BytesIO()
         timing = {"save_all": True, "duration": self._milliseconds(), "loop": 0}
         if self.kind == "gif":
             palette = pictures[len(pictures) // 2].quantize(_COLOURS)
-            flat = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+            flat = [picture.quantize(palette=palette, dither=PilImage.Dither.NONE) for picture in pictures]
             flat[0].save(buffer, "GIF", append_images=flat[1:], optimize=True, **timing)
         else:
             pictures[0].save(buffer, "WEBP", append_images=pictures[1:], quality=50, method=6, **timing)
@@ -105,7 +106,7 @@ class Animation:
         finally:
             named.unlink(missing_ok=True)
 
-    def _write_named(self, named: Path, pictures: list[Picture], size: tuple[int, int]) -> None:
+    def _write_named(self, named: Path, pictures: list[Image], size: tuple[int, int]) -> None:
         writer = cv2.VideoWriter(str(named), cv2.VideoWriter.fourcc(*"mp4v"), 1000.0 / self._milliseconds(), size)
         if not writer.isOpened():
             raise RuntimeError("this OpenCV cannot write mp4 files: choose gif or webp")
@@ -116,5 +117,5 @@ class Animation:
 
 
 def _decoded(data: bytes) -> NDArray[np.uint8]:
-    picture: Picture = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+    picture: Image = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
     return np.ascontiguousarray(picture[..., ::-1])

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ros2_densematch.evaluation.pictures import Picture, match_picture, smaller, warp_picture, with_mask
+from ros2_densematch.arrays import Image
+from ros2_densematch.evaluation.pictures import match_picture, smaller, warp_picture, with_mask
 from ros2_densematch.evaluation.report import ReportPicture
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ class _Pair:
     index: int
     time_s: float
     status: str
-    reference: Picture
-    query: Picture
+    reference: Image
+    query: Image
     matches: Correspondences
     inliers: NDArray[np.bool_] | None
     masked: float
@@ -48,7 +49,7 @@ class Gallery:
         self._start_ns: int | None = None
         self._pairs: list[_Pair] = []
         self._weakest: _Pair | None = None
-        self._keyframes: OrderedDict[int, Picture] = OrderedDict()
+        self._keyframes: OrderedDict[int, Image] = OrderedDict()
         self._last: Frame | None = None  # it may become a keyframe a frame late
 
     def add(self, frame: Frame, tracked: TrackedFrame) -> None:

@@ -11,9 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.geometry.correspondences import Correspondences, DenseWarp
-
-Picture = NDArray[np.uint8]
 
 GAP = 8  # pixels between the two images
 BACKGROUND = 255
@@ -25,14 +24,14 @@ _STRIP, _MARGIN, _RAMP = 30, 8, 120  # pixels: height of a strip of text, space 
 
 
 def match_picture(
-    reference: Picture,
-    query: Picture,
+    reference: Image,
+    query: Image,
     matches: Correspondences,
     inliers: NDArray[np.bool_] | None = None,
     *,
     max_lines: int = 120,
     width: int = 1280,
-) -> Picture:
+) -> Image:
     """Both images side by side, wide ones one above the other, with lines between matching points.
 
     Inliers are coloured by their score (blue is 0, green in between, yellow is 1), outliers are thin and red;
@@ -86,13 +85,13 @@ def match_picture(
 
 
 def motion_picture(
-    query: Picture,
+    query: Image,
     matches: Correspondences | None,
     inliers: NDArray[np.bool_] | None = None,
     *,
     max_lines: int = 150,
     width: int = 640,
-) -> Picture:
+) -> Image:
     """The query image with a trail for each match, from its place in the reference image to where it is now.
 
     Args:
@@ -120,7 +119,7 @@ def motion_picture(
     return canvas
 
 
-def with_mask(image: Picture, tiles: NDArray[np.bool_] | None) -> Picture:
+def with_mask(image: Image, tiles: NDArray[np.bool_] | None) -> Image:
     """The image, grey and hatched where the tiles (rows, columns) of a mask cover it.
 
     Args:
@@ -139,7 +138,7 @@ def with_mask(image: Picture, tiles: NDArray[np.bool_] | None) -> Picture:
     return shown
 
 
-def warp_picture(reference: Picture, query: Picture, warp: DenseWarp, *, width: int = 1280) -> Picture:
+def warp_picture(reference: Image, query: Image, warp: DenseWarp, *, width: int = 1280) -> Image:
     """Three panels: the reference, the query brought into the reference by the warp, the certainty.
 
     The middle panel fades to white where the certainty is low; the right panel shows certainty 0 to 1 in viridis.
@@ -176,16 +175,17 @@ def warp_picture(reference: Picture, query: Picture, warp: DenseWarp, *, width: 
     return canvas
 
 
-def with_legend(picture: Picture, *, outliers: bool = True) -> Picture:
+def with_legend(picture: Image, *, outliers: bool = True) -> Image:
     """A picture of matches with a strip below it that says what the colours mean.
 
     Args:
         picture: uint8 (H, W, 3) RGB.
         outliers: whether matches that do not agree are drawn too.
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image as PilImage
+    from PIL import ImageDraw
 
-    strip = Image.new("RGB", (picture.shape[1], _STRIP), (BACKGROUND,) * 3)
+    strip = PilImage.new("RGB", (picture.shape[1], _STRIP), (BACKGROUND,) * 3)
     draw, font, middle = ImageDraw.Draw(strip), _font(14), _STRIP // 2
     at = float(_MARGIN)
     for text in ("score 0", "1"):
@@ -193,7 +193,7 @@ def with_legend(picture: Picture, *, outliers: bool = True) -> Picture:
         at += draw.textlength(text, font=font) + _MARGIN
         if text != "1":
             ramp = _score_colours(np.linspace(0.0, 1.0, _RAMP, dtype=np.float32))
-            strip.paste(Image.fromarray(np.repeat(ramp[None], 12, 0)), (round(at), middle - 6))
+            strip.paste(PilImage.fromarray(np.repeat(ramp[None], 12, 0)), (round(at), middle - 6))
             at += _RAMP + _MARGIN
     if outliers:
         at += 2 * _MARGIN
@@ -203,16 +203,17 @@ def with_legend(picture: Picture, *, outliers: bool = True) -> Picture:
     return np.concatenate([picture, np.asarray(strip, np.uint8)], 0)
 
 
-def with_caption(picture: Picture, text: str) -> Picture:
+def with_caption(picture: Image, text: str) -> Image:
     """The picture with one line of text on a white strip below it.
 
     Args:
         picture: uint8 (H, W, 3) RGB.
         text: cut where it is longer than the picture is wide.
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image as PilImage
+    from PIL import ImageDraw
 
-    strip = Image.new("RGB", (picture.shape[1], _STRIP), (BACKGROUND,) * 3)
+    strip = PilImage.new("RGB", (picture.shape[1], _STRIP), (BACKGROUND,) * 3)
     draw, font = ImageDraw.Draw(strip), _font(16)
     while text and draw.textlength(text, font=font) > picture.shape[1] - 2 * _MARGIN:
         text = text[:-2].rstrip() + "…" if len(text) > 2 else ""
@@ -220,14 +221,14 @@ def with_caption(picture: Picture, text: str) -> Picture:
     return np.concatenate([picture, np.asarray(strip, np.uint8)], 0)
 
 
-def viridis(value: NDArray[np.floating]) -> Picture:
+def viridis(value: NDArray[np.floating]) -> Image:
     """Colours of values in [0, 1]: the same shape with a last axis of 3, uint8 RGB."""
     level = np.clip(np.nan_to_num(value) * 255.0, 0.0, 255.0).astype(np.uint8)
     colours = np.asarray(cv2.applyColorMap(level.reshape(-1, 1), cv2.COLORMAP_VIRIDIS), np.uint8)[:, 0, ::-1]
     return np.ascontiguousarray(colours.reshape(*level.shape, 3), np.uint8)
 
 
-def smaller(image: Picture, longest: int = 640) -> Picture:
+def smaller(image: Image, longest: int = 640) -> Image:
     """The image as RGB with its longer side at most `longest` pixels: what is kept in memory for later pictures."""
     scale = longest / max(image.shape[:2])
     if scale >= 1.0:
@@ -236,7 +237,7 @@ def smaller(image: Picture, longest: int = 640) -> Picture:
     return _rgb(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8))
 
 
-def _score_colours(score: NDArray[np.float32]) -> Picture:
+def _score_colours(score: NDArray[np.float32]) -> Image:
     return viridis(0.25 + 0.75 * score)  # the darkest quarter of the map vanishes on dark images
 
 
@@ -251,15 +252,15 @@ def _font(size: int) -> Any:
     return ImageFont.truetype(str(Path(package.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"), size)
 
 
-def _aspect(image: Picture) -> float:
+def _aspect(image: Image) -> float:
     return float(image.shape[1] / image.shape[0])
 
 
-def _rgb(image: Picture) -> Picture:
+def _rgb(image: Image) -> Image:
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
 
 
-def _fit(image: Picture, width: int, height: int) -> Picture:
+def _fit(image: Image, width: int, height: int) -> Image:
     shrinking = width < image.shape[1]
     method = cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
     return _rgb(np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8))
@@ -294,13 +295,13 @@ def _fixed(point: NDArray[np.float64]) -> tuple[int, int]:
 
 
 def _line(
-    canvas: Picture, a: NDArray[np.float64], b: NDArray[np.float64], colour: tuple[int, ...], thickness: int
+    canvas: Image, a: NDArray[np.float64], b: NDArray[np.float64], colour: tuple[int, ...], thickness: int
 ) -> None:
     if np.isfinite(a).all() and np.isfinite(b).all():
         cv2.line(canvas, _fixed(a), _fixed(b), colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def _dot(canvas: Picture, point: NDArray[np.float64], colour: tuple[int, ...]) -> None:
+def _dot(canvas: Image, point: NDArray[np.float64], colour: tuple[int, ...]) -> None:
     if np.isfinite(point).all():
         cv2.circle(canvas, _fixed(point), 3 * 2**SUBPIXEL_BITS, (20, 20, 20), -1, cv2.LINE_AA, SUBPIXEL_BITS)
         cv2.circle(canvas, _fixed(point), 2 * 2**SUBPIXEL_BITS, colour, -1, cv2.LINE_AA, SUBPIXEL_BITS)

@@ -11,10 +11,10 @@ from typing import Any
 
 import cv2
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.evaluation import plots
 from ros2_densematch.evaluation.lengths import length_in_words
 from ros2_densematch.evaluation.page import PAGE, STYLE
-from ros2_densematch.evaluation.pictures import Picture
 from ros2_densematch.evaluation.summary import STAGES, FrameRecord
 from ros2_densematch.files.atomic import write_text
 
@@ -31,7 +31,7 @@ class ReportPicture:
         kind: "matches" or "warp".
     """
 
-    image: Picture
+    image: Image
     caption: str
     kind: str = "matches"
 
@@ -239,7 +239,7 @@ def _words(status: str) -> str:
     return html.escape(status.lower().replace("_", " "))
 
 
-def _data_url(image: Picture) -> str:
+def _data_url(image: Image) -> str:
     ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not ok:
         raise RuntimeError(f"OpenCV could not encode a picture of shape {image.shape}")

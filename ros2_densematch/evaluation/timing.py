@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.evaluation.peers.registry import load_peer
 from ros2_densematch.evaluation.predictions.memory import PeakMemory
 from ros2_densematch.geometry.camera import Camera
@@ -27,8 +27,6 @@ from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.frame import Frame
 from ros2_densematch.tracking.tracker import Tracker
-
-Picture = NDArray[np.uint8]
 
 # what stands beside: the peer's name, and its points, criteria and iterations in words
 AGAINST = {
@@ -92,7 +90,7 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
 
 def time_full(
     load: Callable[[], Matcher],
-    images: Sequence[Picture],
+    images: Sequence[Image],
     camera: Camera,
     limits: Limits,
     repeat: int,
@@ -136,7 +134,7 @@ def time_full(
 
 def time_guided(
     load: Callable[[], Matcher],
-    images: Sequence[Picture],
+    images: Sequence[Image],
     camera: Camera,
     config: TrackerConfig,
     repeat: int,

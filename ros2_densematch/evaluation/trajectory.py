@@ -9,12 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.trajectory import Similarity, align
 
 __all__ = ["Similarity", "align", "align_rotations", "relative_errors", "rms", "rotation_errors_deg"]
-
-Float64 = NDArray[np.float64]
 
 
 def align_rotations(estimated: Float64, true: Float64) -> Float64:

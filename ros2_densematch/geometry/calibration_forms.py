@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import camera_info
-from ros2_densematch.geometry.camera_info import CameraInfo, Float64
+from ros2_densematch.geometry.camera_info import CameraInfo
 
 Size = tuple[int, int]
 

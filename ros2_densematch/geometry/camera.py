@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.files import camera_yaml
 from ros2_densematch.files.exif import read_exif
 from ros2_densematch.geometry import calibration_forms, camera_info, distortion
@@ -22,7 +23,6 @@ from ros2_densematch.geometry.camera_info import CameraInfo
 from ros2_densematch.geometry.distortion import DistortionModel
 from ros2_densematch.geometry.intrinsics import IntrinsicUncertainty
 
-Float64 = NDArray[np.float64]
 Rectified = Literal["auto"] | bool
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+from ros2_densematch.arrays import Float32
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class DenseWarp:
         query_size: (width, height) of the query image in pixels.
     """
 
-    xy: FloatArray
-    certainty: FloatArray
+    xy: Float32
+    certainty: Float32
     reference_size: tuple[int, int]
     query_size: tuple[int, int]
 
@@ -62,11 +62,11 @@ class _LaterWarp(DenseWarp):
         return made
 
     @property
-    def xy(self) -> FloatArray:
+    def xy(self) -> Float32:
         return self._made.xy
 
     @property
-    def certainty(self) -> FloatArray:
+    def certainty(self) -> Float32:
         return self._made.certainty
 
 
@@ -94,17 +94,17 @@ class Correspondences:
             smaller of the two; with `stillness`. Near 1 for a match between two parts of one overlay.
     """
 
-    reference_xy: FloatArray
-    query_xy: FloatArray
-    score: FloatArray
+    reference_xy: Float32
+    query_xy: Float32
+    score: Float32
     overlap: float
     reference_size: tuple[int, int]
     query_size: tuple[int, int]
-    precision: FloatArray | None = None
+    precision: Float32 | None = None
     warp: DenseWarp | None = None
-    linear: FloatArray | None = None
-    stillness: FloatArray | None = None
-    unchanged: FloatArray | None = None
+    linear: Float32 | None = None
+    stillness: Float32 | None = None
+    unchanged: Float32 | None = None
 
     def __post_init__(self) -> None:
         n = len(self.reference_xy)

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Float64 = NDArray[np.float64]
+from ros2_densematch.arrays import Float64
+
 DistortionModel = Literal["none", "plumb_bob", "rational_polynomial", "equidistant"]
 
 # Names met in the field for the same model; CameraInfo leaves the string free.

@@ -13,14 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import least_squares, models, poses, rays
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.intrinsics import IntrinsicUncertainty
 from ros2_densematch.geometry.relative_pose import Geometry, RelativePose
 from ros2_densematch.geometry.shared_errors import same_calibration
-
-Float64 = NDArray[np.float64]
 
 _MATCHES = 256  # of a pair are enough
 _LEAST_MATCHES = 60

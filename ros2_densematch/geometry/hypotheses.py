@@ -12,14 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import poselib  # type: ignore[import-untyped]
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import BoolArray, Float32, Float64
 from ros2_densematch.geometry import poses, rays
 from ros2_densematch.geometry.rays import Rays
-
-Float64 = NDArray[np.float64]
-Floats = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
 
 _MOST_SAMPLED = 800  # matches of a search that is not thorough
 _LEAST = 30  # matches of a part that may give a pose of its own
@@ -64,7 +60,7 @@ class Sampling:
     thorough: bool = True
 
 
-def search(all_rays: Rays, score: Floats, sampling: Sampling) -> list[Hypothesis]:
+def search(all_rays: Rays, score: Float32, sampling: Sampling) -> list[Hypothesis]:
     """Hypotheses, the most likely one first: from all matches, from each half of the tiles of the image, like the
     colours of a chessboard, and from the matches of the highest scores where the scores differ. A search that is not
     thorough gives one hypothesis, sampled from at most `_MOST_SAMPLED` matches."""
@@ -89,7 +85,7 @@ def search(all_rays: Rays, score: Floats, sampling: Sampling) -> list[Hypothesis
     return sorted(found, key=lambda hypothesis: hypothesis.cost)
 
 
-def weights(score: Floats) -> Float64:
+def weights(score: Float32) -> Float64:
     """Weights (N,) of matches by their scores: even a poor one counts a little."""
     return np.clip(score.astype(np.float64), 0.05, 1.0)
 
@@ -133,7 +129,7 @@ def ransac(some: Rays, sampling: Sampling) -> tuple[Float64, Float64]:
 
 
 def of_plane(
-    motions: list[tuple[Float64, Float64, Float64]], all_rays: Rays, score: Floats, limit_px: float
+    motions: list[tuple[Float64, Float64, Float64]], all_rays: Rays, score: Float32, limit_px: float
 ) -> list[Hypothesis]:
     """The motions (R, t, n) of a plane that many matches lie on, judged like all others.
 

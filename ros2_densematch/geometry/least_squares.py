@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
+from ros2_densematch.arrays import Float64
+
 State = TypeVar("State")
 
 _TUKEY = 4.685  # 95 % efficiency under Gaussian noise

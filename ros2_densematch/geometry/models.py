@@ -10,11 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import least_squares, poses
 from ros2_densematch.geometry.least_squares import Block
 from ros2_densematch.geometry.rays import Rays, epipolar_distance_px, recalibrated, spread, transfer_distance_px
-
-Float64 = NDArray[np.float64]
 
 GENERATORS = poses.skew(np.eye(3))  # (3, 3, 3): derivative of Exp(w) at w = 0
 

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import BoolArray, Float32
 from ros2_densematch.geometry.correspondences import Correspondences
-
-BoolArray = NDArray[np.bool_]
-Floats = NDArray[np.float32]
 
 _STILL_PX = 1.0  # at 640 pixels along the longer side
 _LEAST, _LEAST_SHARE = 10, 0.05  # fewer static matches are no overlay
@@ -89,13 +87,13 @@ def _frames(unchanged: BoolArray) -> bool:
     return any(held[k] and held[(k + 1) % 4] for k in range(4))
 
 
-def _tiles(xy: Floats, size: tuple[int, int], still: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _tiles(xy: Float32, size: tuple[int, int], still: Float32) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     rows, columns = still.shape
     x, y = np.clip(xy / np.array(size, np.float32), 0.0, 0.999).T
     return (y * rows).astype(np.intp), (x * columns).astype(np.intp)
 
 
-def _within(xy: Floats, size: tuple[int, int], margin: float) -> BoolArray:
+def _within(xy: Float32, size: tuple[int, int], margin: float) -> BoolArray:
     """Whether pixels (N, 2) lie farther from every side than `margin` of that side's length."""
     place = xy / np.array(size, np.float32)
     return np.asarray(((place > margin) & (place < 1.0 - margin)).all(1), np.bool_)

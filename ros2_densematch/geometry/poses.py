@@ -10,9 +10,9 @@ convention of geometry_msgs/PoseWithCovariance.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Float64 = NDArray[np.float64]
+from ros2_densematch.arrays import Float64
 
 
 def make_pose(R: ArrayLike, t: ArrayLike) -> Float64:

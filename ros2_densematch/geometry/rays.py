@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.intrinsics import IntrinsicUncertainty
 from ros2_densematch.geometry.shared_errors import shared_derivatives
-
-Float64 = NDArray[np.float64]
 
 # A matcher's precision is believed within these standard deviations, in pixels.
 _SIGMA_RANGE = (0.03, 10.0)

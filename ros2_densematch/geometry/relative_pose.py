@@ -8,7 +8,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
+from ros2_densematch.arrays import Float64
 
 # Variances that stand for "not known". Large enough that no filter believes the number, small enough that a 6x6 which
 # also holds the variances of a good rotation can still be inverted in double precision.

@@ -15,7 +15,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ros2_densematch.geometry.camera import Camera, Float64
+from ros2_densematch.arrays import Float64
+from ros2_densematch.geometry.camera import Camera
 
 _ROUNDS = 4  # of the fixed point in `project`: each shrinks the error by the share of a row that one row turns
 

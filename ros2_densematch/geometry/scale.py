@@ -13,14 +13,13 @@ import numpy as np
 import poselib  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import least_squares, models, poses, rays
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.least_squares import Block
 from ros2_densematch.geometry.rays import Rays
 from ros2_densematch.geometry.relative_pose import RelativePose, Scale
-
-Float64 = NDArray[np.float64]
 
 _MIN_DEPTHS = 10  # points with depth: six unknowns, and some to judge the noise
 _CHI2_2DOF = 13.8  # 99.9 % of a chi-square variable with two degrees of freedom

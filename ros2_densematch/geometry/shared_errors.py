@@ -8,12 +8,10 @@ parameters (Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 5.2.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.intrinsics import IntrinsicUncertainty
-
-Float64 = NDArray[np.float64]
 
 _FARTHEST = 2.0  # normalised radius at which the error of the distortion stops growing: no lens is that far off
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 
-Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 Index = NDArray[np.intp]
 

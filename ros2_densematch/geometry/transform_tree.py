@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
-
-Float64 = NDArray[np.float64]
 
 
 class TransformTree:

@@ -6,10 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import BoolArray, Float32
 from ros2_densematch.geometry.relative_pose import Geometry, RelativePose
-
-BoolArray = NDArray[np.bool_]
-Floats = NDArray[np.float32]
 
 _COLUMNS, _ROWS = 10, 8
 _LEAST_IN_CELL = 2  # matches: single ones may be wrong
@@ -18,7 +16,7 @@ _ASKED = 500  # matches at most that are looked for in a hull
 _COVERED = 0.7  # share of the cells: a plane over less of the image may be a thing
 
 
-def verdict(xy: Floats, size: tuple[int, int], first: RelativePose, second: RelativePose) -> int:
+def verdict(xy: Float32, size: tuple[int, int], first: RelativePose, second: RelativePose) -> int:
     """Above 0: the first motion is the background's; below 0: the second one's; 0: nobody can tell.
 
     Args:
@@ -34,12 +32,12 @@ def verdict(xy: Floats, size: tuple[int, int], first: RelativePose, second: Rela
     return votes + int(general[0] and flat[1]) - int(general[1] and flat[0])
 
 
-def covered(xy: Floats, size: tuple[int, int]) -> float:
+def covered(xy: Float32, size: tuple[int, int]) -> float:
     """Share of the cells of an image of (width, height) that hold matches (N, 2)."""
     return float((_counts(xy, size) >= _LEAST_IN_CELL).mean())
 
 
-def doubt(pose: RelativePose, xy: Floats, size: tuple[int, int]) -> str:
+def doubt(pose: RelativePose, xy: Float32, size: tuple[int, int]) -> str:
     """What a status adds where the pose is that of one plane over a part of the image, which may move by itself; else
     ""."""
     if pose.geometry is not Geometry.PLANAR or covered(xy[pose.inliers], size) >= _COVERED:
@@ -47,17 +45,17 @@ def doubt(pose: RelativePose, xy: Floats, size: tuple[int, int]) -> str:
     return "; the plane covers only a part of the image and may be an independently moving object"
 
 
-def _counts(xy: Floats, size: tuple[int, int]) -> NDArray[np.intp]:
+def _counts(xy: Float32, size: tuple[int, int]) -> NDArray[np.intp]:
     x, y = _cells(xy, size)
     return np.bincount(y * _COLUMNS + x, minlength=_COLUMNS * _ROWS).reshape(_ROWS, _COLUMNS)
 
 
-def _cells(xy: Floats, size: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _cells(xy: Float32, size: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     x, y = np.clip((xy + 0.5) / np.array(size, np.float32), 0.0, 0.9999).T
     return (x * _COLUMNS).astype(np.intp), (y * _ROWS).astype(np.intp)
 
 
-def _within_hull(xy: Floats, size: tuple[int, int], inner: BoolArray, outer: BoolArray) -> float:
+def _within_hull(xy: Float32, size: tuple[int, int], inner: BoolArray, outer: BoolArray) -> float:
     """Share of some matches that lies within the hull of others, whose lone ones do not count."""
     counts = _counts(xy[outer], size)
     x, y = _cells(xy[outer], size)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import BoolArray, Float32, Float64
 from ros2_densematch.geometry import hypotheses, models, overlay, poses, rays, scale, two_motions
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
@@ -29,10 +29,6 @@ from ros2_densematch.geometry.relative_pose import (
 from ros2_densematch.geometry.scale import ScaleSource
 
 __all__ = ["Geometry", "PoseConfig", "RelativePose", "Scale", "estimate_relative_pose"]
-
-Float64 = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-Floats = NDArray[np.float32]
 
 
 _DRIFT_MISSED, _DRIFT_DOUBT = 20.0, 40.0  # times `drift_px`, see `_drift_px`
@@ -239,7 +235,7 @@ def _among(pose: RelativePose, chosen: BoolArray) -> RelativePose:
 
 
 def _estimate(
-    all_rays: Rays, score: Floats, camera1: Camera, config: PoseConfig, sampling: Sampling
+    all_rays: Rays, score: Float32, camera1: Camera, config: PoseConfig, sampling: Sampling
 ) -> list[RelativePose]:
     """The pose; of a plane that leaves two motions, both, the preferred one first."""
     n = len(all_rays)
@@ -364,7 +360,7 @@ def _too_few(inliers: BoolArray, needed: int, config: PoseConfig) -> RelativePos
     return no_pose(n, f"too few inliers: {found}, at least {needed} are needed{chance}", inliers=inliers)
 
 
-def _drift_px(all_rays: Rays, score: Floats, R: Float64, t: Float64, config: PoseConfig) -> float:
+def _drift_px(all_rays: Rays, score: Float32, R: Float64, t: Float64, config: PoseConfig) -> float:
     """How far whole groups of matches may be off together, in pixels.
 
     Where many matches miss the epipolar line by little more than the limit, about as many lie wrong within it; and so

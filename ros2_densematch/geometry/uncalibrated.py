@@ -11,12 +11,9 @@ from math import lgamma, log
 
 import numpy as np
 import poselib  # type: ignore[import-untyped]
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import BoolArray, Float64
 from ros2_densematch.geometry.correspondences import Correspondences
-
-Float64 = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 _MIN_INLIERS = 15  # as in COLMAP's two-view geometry
 _PLANAR_SHARE = 0.8  # of the fundamental matrix's inliers that one homography explains: a plane or a pure rotation
@@ -38,12 +35,12 @@ class UncalibratedPair:
     kind: str
     fundamental: Float64 | None
     homography: Float64 | None
-    fundamental_inliers: Mask
-    homography_inliers: Mask
+    fundamental_inliers: BoolArray
+    homography_inliers: BoolArray
     status: str
 
     @property
-    def inliers(self) -> Mask | None:
+    def inliers(self) -> BoolArray | None:
         """bool (N,), the matches that agree with the matrix of `kind`; None where there is none."""
         return {"homography": self.homography_inliers, "fundamental": self.fundamental_inliers}.get(self.kind)
 

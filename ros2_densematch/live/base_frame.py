@@ -6,13 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.configuration import Configuration, pose_of_text
 from ros2_densematch.geometry.transform_tree import TransformTree
 from ros2_densematch.io.results.odometry import T_BODY_FROM_OPTICAL
-
-Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.configuration import Configuration
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
@@ -30,7 +30,6 @@ from ros2_densematch.tracking.frame import Frame
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
 from ros2_densematch.tracking.tracker import Tracker
 
-Image = NDArray[np.uint8]
 _THUMBNAIL_PX = 640  # longer side of the keyframes that are kept for ~/matches_image
 _LOADED_BY = ("matcher", "preset", "device", "backend", "weights", "options")
 

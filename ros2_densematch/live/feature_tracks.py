@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial import cKDTree
 
+from ros2_densematch.arrays import Float32, Float64
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
-
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
 
 # VINS-Fusion reads the numbers from float32 values, which hold whole numbers up to here.
 ID_LIMIT = 2**24

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.relative_pose import Scale
 from ros2_densematch.io.results.odometry import MetricState, OdometryChain, of_base
 from ros2_densematch.live.base_frame import Mount
 from ros2_densematch.messages.tracked import odometry_reason
 from ros2_densematch.tracking.tracked_frame import TrackedFrame
-
-Float64 = NDArray[np.float64]
 
 
 class Motion:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ros2_densematch.arrays import Float32
 from ros2_densematch.matchers.common.local_affine import VOTERS, estimate_local_affine
 
-Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 # A match that most of its neighbours support, and that lies where they expect it, needs no distinctive descriptor.

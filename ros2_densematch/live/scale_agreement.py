@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
+from ros2_densematch.arrays import Float64
 
 _STRETCH_M = 0.3  # lengths are compared over motions of at least this
 _COMPARED, _ENOUGH = 7, 4  # of the last motions, the median counts once there are so many

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Image, Mask
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.common.stillness import thumbnail, with_stillness
 from ros2_densematch.matchers.config import MatcherConfig, chosen_config
-from ros2_densematch.matchers.encoding import Encoding, Image, Mask
+from ros2_densematch.matchers.encoding import Encoding
 from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.matchers.result import RawMatches, finished
 from ros2_densematch.nn.device import choose_device

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
+from ros2_densematch.arrays import Image, Mask
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.graphs.cache import load_cached
 from ros2_densematch.graphs.export import on_cpu
 from ros2_densematch.graphs.graph import Graph
 from ros2_densematch.graphs.packages import RUNTIME, package
-from ros2_densematch.matchers.base import Image, Matcher
+from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.matchers.onnx_network import OnnxNetwork
 from ros2_densematch.nn.batch_norm import fold_batch_norms
 from ros2_densematch.nn.device import to_channels_last

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtrc, gammaln
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry.correspondences import DenseWarp
 from ros2_densematch.matchers.common.local_affine import estimate_local_affine, nearest_matches
 from ros2_densematch.matchers.encoding import Encoding
-
-Float = NDArray[np.float64]
 
 # Positions are measured in units of which the longer side of the reference has this many.
 _SIDE = 640.0
@@ -127,7 +126,7 @@ def overlap_of_maps(
     return _share(targets, nearest.distance[:, 0] / unit, len(reference_xy), query)
 
 
-def _share_seen(places: Float, unit: float, x0: Float, x1: Float, common: Float, query: Encoding) -> float:
+def _share_seen(places: Float64, unit: float, x0: Float64, x1: Float64, common: Float64, query: Encoding) -> float:
     """The share of the places (M, 2), in pixels of the reference, that the matches carry into the query.
 
     Args:
@@ -142,7 +141,7 @@ def _share_seen(places: Float, unit: float, x0: Float, x1: Float, common: Float,
     return _share(targets, voters.distance[:, 0], len(x0), query)
 
 
-def _share(targets: Float, distance: Float, matches: int, query: Encoding) -> float:
+def _share(targets: Float64, distance: Float64, matches: int, query: Encoding) -> float:
     """The share of the places that are near a match and lead into the query.
 
     Args:
@@ -157,7 +156,7 @@ def _share(targets: Float, distance: Float, matches: int, query: Encoding) -> fl
     return float(seen.mean())
 
 
-def _agreed(x0: Float, x1: Float, distance: Float, area: float) -> float | None:
+def _agreed(x0: Float64, x1: Float64, distance: Float64, area: float) -> float | None:
     """The tolerance at which the agreement with the common map is the least likely chance; None where it may be one.
 
     A contrario: the number of maps that so many matches at random would give, every three of them one, with as many
@@ -182,7 +181,7 @@ def _agreed(x0: Float, x1: Float, distance: Float, area: float) -> float | None:
     return float(_TOLERANCES[best]) if false[best] < np.log(_CHANCE) else None
 
 
-def _place_of(xy: Float) -> NDArray[np.int64]:
+def _place_of(xy: Float64) -> NDArray[np.int64]:
     """A number (N,) for the place of each position."""
     cell = np.floor(xy / _PLACE).astype(np.int64)
     return np.asarray((cell[:, 0] << 32) + cell[:, 1], np.int64)
@@ -193,7 +192,7 @@ def _different(places: NDArray[np.int64]) -> int:
     return min(len(np.unique(of_one_image)) for of_one_image in places)
 
 
-def _usable_places(reference: Encoding) -> Float:
+def _usable_places(reference: Encoding) -> Float64:
     """Centres (M, 2) of the cells of a regular grid that may be matched, in pixels of the reference."""
     width, height = reference.size
     columns, rows = (max(1, round(_GRID * side / max(width, height))) for side in (width, height))
@@ -203,7 +202,7 @@ def _usable_places(reference: Encoding) -> Float:
     return places[reference.allows(places)]
 
 
-def _common_map(x0: Float, x1: Float) -> Float | None:
+def _common_map(x0: Float64, x1: Float64) -> Float64 | None:
     """The affine map (2, 3) with most inliers, or None: too few agree, or it mirrors or flattens.
 
     The query is first brought to the spread of the reference, so that the tolerance does not depend on the zoom.
@@ -214,7 +213,7 @@ def _common_map(x0: Float, x1: Float) -> Float | None:
     )
     if affine is None or int(inliers.sum()) < _LEAST:
         return None
-    common: Float = np.asarray(affine, np.float64) / spread
+    common: Float64 = np.asarray(affine, np.float64) / spread
     larger, smaller = np.linalg.svd(common[:, :2], compute_uv=False)
     if np.linalg.det(common[:, :2]) <= 0 or larger > 20.0 * smaller:
         return None

@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry.correspondences import Correspondences, DenseWarp
 from ros2_densematch.matchers.encoding import Encoding
-
-Float = NDArray[np.float64]
 
 # pixels by which a point moves from frame to frame when nothing is known of the motion, and by which it misses a place
 # that a homography or a warp gave
@@ -39,14 +38,14 @@ class Prior:
         previous_linear: float64 (N, 2, 2), local affine maps from the reference to that image, or None.
     """
 
-    reference_xy: Float
-    query_xy: Float
-    sigma: Float
-    linear: Float | None = None
-    score: Float | None = None
+    reference_xy: Float64
+    query_xy: Float64
+    sigma: Float64
+    linear: Float64 | None = None
+    score: Float64 | None = None
     previous: Encoding | None = None
-    previous_xy: Float | None = None
-    previous_linear: Float | None = None
+    previous_xy: Float64 | None = None
+    previous_linear: Float64 | None = None
 
     def __post_init__(self) -> None:
         count = len(self.reference_xy) if np.ndim(self.reference_xy) else 0
@@ -174,7 +173,7 @@ class Prior:
     def select(self, index: NDArray[np.bool_] | NDArray[np.intp]) -> Prior:
         """The points that a boolean mask (N,) or an index array picks; `previous` stays."""
 
-        def of(value: Float | None) -> Float | None:
+        def of(value: Float64 | None) -> Float64 | None:
             return None if value is None else value[index]
 
         return Prior(
@@ -189,14 +188,14 @@ class Prior:
         )
 
 
-def _points(xy: ArrayLike) -> Float:
+def _points(xy: ArrayLike) -> Float64:
     points = np.asarray(xy, np.float64)
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"reference_xy must be (N, 2), got {points.shape}")
     return points
 
 
-def _bilinear(layers: NDArray[np.float32], at: Float) -> Float:
+def _bilinear(layers: NDArray[np.float32], at: Float64) -> Float64:
     """Values (N, C) of (H, W, C) at entries (N, 2) x, y; beyond the rim the rim's value holds."""
     if len(at) == 0:
         return np.zeros((0, layers.shape[2]))

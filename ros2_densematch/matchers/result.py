@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Floating
 from ros2_densematch.geometry.correspondences import Correspondences, DenseWarp
 from ros2_densematch.matchers.encoding import Encoding
 from ros2_densematch.matchers.overlap import overlap_of_maps, overlap_of_matches, overlap_of_warp
 
-Floats = NDArray[np.floating[Any]]
 _NO_CHANCE = 100  # matches near a prior that are no chance
 
 
@@ -34,14 +33,14 @@ class RawMatches:
         confirmed: every match agrees with its neighbours, and `linear` is theirs: the overlap follows from the maps.
     """
 
-    reference_xy: Floats
-    query_xy: Floats
-    score: Floats
-    precision: Floats | None = None
-    linear: Floats | None = None
+    reference_xy: Floating
+    query_xy: Floating
+    score: Floating
+    precision: Floating | None = None
+    linear: Floating | None = None
     warp: DenseWarp | None = None
     make_warp: Callable[[NDArray[np.bool_]], DenseWarp] | None = None
-    seen: tuple[Floats, Floats] | None = None
+    seen: tuple[Floating, Floating] | None = None
     confirmed: bool = False
 
     @staticmethod
@@ -50,7 +49,7 @@ class RawMatches:
         return RawMatches(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
 
 
-def best_first(score: Floats, most: int | None) -> NDArray[np.intp]:
+def best_first(score: Floating, most: int | None) -> NDArray[np.intp]:
     """Indices of the best scores, the best first; equal ones stay in order.
 
     Args:
@@ -61,7 +60,7 @@ def best_first(score: Floats, most: int | None) -> NDArray[np.intp]:
     return order if most is None else order[:most]
 
 
-def usable(reference: Encoding, query: Encoding, reference_xy: Floats, query_xy: Floats) -> NDArray[np.bool_]:
+def usable(reference: Encoding, query: Encoding, reference_xy: Floating, query_xy: Floating) -> NDArray[np.bool_]:
     """Which pairs (N,) are finite, lie inside both images and are not masked."""
     kept = np.asarray(np.isfinite(reference_xy).all(1) & np.isfinite(query_xy).all(1), np.bool_)
     for encoding, xy in ((reference, reference_xy), (query, query_xy)):

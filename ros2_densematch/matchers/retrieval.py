@@ -12,11 +12,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float32
 from ros2_densematch.matchers.encoding import Encoding
-
-Floats = NDArray[np.float32]
 
 _WORDS = 64
 _SAMPLE = 20_000  # descriptors that the vocabulary is made from
@@ -25,7 +23,7 @@ _SETS = ("keypoint_descriptors", "descriptors")
 _MAPS = ("features",)
 
 
-def local_descriptors(encoding: Encoding, *, limit: int = 500) -> Floats:
+def local_descriptors(encoding: Encoding, *, limit: int = 500) -> Float32:
     """Descriptors (N, C) of length 1 that an encoding holds, at most `limit`.
 
     Raises:
@@ -45,7 +43,7 @@ def local_descriptors(encoding: Encoding, *, limit: int = 500) -> Floats:
     raise ValueError(f"encodings of {encoding.matcher} hold no descriptors to retrieve with: choose another matcher")
 
 
-def pooled(sets: Sequence[Floats], *, words: int = _WORDS, seed: int = 0) -> Floats:
+def pooled(sets: Sequence[Float32], *, words: int = _WORDS, seed: int = 0) -> Float32:
     """One vector (len(sets), words C) of length 1 for each image from its descriptors (N, C); zeros without any."""
     if not any(len(s) for s in sets):
         return np.zeros((len(sets), 1), np.float32)
@@ -67,7 +65,7 @@ def pooled(sets: Sequence[Floats], *, words: int = _WORDS, seed: int = 0) -> Flo
     return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12), np.float32)
 
 
-def nearest_pairs(vectors: Floats, count: int) -> list[tuple[int, int]]:
+def nearest_pairs(vectors: Float32, count: int) -> list[tuple[int, int]]:
     """Pairs (i, j), i < j, of which one is among the `count` images most like the other.
 
     Args:
@@ -83,5 +81,5 @@ def nearest_pairs(vectors: Floats, count: int) -> list[tuple[int, int]]:
     return sorted(pairs)
 
 
-def _array(value: Any) -> Floats:
+def _array(value: Any) -> Float32:
     return np.asarray(value.detach().float().cpu().numpy() if hasattr(value, "detach") else value, np.float32)

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.relative_pose import RelativePose
 from ros2_densematch.messages.typestore import message_class, ros2_typestore
-
-Float64 = NDArray[np.float64]
 
 
 def to_cdr(message: Any) -> bytes:

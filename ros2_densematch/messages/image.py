@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Depth, Image
 from ros2_densematch.files.exif import read_exif
 from ros2_densematch.geometry.orientation import back, turned_picture
 from ros2_densematch.messages.compressed import (
@@ -34,8 +35,6 @@ __all__ = [
     "may_be_depth",
 ]
 
-Image = NDArray[np.uint8]
-Depth = NDArray[np.float32]
 
 _DIRECT = {"mono8": 1, "8UC1": 1, "8UC3": 3, "rgb8": 3, "bgr8": 3, "8UC4": 4, "rgba8": 4, "bgra8": 4}
 _TO_RGB = {

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.simulation.renderer import Rendering, render
 from ros2_densematch.simulation.scene import Scene
 from ros2_densematch.simulation.sensor import Sensor
-
-Doubles = NDArray[np.float64]
 
 DEFAULT_FRAMES = 200
 DEMO_SIZE = 512, 384  # pixels: two slow cores fly it in less than two minutes
@@ -47,7 +46,7 @@ class Flight:
     """
 
     stamps_ns: NDArray[np.int64]
-    T_world_from_camera: Doubles
+    T_world_from_camera: Float64
     stretch: tuple[str, ...]
     rate_hz: float
 
@@ -90,7 +89,7 @@ def demo_flight(
     return Flight(stamps, poses, names, rate_hz)
 
 
-def look(position: Doubles, yaw: float, pitch: float, roll: float) -> Doubles:
+def look(position: Float64, yaw: float, pitch: float, roll: float) -> Float64:
     """Pose (4, 4) of a camera at `position` that looks along world x, turned by three angles in radians.
 
     Args:
@@ -125,7 +124,7 @@ def fly(scene: Scene, camera: Camera, flight: Flight, sensor: Sensor | None = No
         yield Rendering(image, frame.depth, frame.surface)
 
 
-def _monotone_cubic(x: Doubles, y: Doubles, at: Doubles) -> Doubles:
+def _monotone_cubic(x: Float64, y: Float64, at: Float64) -> Float64:
     """Cubic Hermite interpolation with the slopes of Fritsch and Butland (1984): smooth, and never past a key value."""
     h, delta = np.diff(x), np.diff(y) / np.diff(x)
     slope = np.zeros_like(y)

@@ -5,22 +5,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float32, Float64
 from ros2_densematch.geometry.camera import Camera
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 
 
 def warp(
-    depth0: Floats,
+    depth0: Float32,
     camera0: Camera,
-    T_world_from_camera0: Doubles,
-    depth1: Floats,
+    T_world_from_camera0: Float64,
+    depth1: Float32,
     camera1: Camera,
-    T_world_from_camera1: Doubles,
+    T_world_from_camera1: Float64,
     *,
     tolerance: float = 0.01,
-) -> tuple[Doubles, NDArray[np.bool_]]:
+) -> tuple[Float64, NDArray[np.bool_]]:
     """Where each pixel of frame 0 lies in frame 1, and whether it is seen there.
 
     Args:
@@ -52,7 +50,7 @@ def warp(
     return xy1, visible
 
 
-def _inverse_depth_at(depth: Floats, xy: Doubles) -> Doubles:
+def _inverse_depth_at(depth: Float32, xy: Float64) -> Float64:
     """Inverse depth between pixels: on a plane it is linear in the pixel, so that interpolation is exact."""
     with np.errstate(divide="ignore"):
         inverse = np.where(depth > 0, 1.0 / depth.astype(np.float64), 0.0)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Vector = NDArray[np.floating[Any]]
+from ros2_densematch.arrays import Floating
 
 
-def _white() -> Vector:
+def _white() -> Floating:
     return np.ones(3, np.float32)
 
 
@@ -26,7 +24,7 @@ class Light:
         shadow: whether what stands before the light is dark behind; the ray caster alone can tell.
     """
 
-    position: Vector
-    colour: Vector = field(default_factory=_white)
+    position: Floating
+    colour: Floating = field(default_factory=_white)
     sun: bool = False
     shadow: bool = False

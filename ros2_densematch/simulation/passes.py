@@ -9,16 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64, Image, Mask
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.simulation.flight import look
 from ros2_densematch.simulation.ground_truth import warp
 from ros2_densematch.simulation.renderer import render
 from ros2_densematch.simulation.scene import Scene
 from ros2_densematch.simulation.sensor import Sensor
-
-Image = NDArray[np.uint8]
-Doubles = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 KINDS = ("plain", "fast", "occluder", "overlay", "exposure", "zoom", "roll", "gap")
 _RATE_HZ = 30.0
@@ -43,7 +40,7 @@ class PassFrame:
     image: Image
     depth: NDArray[np.float32]
     camera: Camera
-    T_world_from_camera: Doubles
+    T_world_from_camera: Float64
     scenery: Mask
 
 
@@ -94,7 +91,7 @@ def fly_pass(
     return result
 
 
-def judge(reference: PassFrame, query: PassFrame, reference_xy: Doubles, query_xy: Doubles) -> NDArray[np.int8]:
+def judge(reference: PassFrame, query: PassFrame, reference_xy: Float64, query_xy: Float64) -> NDArray[np.int8]:
     """Verdict (N,) on matches: 1 right within 1.5 px, 0 wrong by more than 3 px or hidden in the query, -1 neither.
 
     Args:
@@ -108,7 +105,7 @@ def judge(reference: PassFrame, query: PassFrame, reference_xy: Doubles, query_x
     return verdict
 
 
-def errors(reference: PassFrame, query: PassFrame, reference_xy: Doubles, query_xy: Doubles) -> tuple[Doubles, Mask]:
+def errors(reference: PassFrame, query: PassFrame, reference_xy: Float64, query_xy: Float64) -> tuple[Float64, Mask]:
     """Distance (N,) in pixels from the true place, NaN where nobody can tell, and whether that place is hidden (N,).
 
     Hidden points have the distance infinity: whatever was matched there is not this point. Within three pixels of an
@@ -152,7 +149,7 @@ def errors(reference: PassFrame, query: PassFrame, reference_xy: Doubles, query_
     return np.where(hidden, np.inf, error), hidden
 
 
-def _slope_corrected(true: Doubles, xy: Doubles, x: NDArray[np.intp], y: NDArray[np.intp]) -> Doubles:
+def _slope_corrected(true: Float64, xy: Float64, x: NDArray[np.intp], y: NDArray[np.intp]) -> Float64:
     height, width = true.shape[:2]
     place = true[y, x].copy()
     for axis, (dx, dy) in enumerate(((1, 0), (0, 1))):
@@ -182,8 +179,8 @@ def _camera(focal: float, width: int, height: int) -> Camera:
 
 
 def _free_path(
-    scene: Scene, cameras: list[Camera], time: Doubles, roll: Doubles, *, fast: bool, rng: np.random.Generator
-) -> list[Doubles]:
+    scene: Scene, cameras: list[Camera], time: Float64, roll: Float64, *, fast: bool, rng: np.random.Generator
+) -> list[Float64]:
     """Poses (4, 4) of a path that keeps away from everything."""
     low, high = scene_bounds(scene)
     for _ in range(_TRIES):
@@ -209,7 +206,7 @@ def _free_path(
     raise ValueError(f"no free path of {len(time)} frames in this scene after {_TRIES} tries: choose another seed")
 
 
-def scene_bounds(scene: Scene) -> tuple[Doubles, Doubles]:
+def scene_bounds(scene: Scene) -> tuple[Float64, Float64]:
     """Where a camera may begin: in the near third of the scene along x, at eye height."""
     corners = np.concatenate([[s.origin, s.origin + s.edge_u + s.edge_v] for s in scene.surfaces])
     low, high = corners.min(0), corners.max(0)
@@ -217,7 +214,7 @@ def scene_bounds(scene: Scene) -> tuple[Doubles, Doubles]:
     return low + size * (0.05, 0.25, 0.35), low + size * (0.35, 0.75, 0.6)
 
 
-def _is_free(scene: Scene, camera: Camera, pose: Doubles) -> bool:
+def _is_free(scene: Scene, camera: Camera, pose: Float64) -> bool:
     small = camera.resized(80, 60)
     depth = render(scene, small, pose).depth
     return bool((depth > 0).mean() > 0.9 and np.quantile(depth[depth > 0], 0.01) > _LEAST_DEPTH)
@@ -225,20 +222,20 @@ def _is_free(scene: Scene, camera: Camera, pose: Doubles) -> bool:
 
 def _cover(
     kind: str, width: int, height: int, rng: np.random.Generator
-) -> Callable[[int, Image], tuple[Doubles, Mask]]:
+) -> Callable[[int, Image], tuple[Float64, Mask]]:
     """What is drawn over frame i of the pass: the picture as float and where it hides the scene."""
     if kind == "occluder":
         return _occluders(width, height, rng)
     if kind == "overlay":
         return _overlay(width, height, rng)
 
-    def nothing(index: int, image: Image) -> tuple[Doubles, Mask]:
+    def nothing(index: int, image: Image) -> tuple[Float64, Mask]:
         return image.astype(np.float64), np.zeros((height, width), np.bool_)
 
     return nothing
 
 
-def _occluders(width: int, height: int, rng: np.random.Generator) -> Callable[[int, Image], tuple[Doubles, Mask]]:
+def _occluders(width: int, height: int, rng: np.random.Generator) -> Callable[[int, Image], tuple[Float64, Mask]]:
     """Two textured discs that pass before the camera."""
     radius = rng.uniform(0.08, 0.2, 2) * width
     start = rng.uniform(0.1, 0.9, (2, 2)) * (width, height)
@@ -246,7 +243,7 @@ def _occluders(width: int, height: int, rng: np.random.Generator) -> Callable[[i
     speed = rng.uniform(0.004, 0.03, 2) * width  # pixels a frame
     texture = _speckle(2 * max(width, height), rng)
 
-    def draw(index: int, image: Image) -> tuple[Doubles, Mask]:
+    def draw(index: int, image: Image) -> tuple[Float64, Mask]:
         picture, hidden = image.astype(np.float64), np.zeros((height, width), np.bool_)
         for k in range(2):
             shift = index * speed[k] * np.array([np.cos(angle[k]), np.sin(angle[k])])
@@ -266,7 +263,7 @@ def _occluders(width: int, height: int, rng: np.random.Generator) -> Callable[[i
     return draw
 
 
-def _overlay(width: int, height: int, rng: np.random.Generator) -> Callable[[int, Image], tuple[Doubles, Mask]]:
+def _overlay(width: int, height: int, rng: np.random.Generator) -> Callable[[int, Image], tuple[Float64, Mask]]:
     """A static panel with writing at one side of the picture, and a frame number's place in another corner."""
     hidden = np.zeros((height, width), np.bool_)
     picture = np.zeros((height, width, 3))
@@ -278,13 +275,13 @@ def _overlay(width: int, height: int, rng: np.random.Generator) -> Callable[[int
         cv2.putText(picture, "REC 12:34", at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255.0, 240.0, 220.0), 1, cv2.LINE_AA)
     picture[~hidden] = 0
 
-    def draw(index: int, image: Image) -> tuple[Doubles, Mask]:
+    def draw(index: int, image: Image) -> tuple[Float64, Mask]:
         return np.where(hidden[..., None], picture, image.astype(np.float64)), hidden.copy()
 
     return draw
 
 
-def _speckle(size: int, rng: np.random.Generator) -> Doubles:
+def _speckle(size: int, rng: np.random.Generator) -> Float64:
     """A random texture (size, size, 3) with detail at several scales."""
     total = np.zeros((size, size, 3))
     for cells in (size // 4, size // 12, size // 40):

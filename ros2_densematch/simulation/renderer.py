@@ -15,13 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float32, Float64, Image
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.simulation.scene import BORDER, LEVELS, Scene
 from ros2_densematch.simulation.view import View
-
-Image = NDArray[np.uint8]
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 
 BACKGROUND = -1
 _BACKGROUND_COLOUR = (178, 196, 214)
@@ -45,7 +42,7 @@ class Rendering:
     """
 
     image: Image
-    depth: Floats
+    depth: Float32
     surface: NDArray[np.int16]
 
 
@@ -61,12 +58,12 @@ class _Planes:
     """
 
     index: NDArray[np.int64]
-    inverse_depth: Doubles
-    edges: Doubles
-    distance: Doubles
+    inverse_depth: Float64
+    edges: Float64
+    distance: Float64
 
 
-def render(scene: Scene, camera: Camera, T_world_from_camera: Doubles) -> Rendering:
+def render(scene: Scene, camera: Camera, T_world_from_camera: Float64) -> Rendering:
     """Draws the scene as a pinhole camera sees it.
 
     Args:
@@ -107,7 +104,7 @@ def _planes(scene: Scene, view: View) -> _Planes:
     return _Planes(index, inverse_depth @ to_ray, edges @ to_ray, -d)
 
 
-def _visibility(planes: _Planes, width: int, height: int) -> tuple[Floats, NDArray[np.int16]]:
+def _visibility(planes: _Planes, width: int, height: int) -> tuple[Float32, NDArray[np.int16]]:
     """Inverse depth (0 where nothing is) and position in `planes` (M where nothing is) of each pixel."""
     inverse_depth = np.zeros((height, width), np.float32)
     winner = np.full((height, width), len(planes.index), np.int16)
@@ -148,7 +145,7 @@ def _spans(planes: _Planes, width: int, height: int) -> tuple[NDArray[np.int16],
     return first, last
 
 
-def _texture(scene: Scene, planes: _Planes, view: View, inverse_depth: Floats, winner: NDArray[np.int16]) -> Image:
+def _texture(scene: Scene, planes: _Planes, view: View, inverse_depth: Float32, winner: NDArray[np.int16]) -> Image:
     height, width = winner.shape
     order = np.argsort(winner.ravel(), kind="stable")  # radix sort: each surface's pixels side by side
     y, x = np.divmod(order.astype(np.int32), np.int32(width))
@@ -171,8 +168,8 @@ def _texture(scene: Scene, planes: _Planes, view: View, inverse_depth: Floats, w
 
 
 def _atlas_positions(
-    scene: Scene, planes: _Planes, view: View, k: int, x: Floats, y: Floats, w: Floats
-) -> list[Floats]:
+    scene: Scene, planes: _Planes, view: View, k: int, x: Float32, y: Float32, w: Float32
+) -> list[Float32]:
     """Atlas position (N, 2) of N pixels of surface k, for each of the samples."""
     surface = planes.index[k]
     texels = scene.texels[surface]
@@ -208,7 +205,7 @@ def _atlas_positions(
     return result
 
 
-def _line_at(line: Doubles, x: Floats, y: Floats, dx: float, dy: float) -> Floats:
+def _line_at(line: Float64, x: Float32, y: Float32, dx: float, dy: float) -> Float32:
     """A function that is linear in the pixel, at (x + dx, y + dy)."""
     value = x * np.float32(line[0])
     value += y * np.float32(line[1])

@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ros2_densematch.arrays import Float64, Image
 from ros2_densematch.simulation.light import Light
-from ros2_densematch.simulation.textures import Image, Texture
-
-Vector = NDArray[np.float64]
+from ros2_densematch.simulation.textures import Texture
 
 LEVELS = 6  # mip levels; texture sides are multiples of 2 ** (LEVELS - 1), so that every level halves exactly
 BORDER = 4  # texels of repeated border around each level: linear interpolation never reaches a neighbour
@@ -36,9 +35,9 @@ class Surface:
         density: texels per metre.
     """
 
-    origin: Vector
-    edge_u: Vector
-    edge_v: Vector
+    origin: Float64
+    edge_u: Float64
+    edge_v: Float64
     texture: Texture
     density: float = 220.0
 
@@ -97,7 +96,7 @@ class Scene:
                 texture = cv2.resize(texture, smaller, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
-def _pack(texels: NDArray[np.int64]) -> tuple[Vector, int]:
+def _pack(texels: NDArray[np.int64]) -> tuple[Float64, int]:
     """Shelf packing, tallest first; each block is twice as wide as its texture, for the levels beside it."""
     corner = np.zeros((len(texels), 2), np.float64)
     x = y = shelf = 0

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+from ros2_densematch.arrays import Image
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+from ros2_densematch.arrays import Image
+
 Field = NDArray[np.float32]
 Colours = NDArray[np.float64]
 Texture = Callable[[int, int, float, np.random.Generator], Image]

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float32
 from ros2_densematch.geometry.camera import Camera
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class View:
         k[0, 2], k[1, 2] = (k[0, 2] + 0.5) * sx - 0.5, (k[1, 2] + 0.5) * sy - 0.5
         return View(width, height, k, self.T_world_from_camera)
 
-    def rays(self, offset_x: float = 0.0, offset_y: float = 0.0) -> tuple[Floats, Floats]:
+    def rays(self, offset_x: float = 0.0, offset_y: float = 0.0) -> tuple[Float32, Float32]:
         """Origins and directions (H * W, 3) in the world; directions have unit z in the camera: t is the depth."""
         x = (np.arange(self.width) + offset_x - self.K[0, 2]) / self.K[0, 0]
         y = (np.arange(self.height) + offset_y - self.K[1, 2]) / self.K[1, 1]

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry.relative_pose import Scale
 from ros2_densematch.tracking import mapping
 from ros2_densematch.tracking.attempt import Attempt
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.keyframe import Keyframe
 from ros2_densematch.tracking.metric import odometry_length
-from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.segments import LengthSource
 from ros2_densematch.tracking.state import State, Tracked
 
@@ -141,7 +141,7 @@ def _without_length(state: State, attempt: Attempt, config: TrackerConfig) -> tu
     return _with_version(state, keyframe), Tracked(replace(attempt, found=found), T), reason
 
 
-def _of_first_baseline(covariance: Float, T: Float) -> Float:
+def _of_first_baseline(covariance: Float64, T: Float64) -> Float64:
     """Covariance (6, 6) of a pose T (4, 4) whose length is the unit, from that of its direction and rotation."""
     length = float(np.linalg.norm(T[:3, 3]))
     direction = T[:3, 3] / length

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses, rays
 from ros2_densematch.geometry.intrinsics import IntrinsicUncertainty
 from ros2_densematch.tracking.localisation import Fit
-from ros2_densematch.tracking.refinement import Float, further_parameters
+from ros2_densematch.tracking.refinement import further_parameters
 
 
-def by_calibration(fit: Fit, default: IntrinsicUncertainty) -> Float:
+def by_calibration(fit: Fit, default: IntrinsicUncertainty) -> Float64:
     """Covariance (6, 6) of the pose by the calibration of both cameras, conventions of `geometry.poses`.
 
     Every observation moves with the calibration; the best pose moves with them (`refinement.further_parameters`).

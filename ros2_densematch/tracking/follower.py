@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.tracking.attempt import Attempt
 from ros2_densematch.tracking.budget import Budget
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.guidance import Check, prior_at_rest
 from ros2_densematch.tracking.localiser import Localiser, searched_wide
-from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.state import State
 from ros2_densematch.tracking.view import View
 
@@ -67,7 +67,7 @@ class Follower:
         full = replace(self._localiser.attempt(state, view, keyframe, predictions, wide=wide), why_full=why)
         return guided if guided is not None and _better(guided, full) else full
 
-    def guided(self, state: State, view: View, predictions: list[Float]) -> Attempt:
+    def guided(self, state: State, view: View, predictions: list[Float64]) -> Attempt:
         """The frame against the current keyframe, guided by the frame before."""
         keyframe, guide, matching = state.keyframe, state.guide, self._localiser.matching
         assert guide is not None

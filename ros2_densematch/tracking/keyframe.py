@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.matchers.base import Encoding
-from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.structure import Structure
 
 
@@ -25,10 +25,10 @@ class Sight:
         fixed: the pose is not changed (the keyframe before, which holds the scale).
     """
 
-    T_frame_from_keyframe: Float
+    T_frame_from_keyframe: Float64
     index: NDArray[np.intp]
-    xy: Float
-    weight: Float
+    xy: Float64
+    weight: Float64
     fixed: bool = False
 
 
@@ -42,9 +42,9 @@ class WidestSight:
     """
 
     length: float
-    noise: Float
+    noise: Float64
 
-    def noise_at(self, T_frame_from_keyframe: Float) -> Float:
+    def noise_at(self, T_frame_from_keyframe: Float64) -> Float64:
         """Covariance (6, 6) of the pose of another frame (4, 4) by the error that all triangulated points share.
 
         To these points a frame on half the way looks as if it had made half the error of the farthest one.
@@ -101,18 +101,18 @@ class Keyframe:
     size: tuple[int, int]
     camera: Camera | None
     segment: int
-    T_world_from_camera: Float
+    T_world_from_camera: Float64
     reference: Encoding
     query: Encoding
     structure: Structure | None
-    odometry: Float | None = None
+    odometry: Float64 | None = None
     window: tuple[Sight, ...] = ()
     widest: WidestSight | None = None
     best_inliers: Counts = Counts()
     best_cells: int = 0
     support: float = float("inf")
     tracked: int = 0
-    rate: Float | None = None
+    rate: Float64 | None = None
     note: str = ""
 
     def with_camera(self, camera: Camera) -> Keyframe:
@@ -120,7 +120,7 @@ class Keyframe:
         structure = self.structure.with_camera(camera) if self.structure is not None else None
         return replace(self, camera=camera, structure=structure)
 
-    def rescaled(self, factor: float, anchor: Float) -> Keyframe:
+    def rescaled(self, factor: float, anchor: Float64) -> Keyframe:
         """With all lengths multiplied by `factor`; the world point `anchor` (3,) stays where it is."""
         T = self.T_world_from_camera.copy()
         T[:3, 3] = anchor + factor * (T[:3, 3] - anchor)
@@ -129,7 +129,7 @@ class Keyframe:
         return replace(self, T_world_from_camera=T, window=window, structure=structure, widest=None)
 
 
-def _scaled(T: Float, factor: float) -> Float:
-    scaled: Float = T.copy()
+def _scaled(T: Float64, factor: float) -> Float64:
+    scaled: Float64 = T.copy()
     scaled[:3, 3] *= factor
     return scaled

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Encoding
@@ -17,7 +18,6 @@ from ros2_densematch.tracking.keyframe import Keyframe
 from ros2_densematch.tracking.localisation import relative_weight
 from ros2_densematch.tracking.matching import Matching
 from ros2_densematch.tracking.metric import rho_from_stereo
-from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.segments import LengthSource
 from ros2_densematch.tracking.state import State, Tracked
 from ros2_densematch.tracking.structure import Structure, transfer
@@ -36,7 +36,9 @@ class KeyframeMaker:
         self._matching = matching
         self._config = config
 
-    def make(self, view: View, number: int, T_world_from_camera: Float, segment: int, *, use_metric: bool) -> Keyframe:
+    def make(
+        self, view: View, number: int, T_world_from_camera: Float64, segment: int, *, use_metric: bool
+    ) -> Keyframe:
         """A keyframe without points but those that depth or stereo measure.
 
         Args:

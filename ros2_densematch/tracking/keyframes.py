@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.tracking.keyframe import Keyframe
-from ros2_densematch.tracking.refinement import Float
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Keyframes:
         """Those of one segment."""
         return [k for k in self._items if k.segment == segment]
 
-    def nearest(self, T_world_from_camera: Float, segment: int, within: float | None = None) -> list[Keyframe]:
+    def nearest(self, T_world_from_camera: Float64, segment: int, within: float | None = None) -> list[Keyframe]:
         """Keyframes, those of `segment` that look most alike from this pose (4, 4) first.
 
         Args:
@@ -91,6 +91,6 @@ class Keyframes:
         return min(others, key=loneliness)
 
 
-def _difference(A: Float, B: Float, unit: float) -> float:
+def _difference(A: Float64, B: Float64, unit: float) -> float:
     turn = np.radians(poses.rotation_angle_deg(A, B))
     return float(turn + np.linalg.norm(A[:3, 3] - B[:3, 3]) / unit)

@@ -8,11 +8,12 @@ import numpy as np
 import poselib  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.two_view import Geometry, PoseConfig, RelativePose, Scale, estimate_relative_pose
-from ros2_densematch.tracking.refinement import Float, PointPriors, chi_squared, refine, solve_rho
+from ros2_densematch.tracking.refinement import PointPriors, chi_squared, refine, solve_rho
 from ros2_densematch.tracking.structure import Structure
 
 _MIN_SIGMA_PX, _MAX_SIGMA_PX = 0.15, 2.0  # bounds of the noise that is estimated from the residuals
@@ -46,18 +47,18 @@ class Localisation:
     """
 
     ok: bool
-    T_frame_from_keyframe: Float
+    T_frame_from_keyframe: Float64
     has_length: bool
     inliers: NDArray[np.bool_]
     index: NDArray[np.intp]
-    xy: Float
-    weight: Float
+    xy: Float64
+    weight: Float64
     parallax_deg: float
     near_parallax_deg: float
     two_view: RelativePose
     reason: str
     structure: Structure
-    covariance: Float | None = None
+    covariance: Float64 | None = None
     sigma: float = float("nan")
 
     @property
@@ -65,7 +66,7 @@ class Localisation:
         """Standard deviation of the rotation about its worst axis, degrees; 0 without a covariance."""
         return 0.0 if self.covariance is None else _rotation_std_deg(self.covariance)
 
-    def metric_pose(self, T_frame_from_keyframe: Float, scale_std: float) -> RelativePose:
+    def metric_pose(self, T_frame_from_keyframe: Float64, scale_std: float) -> RelativePose:
         """The two-view estimate with the tracker's pose (4, 4) in metres in place of its own.
 
         Args:
@@ -97,7 +98,7 @@ def localise(
     *,
     min_inliers: int,
     max_rotation_std_deg: float,
-    predictions: list[Float],
+    predictions: list[Float64],
     config: PoseConfig,
     seed: int,
     thorough: bool = True,
@@ -157,9 +158,9 @@ class Sights:
     structure: Structure
     camera: Camera
     finite: NDArray[np.bool_]
-    xy: Float
-    reference: Float
-    weight: Float
+    xy: Float64
+    reference: Float64
+    weight: Float64
     index: NDArray[np.intp]
     usable: NDArray[np.intp]
 
@@ -209,13 +210,13 @@ class Fit:
     """
 
     seen: Sights
-    T: Float
+    T: Float64
     inliers: NDArray[np.bool_]
-    covariance: Float
+    covariance: Float64
     sigma: float
 
     @staticmethod
-    def of(seen: Sights, T: Float, iterations: int = 10, *, near: bool = False) -> Fit:
+    def of(seen: Sights, T: Float64, iterations: int = 10, *, near: bool = False) -> Fit:
         """Refines the pose (4, 4) in at most so many iterations, fewer where it is `near`."""
         structure, camera, index = seen.structure, seen.camera, seen.index
         chosen = np.flatnonzero((index >= 0) & (seen.weight > 0))
@@ -297,7 +298,7 @@ class Fit:
         )
 
 
-def _rotation_std_deg(covariance: Float) -> float:
+def _rotation_std_deg(covariance: Float64) -> float:
     """Largest standard deviation of the rotation, degrees, of a covariance (6, 6) in the order x y z, rotation."""
     return float(np.degrees(np.sqrt(np.linalg.eigvalsh(covariance[3:, 3:])[-1])))
 
@@ -308,7 +309,7 @@ def _covered_share(xy: NDArray[np.float32], camera: Camera) -> float:
     return float(np.prod(high - low) / (camera.width * camera.height))
 
 
-def relative_weight(matches: Correspondences) -> Float:
+def relative_weight(matches: Correspondences) -> Float64:
     """Weight (N,) of each match relative to the typical one, from the matcher's precision; 1 without it."""
     if matches.precision is None or len(matches) == 0:
         return np.ones(len(matches))
@@ -369,7 +370,7 @@ def _rotation_only(two_view: RelativePose, seen: Sights, min_inliers: int) -> Lo
     )
 
 
-def _start(seen: Sights, two_view: RelativePose, predictions: list[Float], seed: int) -> Float:
+def _start(seen: Sights, two_view: RelativePose, predictions: list[Float64], seed: int) -> Float64:
     """The best start value, by the share of known points that it explains."""
     usable, xy, weight, focal = seen.usable, seen.xy, seen.weight, seen.camera.focal
     known = seen.structure.priors(seen.index[usable])
@@ -384,7 +385,7 @@ def _start(seen: Sights, two_view: RelativePose, predictions: list[Float], seed:
     return candidates[int(np.argmax(scores))]
 
 
-def _support(T: Float, known: PointPriors, xy: Float, weight: Float, focal: float) -> float:
+def _support(T: Float64, known: PointPriors, xy: Float64, weight: Float64, focal: float) -> float:
     """Share of known points that fit, softly counted, so that the better of two good candidates wins."""
     w = weight[None] / (1.5 / focal) ** 2
     rho, _ = solve_rho(T[None], known, xy[None], w, known.rho, steps=3)
@@ -392,7 +393,7 @@ def _support(T: Float, known: PointPriors, xy: Float, weight: Float, focal: floa
     return float(np.mean(1.0 / (1.0 + np.nan_to_num(chi2, nan=np.inf) / 4.0)))
 
 
-def _translation_given_rotation(R: Float, known: PointPriors, xy: Float) -> Float:
+def _translation_given_rotation(R: Float64, known: PointPriors, xy: Float64) -> Float64:
     """Translation (in map units) that images known points best under a rotation: linear, re-weighted for outliers.
 
     x (r3 + rho t3) = r1 + rho t1 and likewise for y, with r = R b.
@@ -414,7 +415,7 @@ def _translation_given_rotation(R: Float, known: PointPriors, xy: Float) -> Floa
     return poses.make_pose(R, t)
 
 
-def _absolute_pose(known: PointPriors, xy: Float, focal: float, seed: int) -> Float:
+def _absolute_pose(known: PointPriors, xy: Float64, focal: float, seed: int) -> Float64:
     """LO-RANSAC absolute pose of PoseLib from known points."""
     points = known.bearing / np.maximum(known.rho, 1e-6)[:, None]
     camera = {"model": "SIMPLE_PINHOLE", "width": 1, "height": 1, "params": [focal, 0.0, 0.0]}
@@ -423,7 +424,7 @@ def _absolute_pose(known: PointPriors, xy: Float, focal: float, seed: int) -> Fl
     return poses.make_pose(pose.R, pose.t)
 
 
-def parallax_deg(T: Float, bearing: Float, xy: Float) -> tuple[float, float]:
+def parallax_deg(T: Float64, bearing: Float64, xy: Float64) -> tuple[float, float]:
     """Angles between the keyframe's rays, turned by the rotation, and the frame's rays: the median, and the one that a
     fifth of the points exceeds; 0 without points."""
     if len(xy) == 0:

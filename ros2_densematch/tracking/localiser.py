@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.relative_pose import Scale
@@ -17,7 +18,6 @@ from ros2_densematch.tracking.keyframe import Keyframe
 from ros2_densematch.tracking.localisation import localise
 from ros2_densematch.tracking.matching import Matching
 from ros2_densematch.tracking.near import localise_near
-from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.state import State
 from ros2_densematch.tracking.turning import Pair
 from ros2_densematch.tracking.view import View
@@ -48,7 +48,7 @@ class Localiser:
         state: State,
         view: View,
         keyframe: Keyframe,
-        predictions: list[Float],
+        predictions: list[Float64],
         matches: Correspondences | None = None,
         *,
         guided: bool = False,
@@ -84,7 +84,7 @@ class Localiser:
         return again if again.found.ok else first
 
     def _at(
-        self, pair: Pair, matches: Correspondences, predictions: list[Float], scale: Scale, *, guided: bool
+        self, pair: Pair, matches: Correspondences, predictions: list[Float64], scale: Scale, *, guided: bool
     ) -> Attempt:
         """With the cameras as they are."""
         structure, camera, config = pair.keyframe.structure, pair.view.camera, self._config
@@ -124,7 +124,7 @@ class Localiser:
         return Attempt(pair.view, replace(pair.keyframe, structure=found.structure), matches, found, guided)
 
 
-def upright(T_frame_from_keyframe: Float) -> bool:
+def upright(T_frame_from_keyframe: Float64) -> bool:
     """Whether two views are turned so little, (4, 4), that a plain match finds what they share."""
     return poses.rotation_angle_deg(T_frame_from_keyframe, np.eye(4)) < _UPRIGHT_DEG
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.keyframe import Keyframe, Sight, WidestSight
 from ros2_densematch.tracking.localisation import Localisation
 from ros2_densematch.tracking.metric import rho_from_depth
-from ros2_densematch.tracking.refinement import Float, PointPriors, chi_squared, project, refine, solve_rho
+from ros2_densematch.tracking.refinement import PointPriors, chi_squared, project, refine, solve_rho
 from ros2_densematch.tracking.structure import Structure
 
 _OUTLIER_CHI2 = 9.21  # 99 % of a chi-squared variable with 2 degrees of freedom
@@ -22,7 +23,7 @@ _MAX_REFINED = 700  # points in the refinement of the window's poses
 _NEW_SIGHT_RAD = 0.015  # a frame joins the window when its centre moved by this share of the median depth
 
 
-def triangulate(T_frame_from_keyframe: Float, bearing: Float, xy: Float) -> Float:
+def triangulate(T_frame_from_keyframe: Float64, bearing: Float64, xy: Float64) -> Float64:
     """Inverse depths (N,) of points seen in two images, by linear least squares on x (r3 + rho t3) = r1 + rho t1.
 
     Args:
@@ -39,7 +40,7 @@ def triangulate(T_frame_from_keyframe: Float, bearing: Float, xy: Float) -> Floa
 
 def initialise_structure(
     structure: Structure, found: Localisation, focal: float, length: float | None, median_depth: float
-) -> tuple[Structure, Float] | None:
+) -> tuple[Structure, Float64] | None:
     """Triangulates a keyframe's points from scratch with the first frame of enough parallax.
 
     Args:
@@ -70,7 +71,7 @@ def initialise_structure(
     return replace(structure, rho=all_rho, info=all_info), T
 
 
-def with_sight(keyframe: Keyframe, found: Localisation, T: Float, config: TrackerConfig) -> tuple[Keyframe, Float]:
+def with_sight(keyframe: Keyframe, found: Localisation, T: Float64, config: TrackerConfig) -> tuple[Keyframe, Float64]:
     """Keeps a frame with its keyframe when it sees the points from a new place, drops the least telling one when there
     are too many, and refines points and poses together.
 
@@ -167,7 +168,7 @@ def refined_window(keyframe: Keyframe) -> Keyframe:
     return replace(keyframe, structure=structure, window=tuple(window), widest=widest)
 
 
-def _widest(T: Float, fixed: NDArray[np.bool_], covariance: Float) -> WidestSight | None:
+def _widest(T: Float64, fixed: NDArray[np.bool_], covariance: Float64) -> WidestSight | None:
     """The farthest of the frames (M, 4, 4) that are not fixed, by their covariance (6 F, 6 F) from `refine`."""
     free = np.flatnonzero(~fixed)
     if not len(free):
@@ -185,7 +186,7 @@ def _widest(T: Float, fixed: NDArray[np.bool_], covariance: Float) -> WidestSigh
     return WidestSight(length, noise)
 
 
-def _unit_change(structure: Structure, points: NDArray[np.intp], rho: Float) -> float:
+def _unit_change(structure: Structure, points: NDArray[np.intp], rho: Float64) -> float:
     """Median ratio of refined to present inverse depths of the known points; 1 where depths were measured."""
     before = structure.rho[points]
     both = structure.known[points] & (before > 0) & (rho > 0)
@@ -196,7 +197,7 @@ def _unit_change(structure: Structure, points: NDArray[np.intp], rho: Float) -> 
 
 
 def anchored_to_previous(
-    new: Keyframe, previous: Keyframe, matches: Correspondences, T_previous_from_new: Float, weight: Float
+    new: Keyframe, previous: Keyframe, matches: Correspondences, T_previous_from_new: Float64, weight: Float64
 ) -> Keyframe:
     """Gives a new keyframe its first points from matches back to the keyframe before, whose relative pose is known.
 
@@ -232,7 +233,7 @@ def anchored_to_previous(
 
 
 def with_query_depth(
-    structure: Structure, found: Localisation, T: Float, depth: NDArray[np.float32], query_xy: Float
+    structure: Structure, found: Localisation, T: Float64, depth: NDArray[np.float32], query_xy: Float64
 ) -> Structure:
     """Takes metric depth measured in a frame as knowledge about the keyframe's points (both in metres).
 
@@ -253,7 +254,7 @@ def with_query_depth(
     return structure.with_prior(index[good], rho[good], info[good] / np.maximum(slope[good] ** 2, 1e-9))
 
 
-def metric_ratio(structure: Structure, found: Localisation, depth: NDArray[np.float32], query_xy: Float) -> float:
+def metric_ratio(structure: Structure, found: Localisation, depth: NDArray[np.float32], query_xy: Float64) -> float:
     """Metres per map unit from a frame's depth image: median over known points; NaN with fewer than 20 of them."""
     chosen = np.flatnonzero(found.inliers)
     chosen = chosen[structure.known[found.index[chosen]]]

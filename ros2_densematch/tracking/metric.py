@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.tracking.refinement import Float
 
 _DEPTH_RELATIVE_STD = 0.02  # of consumer depth cameras and of the registration to the colour image
 _MIN_DEPTH_M = 0.05
@@ -15,7 +15,7 @@ _STEREO_STD_PX = 0.5
 _STEREO_MAX_ROW_PX = 1.5
 
 
-def rho_from_depth(depth: NDArray[np.float32], xy: NDArray[np.floating]) -> tuple[Float, Float]:
+def rho_from_depth(depth: NDArray[np.float32], xy: NDArray[np.floating]) -> tuple[Float64, Float64]:
     """Inverse depths (N,) in 1/m and their inverse variances (0 = unknown) at pixels (N, 2) of a depth image in metres.
 
     The nearest depth counts, and the spread of its 3x3 neighbourhood is its uncertainty: at the border of an object the
@@ -40,7 +40,9 @@ def rho_from_depth(depth: NDArray[np.float32], xy: NDArray[np.floating]) -> tupl
     return rho, info
 
 
-def rho_from_stereo(matches: Correspondences, left: Camera, right: Camera) -> tuple[NDArray[np.float32], Float, Float]:
+def rho_from_stereo(
+    matches: Correspondences, left: Camera, right: Camera
+) -> tuple[NDArray[np.float32], Float64, Float64]:
     """Inverse depths from matches of a rectified pair: rho = disparity / (focal length * baseline).
 
     Args:
@@ -69,7 +71,7 @@ def rho_from_stereo(matches: Correspondences, left: Camera, right: Camera) -> tu
     return matches.reference_xy[good], np.maximum(rho[good], 0.0), np.full(int(good.sum()), sigma**-2)
 
 
-def odometry_length(now: Float | None, then: Float | None) -> float | None:
+def odometry_length(now: Float64 | None, then: Float64 | None) -> float | None:
     """Metres travelled between two odometry poses (4, 4); None where one is missing or it stood still (2 cm)."""
     if now is None or then is None:
         return None

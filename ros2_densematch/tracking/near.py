@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
@@ -23,7 +24,6 @@ from ros2_densematch.geometry.relative_pose import (
 from ros2_densematch.geometry.two_view import PoseConfig
 from ros2_densematch.tracking.calibration_noise import by_calibration
 from ros2_densematch.tracking.localisation import Fit, Localisation, Sights
-from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.structure import Structure
 
 _ITERATIONS, _AGAIN = 6, 3  # of the refinement from the prediction, and from its result
@@ -44,7 +44,7 @@ def localise_near(
     *,
     min_inliers: int,
     max_rotation_std_deg: float,
-    predictions: list[Float],
+    predictions: list[Float64],
     config: PoseConfig,
 ) -> Localisation | None:
     """As `localisation.localise`, beginning at the first prediction; None where there is none or the fit fails."""
@@ -71,7 +71,7 @@ def _good(fit: Fit, count: int, min_inliers: int) -> bool:
     return agree and fit.enough(min_inliers) and fit.sigma * fit.seen.camera.focal <= _MOST_SIGMA_PX
 
 
-def _epipolar_px(seen: Sights, T: Float) -> Float:
+def _epipolar_px(seen: Sights, T: Float64) -> Float64:
     """Sampson distances (N,) in pixels; 0 for a pure rotation."""
     E = poses.skew(T[:3, 3]) @ T[:3, :3]
     a = np.column_stack([seen.reference, np.ones(len(seen.reference))])
@@ -136,7 +136,7 @@ def _explained_px(fit: Fit, config: PoseConfig) -> float:
     return float(min(config.max_homography_error_px, config.noise_factor * max(fit.sigma * fit.seen.camera.focal, 0.2)))
 
 
-def _homography_ratio(a: Float, b: Float, limit: float) -> float:
+def _homography_ratio(a: Float64, b: Float64, limit: float) -> float:
     """Share of pairs (N, 2) that one homography carries within a limit: least squares, then again on those within."""
     within: NDArray[np.bool_] = np.ones(len(a), np.bool_)
     distance = np.full(len(a), np.inf)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.relative_pose import RelativePose, Scale
 from ros2_densematch.tracking.attempt import Attempt
 from ros2_densematch.tracking.frame import Frame
 from ros2_densematch.tracking.keyframe import Keyframe
-from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.state import State
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
 from ros2_densematch.tracking.view import View
@@ -40,11 +40,11 @@ class Outcome:
     reference: Keyframe
     matches: Correspondences | None = None
     attempt: Attempt | None = None
-    T_from_keyframe: Float | None = None
+    T_from_keyframe: Float64 | None = None
     is_keyframe: bool = False
 
     @property
-    def T_world_from_camera(self) -> Float | None:
+    def T_world_from_camera(self) -> Float64 | None:
         """(4, 4) pose of the frame, or None."""
         if self.status not in _WITH_POSE or self.reference.camera is None:
             return None
@@ -83,7 +83,7 @@ class Outcome:
             timings_ms=timings_ms,
         )
 
-    def _points_noise(self) -> Float | None:
+    def _points_noise(self) -> Float64 | None:
         widest, T = self.reference.widest, self.T_from_keyframe
         if widest is None or T is None or not self.state.segments.source.may_drift:
             return None

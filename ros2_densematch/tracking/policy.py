@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.relative_pose import Scale
 from ros2_densematch.tracking.attempt import Attempt
 from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.frame import Frame
 from ros2_densematch.tracking.keyframe import Keyframe
-from ros2_densematch.tracking.refinement import Float
 
 _CELLS_X, _CELLS_Y = 10, 8
 
@@ -44,7 +44,7 @@ class Sharing:
     guided: bool = False
 
     @staticmethod
-    def of(attempt: Attempt, T_frame_from_keyframe: Float) -> Sharing:
+    def of(attempt: Attempt, T_frame_from_keyframe: Float64) -> Sharing:
         """What a localised frame shares with its keyframe when its pose is (4, 4)."""
         found, keyframe = attempt.found, attempt.keyframe
         return Sharing(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.matchers.prior import Prior
-from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.structure import Structure
 
 _LEAST_SIGMA_PX = 2.0  # of a predicted place: the pose is a guess as well
 _STEP_PX = 2.0  # of the differences that give the local maps
 
 
-def prior_from_pose(structure: Structure, camera: Camera, T_frame_from_keyframe: Float) -> Prior:
+def prior_from_pose(structure: Structure, camera: Camera, T_frame_from_keyframe: Float64) -> Prior:
     """The keyframe's points of known depth as a frame sees them: rays through both cameras, with their distortion and
     rolling shutter.
 
@@ -30,7 +30,7 @@ def prior_from_pose(structure: Structure, camera: Camera, T_frame_from_keyframe:
     known = np.flatnonzero(structure.known & (structure.rho > 0))
     xy, rho, std = structure.xy[known], structure.rho[known], structure.info[known] ** -0.5
 
-    def seen(pixels: Float, inverse_depth: Float) -> Float:
+    def seen(pixels: Float64, inverse_depth: Float64) -> Float64:
         rays = np.column_stack([structure.camera.normalise(pixels), np.ones(len(pixels))])
         points = poses.transform_points(T_frame_from_keyframe, rays / inverse_depth[:, None])
         image = np.asarray(camera.project(points), np.float64)

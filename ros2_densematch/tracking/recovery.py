@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.relative_pose import RelativePose, Scale
@@ -25,7 +26,6 @@ from ros2_densematch.tracking.keyframe_maker import KeyframeMaker
 from ros2_densematch.tracking.localiser import Localiser, searched_wide, upright
 from ros2_densematch.tracking.policy import Sharing, outworn, with_best
 from ros2_densematch.tracking.pose_prior import prior_from_pose
-from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.returns import Evidence, Sight, contradiction, disagreement, evidence_of, reachable
 from ros2_densematch.tracking.state import Candidate, Place, Revisit, State, Tracked
 from ros2_densematch.tracking.tracked_frame import Status
@@ -307,7 +307,7 @@ class Recovery:
         metric = state.segments.source_of(attempt.keyframe.segment).scale is Scale.METRIC
         return evidence_of(attempt, metric=metric)
 
-    def _neighbours(self, state: State, keyframe: Keyframe, T_world: Float) -> list[Keyframe]:
+    def _neighbours(self, state: State, keyframe: Keyframe, T_world: Float64) -> list[Keyframe]:
         """Other keyframes that should see a frame at this pose (4, 4) too."""
         near = state.keyframes.nearest(T_world, keyframe.segment, within=_SHARED_VIEW)
         return [k for k in near if k.id != keyframe.id and k.camera is not None][:_WITNESSES]
@@ -346,7 +346,7 @@ class Recovery:
         return sorted(others, key=lambda k: (k.id not in waiting, k.id not in self._asked, -k.id))
 
     def _sights(
-        self, state: State, view: View, keyframes: list[Keyframe], T_world: Float | None = None
+        self, state: State, view: View, keyframes: list[Keyframe], T_world: Float64 | None = None
     ) -> Iterator[Sight]:
         """Where each keyframe puts the frame, if it can prove that it sees it.
 
@@ -362,13 +362,13 @@ class Recovery:
             if not evidence.weakness(self._config.relocalisation_inliers):
                 yield Sight(keyframe.id, _placed(attempt), evidence.cells)
 
-    def _sight(self, state: State, view: View, keyframe: Keyframe, T_world: Float | None) -> Attempt:
+    def _sight(self, state: State, view: View, keyframe: Keyframe, T_world: Float64 | None) -> Attempt:
         if self._budget.exceeded and T_world is not None and keyframe.structure is not None:
             guess = poses.compose(poses.inverse(T_world), keyframe.T_world_from_camera)
             return self._at_guess(state, view, keyframe, guess)
         return self._attempt(state, view, keyframe, wide=T_world is not None and _turned(T_world, keyframe))
 
-    def _second_frame_agrees(self, state: State, view: View, T_world: Float) -> bool:
+    def _second_frame_agrees(self, state: State, view: View, T_world: Float64) -> bool:
         """Whether a frame that waits for a second one is where this one says, by the motion between the two."""
         waiting = state.candidate
         if waiting is None or waiting.view.camera is None or view.camera is None:
@@ -471,7 +471,7 @@ class Recovery:
         state = replace(state, keyframes=state.keyframes.updated(candidate), current_id=candidate.id)
         return state.with_last(Tracked(again, T))
 
-    def _at_guess(self, state: State, view: View, candidate: Keyframe, guess: Float) -> Attempt:
+    def _at_guess(self, state: State, view: View, candidate: Keyframe, guess: Float64) -> Attempt:
         """The frame against a keyframe relative to which its pose is about known: guided by that where possible."""
         matching = self._localiser.matching
         if not matching.can_guide:
@@ -484,7 +484,7 @@ class Recovery:
         )
         return self._localiser.attempt(state, view, candidate, [guess], matches, guided=True)
 
-    def _at_leap(self, state: State, view: View, candidate: Keyframe, guess: Float) -> Attempt:
+    def _at_leap(self, state: State, view: View, candidate: Keyframe, guess: Float64) -> Attempt:
         """The frame against a keyframe from which the camera may have gone anywhere meanwhile: guided from what binary
         features of the two images say, where possible."""
         matching = self._localiser.matching
@@ -496,7 +496,7 @@ class Recovery:
         return self._localiser.attempt(state, view, candidate, [guess], matches, guided=True)
 
 
-def _expected(state: State, keyframe: Keyframe) -> Float:
+def _expected(state: State, keyframe: Keyframe) -> Float64:
     """T_frame_from_keyframe (4, 4) of a frame that is where the last one was."""
     return poses.compose(poses.inverse(state.T_world_from_camera), keyframe.T_world_from_camera)
 
@@ -506,19 +506,19 @@ def _sees(attempt: Attempt, enough: int) -> bool:
     return attempt.found.has_length and attempt.inliers >= enough
 
 
-def _agree(attempt: Attempt, guess: Float, state: State) -> bool:
+def _agree(attempt: Attempt, guess: Float64, state: State) -> bool:
     """Whether the pose found is the one that was expected, (4, 4) T_frame_from_keyframe."""
     T = attempt.found.T_frame_from_keyframe
     moved = float(np.linalg.norm(T[:3, 3] - guess[:3, 3]))
     return poses.rotation_angle_deg(T, guess) < _AGREE_DEG and moved < _AGREE_SHARE * state.typical_depth
 
 
-def _turned(T_world: Float, keyframe: Keyframe) -> bool:
+def _turned(T_world: Float64, keyframe: Keyframe) -> bool:
     """Whether a frame at a pose (4, 4) sees things turned or slanted, compared with a keyframe."""
     return not upright(poses.compose(poses.inverse(T_world), keyframe.T_world_from_camera))
 
 
-def _placed(attempt: Attempt) -> Float:
+def _placed(attempt: Attempt) -> Float64:
     """T_world_from_camera (4, 4) of the frame; where no length is known it is held at the keyframe's place."""
     T = attempt.found.T_frame_from_keyframe.copy()
     if not attempt.found.has_length:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry.poses import exp_rotation
-
-Float = NDArray[np.float64]
 
 _MAX_RHO_STEP = 0.5  # share of the current inverse depth (or of the prior's spread) that one inner step may change
 _KERNEL = 2.5  # Cauchy kernel, in standard deviations
@@ -32,9 +31,9 @@ class PointPriors:
         info: float64 (N,), inverse variance of `rho`; 0 = nothing is known.
     """
 
-    bearing: Float
-    rho: Float
-    info: Float
+    bearing: Float64
+    rho: Float64
+    info: Float64
 
     def select(self, index: NDArray[np.intp]) -> PointPriors:
         """The points that an index array picks."""
@@ -55,15 +54,15 @@ class RefinedPoses:
         sigma: standard deviation of one observed coordinate, in normalised units, as estimated from the residuals.
     """
 
-    poses: Float
-    rho: Float
-    info: Float
-    chi2: Float
-    covariance: Float
+    poses: Float64
+    rho: Float64
+    info: Float64
+    chi2: Float64
+    covariance: Float64
     sigma: float
 
 
-def project(poses: Float, bearing: Float, rho: Float) -> tuple[Float, Float, Float]:
+def project(poses: Float64, bearing: Float64, rho: Float64) -> tuple[Float64, Float64, Float64]:
     """Images of keyframe points.
 
     Args:
@@ -81,8 +80,8 @@ def project(poses: Float, bearing: Float, rho: Float) -> tuple[Float, Float, Flo
 
 
 def solve_rho(
-    poses: Float, priors: PointPriors, xy: Float, weight: Float, rho: Float, steps: int = 2
-) -> tuple[Float, Float]:
+    poses: Float64, priors: PointPriors, xy: Float64, weight: Float64, rho: Float64, steps: int = 2
+) -> tuple[Float64, Float64]:
     """Inverse depths that fit observations and priors best at fixed poses, and their inverse variances.
 
     Args:
@@ -101,7 +100,7 @@ def solve_rho(
     return rho, info
 
 
-def chi_squared(poses: Float, priors: PointPriors, xy: Float, weight: Float, rho: Float) -> Float:
+def chi_squared(poses: Float64, priors: PointPriors, xy: Float64, weight: Float64, rho: Float64) -> Float64:
     """Squared residuals (M, N) of observations with their share of their point's prior, in standard deviations.
 
     NaN where not seen (weight 0), infinite behind the camera.
@@ -111,10 +110,10 @@ def chi_squared(poses: Float, priors: PointPriors, xy: Float, weight: Float, rho
 
 
 def refine(
-    poses: Float,
+    poses: Float64,
     priors: PointPriors,
-    xy: Float,
-    weight: Float,
+    xy: Float64,
+    weight: Float64,
     *,
     fixed: NDArray[np.bool_] | None = None,
     iterations: int = 10,
@@ -164,7 +163,7 @@ def refine(
         sigma = _robust_sigma(_evaluate(poses, priors, xy, weight, rho), weight, min_sigma, max_sigma)
     w = weight / sigma**2
     rho, info = solve_rho(poses, priors, xy, w, rho)
-    covariance: Float = np.zeros((0, 0))
+    covariance: Float64 = np.zeros((0, 0))
     if len(free):
         hessian, _, _ = _reduced_system(_evaluate(poses, priors, xy, w, rho), priors, w, rho, free)
         covariance = np.asarray(np.linalg.pinv(hessian, rcond=1e-12, hermitian=True), np.float64)
@@ -185,12 +184,14 @@ class Evidence:
             rotation) of T_frame_from_keyframe.
     """
 
-    gradient: Float
-    information: Float
-    pose_change: Float
+    gradient: Float64
+    information: Float64
+    pose_change: Float64
 
 
-def further_parameters(pose: Float, priors: PointPriors, xy: Float, weight: Float, derivative: Float) -> Evidence:
+def further_parameters(
+    pose: Float64, priors: PointPriors, xy: Float64, weight: Float64, derivative: Float64
+) -> Evidence:
     """Evidence about parameters that are held at their present values.
 
     Args:
@@ -220,22 +221,22 @@ class _Evaluation:
     """Everything that residuals and derivatives need, each (M, N): projection u v, depth factor z, its inverse,
     residual eu ev, derivative by rho du dv, squared residual with the prior's share, and the robust cost of all."""
 
-    u: Float
-    v: Float
-    z: Float
-    inverse_z: Float
-    eu: Float
-    ev: Float
-    du: Float
-    dv: Float
-    chi2: Float
+    u: Float64
+    v: Float64
+    z: Float64
+    inverse_z: Float64
+    eu: Float64
+    ev: Float64
+    du: Float64
+    dv: Float64
+    chi2: Float64
     cost: float
 
 
 _NEAR = 1e-6
 
 
-def _evaluate(poses: Float, priors: PointPriors, xy: Float, weight: Float, rho: Float) -> _Evaluation:
+def _evaluate(poses: Float64, priors: PointPriors, xy: Float64, weight: Float64, rho: Float64) -> _Evaluation:
     R, t = poses[:, :3, :3], poses[:, :3, 3]
     bearing = priors.bearing.T
     x, y, z = (R[:, i] @ bearing + t[:, i, None] * rho for i in range(3))
@@ -250,12 +251,12 @@ def _evaluate(poses: Float, priors: PointPriors, xy: Float, weight: Float, rho: 
     return _Evaluation(u=u, v=v, z=z, inverse_z=inverse_z, eu=eu, ev=ev, du=du, dv=dv, chi2=chi2, cost=cost)
 
 
-def _step_rho(rho: Float, step: Float) -> Float:
+def _step_rho(rho: Float64, step: Float64) -> Float64:
     limit = np.maximum(_MAX_RHO_STEP * rho, 1e-3)
     return np.maximum(rho + np.clip(step, -limit, 2 * limit), 0.0)
 
 
-def _robust_sigma(e: _Evaluation, weight: Float, low: float, high: float) -> float:
+def _robust_sigma(e: _Evaluation, weight: Float64, low: float, high: float) -> float:
     # Only the component across the epipolar line is free of the depth that was just fitted to the other one.
     length = np.sqrt(e.du**2 + e.dv**2)
     across = np.where(length > 1e-9, (e.ev * e.du - e.eu * e.dv) / np.maximum(length, 1e-12), e.eu)
@@ -266,8 +267,8 @@ def _robust_sigma(e: _Evaluation, weight: Float, low: float, high: float) -> flo
 
 
 def _reduced_system(
-    e: _Evaluation, priors: PointPriors, w: Float, rho: Float, free: NDArray[np.intp]
-) -> tuple[Float, Float, tuple[Float, Float]]:
+    e: _Evaluation, priors: PointPriors, w: Float64, rho: Float64, free: NDArray[np.intp]
+) -> tuple[Float64, Float64, tuple[Float64, Float64]]:
     """Normal equations of the free poses after elimination of the inverse depths, and what gives these back:
     step of rho = first - second @ step of the poses."""
     w, h, g_rho = _depth_equations(e, priors, w, rho)
@@ -284,7 +285,7 @@ def _reduced_system(
     return hessian - coupling.T @ scaled, gradient - scaled.T @ g_rho, (g_rho / h, scaled)
 
 
-def _depth_equations(e: _Evaluation, priors: PointPriors, w: Float, rho: Float) -> tuple[Float, Float, Float]:
+def _depth_equations(e: _Evaluation, priors: PointPriors, w: Float64, rho: Float64) -> tuple[Float64, Float64, Float64]:
     """Weights (M, N) with the kernel, and the normal equations of the inverse depths: information and gradient (N,)."""
     kernel = 1.0 / (1.0 + e.chi2 / _KERNEL**2)
     seen = w > 0
@@ -298,7 +299,7 @@ def _depth_equations(e: _Evaluation, priors: PointPriors, w: Float, rho: Float) 
     return w, h, g_rho
 
 
-def _pose_jacobian(u: Float, v: Float, s: Float) -> tuple[Float, Float]:
+def _pose_jacobian(u: Float64, v: Float64, s: Float64) -> tuple[Float64, Float64]:
     """Derivatives (6, N) of u and of v by a left perturbation of the pose (translation, rotation); s = rho / z."""
     zero = np.zeros_like(u)
     return (
@@ -307,8 +308,8 @@ def _pose_jacobian(u: Float, v: Float, s: Float) -> tuple[Float, Float]:
     )
 
 
-def _perturb(poses: Float, free: NDArray[np.intp], step: Float) -> Float:
-    moved: Float = poses.copy()
+def _perturb(poses: Float64, free: NDArray[np.intp], step: Float64) -> Float64:
+    moved: Float64 = poses.copy()
     for row, m in enumerate(free):
         delta = step[6 * row : 6 * row + 6]
         rotation = exp_rotation(delta[3:])

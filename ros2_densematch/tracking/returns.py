@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.relative_pose import Scale
 from ros2_densematch.tracking.attempt import Attempt
-from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.state import State
 
 _CELLS_X, _CELLS_Y = 8, 6
@@ -100,11 +100,11 @@ class Sight:
     """
 
     keyframe_id: int
-    T_world_from_camera: Float
+    T_world_from_camera: Float64
     cells: frozenset[int]
 
 
-def contradiction(T_world: Float, sights: list[Sight], there: list[Sight], typical_depth: float) -> Sight | None:
+def contradiction(T_world: Float64, sights: list[Sight], there: list[Sight], typical_depth: float) -> Sight | None:
     """A sight of the frame at another place that explains about as much of the frame as its place does.
 
     Keyframes that agree explain together. A door that looks like another one explains the whole frame; the rim of a
@@ -117,7 +117,7 @@ def contradiction(T_world: Float, sights: list[Sight], there: list[Sight], typic
         typical_depth: of the scene.
     """
 
-    def explained(T: Float) -> int:
+    def explained(T: Float64) -> int:
         agreeing = [s for s in sights if disagreement(s.T_world_from_camera, T, typical_depth) <= 1.0]
         return len(frozenset[int]().union(*(s.cells for s in agreeing)))
 
@@ -161,13 +161,13 @@ def evidence_of(attempt: Attempt, *, metric: bool) -> Evidence:
     )
 
 
-def disagreement(A: Float, B: Float, typical_depth: float) -> float:
+def disagreement(A: Float64, B: Float64, typical_depth: float) -> float:
     """By how much two poses (4, 4) differ that put one frame somewhere: up to 1 they agree."""
     moved = float(np.linalg.norm(A[:3, 3] - B[:3, 3])) / (_AGREE_SHARE * typical_depth)
     return max(poses.rotation_angle_deg(A, B) / _AGREE_DEG, moved)
 
 
-def reachable(state: State, T_world: Float, segment: int, stamp_ns: int) -> bool | None:
+def reachable(state: State, T_world: Float64, segment: int, stamp_ns: int) -> bool | None:
     """Whether the camera can have come to a pose (4, 4) of a segment since it was last seen; None where it may be
     anywhere."""
     seen = state.seen
@@ -185,13 +185,13 @@ def reachable(state: State, T_world: Float, segment: int, stamp_ns: int) -> bool
     return bool(distance <= _SIGMAS * far + near and angle <= _SIGMAS * turned + np.radians(_AGREE_DEG))
 
 
-def _cells(xy: Float, size: tuple[int, int]) -> frozenset[int]:
+def _cells(xy: Float64, size: tuple[int, int]) -> frozenset[int]:
     column = np.clip((xy[:, 0] + 0.5) * _CELLS_X / size[0], 0, _CELLS_X - 1).astype(int)
     row = np.clip((xy[:, 1] + 0.5) * _CELLS_Y / size[1], 0, _CELLS_Y - 1).astype(int)
     return frozenset((row * _CELLS_X + column).tolist())
 
 
-def _depth_share(attempt: Attempt, T: Float) -> float:
+def _depth_share(attempt: Attempt, T: Float64) -> float:
     """Share of the frame's depths at the inliers that are those of the keyframe's points; NaN where few are known."""
     depth, found, structure = attempt.view.frame.depth, attempt.found, attempt.keyframe.structure
     assert structure is not None

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.rolling_shutter import RollingCamera
 from ros2_densematch.tracking.localisation import Localisation
-from ros2_densematch.tracking.refinement import Float, PointPriors, further_parameters
+from ros2_densematch.tracking.refinement import PointPriors, further_parameters
 from ros2_densematch.tracking.structure import Structure
 
 _MIN_POINTS, _MAX_POINTS = 20, 700  # that one frame's evidence is taken from
@@ -55,7 +56,7 @@ class Shutter:
         estimate, std = self._estimate_s(), (self._weight + _PRIOR_STD_S**-2) ** -0.5
         return estimate if abs(estimate) >= max(_LEAST_S, _SURE * std) else 0.0
 
-    def camera(self, camera: Camera, rate: Float | None) -> Camera:
+    def camera(self, camera: Camera, rate: Float64 | None) -> Camera:
         """The camera of a frame.
 
         Args:
@@ -74,8 +75,8 @@ class Shutter:
         matches: Correspondences,
         structure: Structure,
         camera: Camera,
-        keyframe_rate: Float | None,
-        rate: Float | None,
+        keyframe_rate: Float64 | None,
+        rate: Float64 | None,
     ) -> Shutter:
         """With the evidence of a tracked frame about the readout time.
 
@@ -111,10 +112,10 @@ class Shutter:
         matches: Correspondences,
         structure: Structure,
         camera: Camera,
-        assumed: Float | None,
-        R_before_from_now: Float,
+        assumed: Float64 | None,
+        R_before_from_now: Float64,
         seconds: float,
-    ) -> Float:
+    ) -> Float64:
         """Angular velocity (3,) in rad/s of a frame whose pose was found.
 
         Three sources, each with its uncertainty: the rate of the frame before, the turn since then (the mean of both
@@ -163,12 +164,12 @@ class _Sights:
         row, keyframe_row: (N,) in [-1/2, 1/2] of the image's height.
     """
 
-    T: Float
+    T: Float64
     priors: PointPriors
-    xy: Float
-    weight: Float
-    row: Float
-    keyframe_row: Float
+    xy: Float64
+    weight: Float64
+    row: Float64
+    keyframe_row: Float64
 
     @staticmethod
     def of(found: Localisation, matches: Correspondences, structure: Structure, camera: Camera) -> _Sights | None:
@@ -187,12 +188,12 @@ class _Sights:
             (structure.xy[index, 1] + 0.5) / structure.camera.height - 0.5,
         )
 
-    def observed_by_turn(self, rate: Float) -> Float:
+    def observed_by_turn(self, rate: Float64) -> Float64:
         """Change (N, 2) of the observed coordinates by a second of readout while the frame turns with `rate` (3,)."""
         ray = np.column_stack([self.xy, np.ones(len(self.xy))])
         return _slope(ray, np.cross(np.broadcast_to(rate, ray.shape), ray)) * self.row[:, None]
 
-    def predicted_by_turn(self, rate: Float) -> Float:
+    def predicted_by_turn(self, rate: Float64) -> Float64:
         """Change (N, 2) of the predicted coordinates by a second of readout while the keyframe turned with `rate`."""
         bearing = self.priors.bearing
         turned = np.cross(np.broadcast_to(rate, bearing.shape), bearing) * self.keyframe_row[:, None]
@@ -201,7 +202,7 @@ class _Sights:
         return _slope(bearing @ R.T + self.priors.rho[:, None] * t, turned @ R.T)
 
 
-def _slope(ray: Float, change: Float) -> Float:
+def _slope(ray: Float64, change: Float64) -> Float64:
     """Change (N, 2) of X/Z and Y/Z of rays (N, 3) that change by (N, 3)."""
     z: NDArray[np.float64] = np.where(np.abs(ray[:, 2:]) < 1e-9, 1e-9, ray[:, 2:])
     return np.asarray((change[:, :2] - ray[:, :2] / z * change[:, 2:]) / z)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.tracking.attempt import Attempt
 from ros2_densematch.tracking.background import Pending
@@ -13,7 +14,6 @@ from ros2_densematch.tracking.config import TrackerConfig
 from ros2_densematch.tracking.guidance import Guide
 from ros2_densematch.tracking.keyframe import Counts, Keyframe
 from ros2_densematch.tracking.keyframes import Keyframes
-from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.segments import LengthSource, Segments
 from ros2_densematch.tracking.shutter import Shutter
 from ros2_densematch.tracking.static_mask import StaticMask
@@ -34,7 +34,7 @@ class Tracked:
     """
 
     attempt: Attempt
-    T_from_keyframe: Float
+    T_from_keyframe: Float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +50,11 @@ class Seen:
 
     stamp_ns: int
     segment: int
-    T_world_from_camera: Float
+    T_world_from_camera: Float64
     speed: float = 0.0
     rate: float = 0.0
 
-    def then(self, stamp_ns: int, segment: int, T_world_from_camera: Float) -> Seen:
+    def then(self, stamp_ns: int, segment: int, T_world_from_camera: Float64) -> Seen:
         """The next time that it is seen; after a gap or in another segment it keeps its speed."""
         seconds = (stamp_ns - self.stamp_ns) * 1e-9
         speed, rate = self.speed, self.rate
@@ -77,7 +77,7 @@ class Place:
     """
 
     keyframe_id: int
-    T_world_from_camera: Float
+    T_world_from_camera: Float64
     explained: int
 
 
@@ -143,7 +143,7 @@ class State:
     current_id: int | None = None
     last: Tracked | None = None
     tentative: View | None = None
-    T_world_from_camera: Float = field(default_factory=lambda: np.eye(4))
+    T_world_from_camera: Float64 = field(default_factory=lambda: np.eye(4))
     seen: Seen | None = None
     candidate: Candidate | None = None
     stamp_ns: int | None = None
@@ -212,7 +212,7 @@ class State:
 
         return replace(self, segments=segments, keyframes=self.keyframes.changed(renamed))
 
-    def after(self, view: View, T_world_from_camera: Float) -> State:
+    def after(self, view: View, T_world_from_camera: Float64) -> State:
         """After a frame whose pose is (4, 4)."""
         turning = self.turning.passed(view, T_world_from_camera)
         stamp_ns, segment = view.frame.stamp_ns, self.segments.current
@@ -224,6 +224,6 @@ class State:
             seen=seen.then(stamp_ns, segment, T_world_from_camera),
         )
 
-    def pose_of(self, keyframe: Keyframe, tracked: Tracked) -> Float:
+    def pose_of(self, keyframe: Keyframe, tracked: Tracked) -> Float64:
         """T_world_from_camera (4, 4) of a frame that was tracked against `keyframe`."""
         return poses.compose(keyframe.T_world_from_camera, poses.inverse(tracked.T_from_keyframe))

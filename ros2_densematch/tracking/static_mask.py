@@ -14,11 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import BoolArray, Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 Counts = NDArray[np.uint8]
 Thumbnail = NDArray[np.uint8]
 
@@ -53,10 +52,10 @@ class Picture:
 
     thumbnail: Thumbnail
     camera: Camera
-    R_world_from_camera: Floats
+    R_world_from_camera: Float64
     stamp_ns: int
     segment: int
-    scene: Bools | None = None
+    scene: BoolArray | None = None
 
     @cached_property
     def detail(self) -> NDArray[np.float32]:
@@ -65,7 +64,7 @@ class Picture:
         return np.asarray(values - cv2.GaussianBlur(values, (0, 0), _DETAIL), np.float32)
 
     @cached_property
-    def centres(self) -> Floats:
+    def centres(self) -> Float64:
         """Pixels (tiles, 2) of the image in the middle of each tile, row by row."""
         rows, columns = _shape(self.thumbnail)
         x, y = np.meshgrid(np.arange(columns), np.arange(rows))
@@ -73,7 +72,7 @@ class Picture:
         return np.asarray((np.stack([x, y], -1).reshape(-1, 2) + 0.5) * (_TILE * scale), np.float64)
 
     @cached_property
-    def rays(self) -> Floats:
+    def rays(self) -> Float64:
         """(tiles, 3), through the centres; NaN where the camera model does not reach."""
         return np.column_stack([self.camera.normalise(self.centres), np.ones(len(self.centres))])
 
@@ -94,7 +93,7 @@ class StaticMask:
     still: Counts | None = None
     sightings: Counts | None = None
     changes: Counts | None = None
-    tiles: Bools | None = None
+    tiles: BoolArray | None = None
 
     @property
     def share(self) -> float:
@@ -106,12 +105,12 @@ class StaticMask:
         """What the reason of a frame says about it; "" without a mask."""
         return "" if self.tiles is None else f"; static mask over {self.share:.0%} of the image"
 
-    def pixels(self, size: tuple[int, int]) -> Bools | None:
+    def pixels(self, size: tuple[int, int]) -> BoolArray | None:
         """Bool (H, W) of an image of (width, height), False where the mask covers it; None without a mask for it."""
         return self._pixels if self.before is not None and self.before.camera.size == size else None
 
     @cached_property
-    def _pixels(self) -> Bools | None:
+    def _pixels(self) -> BoolArray | None:
         if self.tiles is None or self.before is None:
             return None
         height, width = self.before.thumbnail.shape
@@ -152,7 +151,7 @@ class StaticMask:
         doubtful = moves & np.isfinite(alike) & ~(alike > _SAME)
         return replace(self._with(moves & same, doubtful, moves & other, sector), before=picture)
 
-    def _with(self, same: Bools, doubtful: Bools, other: Bools, sector: Counts) -> StaticMask:
+    def _with(self, same: BoolArray, doubtful: BoolArray, other: BoolArray, sector: Counts) -> StaticMask:
         nothing = np.zeros(same.shape, np.uint8)
         still, sightings, changes = (
             nothing if value is None else value for value in (self.still, self.sightings, self.changes)
@@ -173,7 +172,9 @@ class StaticMask:
         return StaticMask(self.before, still, sightings, changes, tiles if tiles.mean() > _SMALLEST else None)
 
 
-def tiles_of_scene(thumbnail: Thumbnail, size: tuple[int, int], xy: NDArray[np.float32], inliers: Bools) -> Bools:
+def tiles_of_scene(
+    thumbnail: Thumbnail, size: tuple[int, int], xy: NDArray[np.float32], inliers: BoolArray
+) -> BoolArray:
     """Tiles (rows, columns) in which most matches agree with the pose.
 
     Args:
@@ -201,7 +202,7 @@ def _comparable(before: Picture, picture: Picture) -> bool:
     )
 
 
-def _expected(before: Picture, picture: Picture) -> tuple[Bools, Counts]:
+def _expected(before: Picture, picture: Picture) -> tuple[BoolArray, Counts]:
     """Tiles (rows, columns) that a scene at any distance leaves by at least `_LEAST_PX`, and the direction of it."""
     scale = max(before.camera.size) / max(before.thumbnail.shape)
     R = picture.R_world_from_camera.T @ before.R_world_from_camera
@@ -214,7 +215,7 @@ def _expected(before: Picture, picture: Picture) -> tuple[Bools, Counts]:
     return np.asarray(moves.reshape(shape), np.bool_), sector.reshape(shape)
 
 
-def _likeness(first: Picture, second: Picture) -> Floats:
+def _likeness(first: Picture, second: Picture) -> Float64:
     """2 ab / (aa + bb) of the detail in each tile (rows, columns): 1 the same picture, about 0 another one, NaN where
     there is too little contrast."""
     a, b = first.detail, second.detail
@@ -223,7 +224,7 @@ def _likeness(first: Picture, second: Picture) -> Floats:
         return np.where(np.minimum(aa, bb) > _CONTRAST**2, 2 * ab / (aa + bb), np.nan)
 
 
-def _tile_means(values: NDArray[np.float32]) -> Floats:
+def _tile_means(values: NDArray[np.float32]) -> Float64:
     rows, columns = values.shape[0] // _TILE, values.shape[1] // _TILE
     if min(rows, columns) == 0:
         return np.asarray(values.mean(), np.float64).reshape(1, 1)

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.tracking.metric import rho_from_depth
-from ros2_densematch.tracking.refinement import Float, PointPriors, project
+from ros2_densematch.tracking.refinement import PointPriors, project
 
 # A match this near (pixels) to a point of the keyframe is a new sight of that point; matchers that place their
 # reference points anew for every pair still meet the old ones within a pixel.
@@ -22,7 +23,7 @@ _KNOWN = 0.2
 _WEAK = 1.5  # standard deviation of an unknown inverse depth, in medians of the known ones
 
 
-def _none() -> Float:
+def _none() -> Float64:
     return np.zeros(0)
 
 
@@ -47,12 +48,12 @@ class Structure:
     camera: Camera
     depth: NDArray[np.float32] | None = None
     limit: int = 6000
-    xy: Float = field(default_factory=lambda: np.zeros((0, 2)))
-    bearing: Float = field(default_factory=lambda: np.zeros((0, 3)))
-    rho: Float = field(default_factory=_none)
-    info: Float = field(default_factory=_none)
-    prior_rho: Float = field(default_factory=_none)
-    prior_info: Float = field(default_factory=_none)
+    xy: Float64 = field(default_factory=lambda: np.zeros((0, 2)))
+    bearing: Float64 = field(default_factory=lambda: np.zeros((0, 3)))
+    rho: Float64 = field(default_factory=_none)
+    info: Float64 = field(default_factory=_none)
+    prior_rho: Float64 = field(default_factory=_none)
+    prior_info: Float64 = field(default_factory=_none)
     measured: bool = False
 
     def __len__(self) -> int:
@@ -66,7 +67,7 @@ class Structure:
         """What was known of the points `index` (N,) before any frame was tracked."""
         return self._with_weak_prior(index, self.prior_rho[index], self.prior_info[index])
 
-    def _with_weak_prior(self, index: NDArray[np.intp], rho: Float, info: Float) -> PointPriors:
+    def _with_weak_prior(self, index: NDArray[np.intp], rho: Float64, info: Float64) -> PointPriors:
         # A point of unknown depth is not at any depth: it lies about as far as the others. Without this a point seen
         # from nearly one place would have an arbitrary inverse depth and still pull the translation.
         typical = self.median_rho
@@ -95,7 +96,7 @@ class Structure:
         """One over `median_rho`, in map units; NaN when no point is known."""
         return 1.0 / max(self.median_rho, 1e-9)
 
-    def with_prior(self, index: NDArray[np.intp], rho: Float, info: Float) -> Structure:
+    def with_prior(self, index: NDArray[np.intp], rho: Float64, info: Float64) -> Structure:
         """Fuses independent knowledge (inverse-variance weighting) into the priors of the points `index` (N,)."""
         prior_rho, prior_info = self.prior_rho.copy(), self.prior_info.copy()
         total = prior_info[index] + info
@@ -181,7 +182,7 @@ class Structure:
             prior_info=np.concatenate([self.prior_info, prior_info]),
         )
 
-    def _from_neighbours(self, xy: NDArray[np.float32]) -> tuple[Float, Float]:
+    def _from_neighbours(self, xy: NDArray[np.float32]) -> tuple[Float64, Float64]:
         rho, info = np.zeros(len(xy)), np.zeros(len(xy))
         known = np.flatnonzero(self.known)
         if len(known) < 3:
@@ -213,7 +214,7 @@ class Structure:
 def transfer(
     source: Structure,
     index: NDArray[np.intp],
-    T_target_from_source: Float,
+    T_target_from_source: Float64,
     target: Structure,
     xy: NDArray[np.float32],
 ) -> Structure:
@@ -260,7 +261,7 @@ def transfer(
     )
 
 
-def _changed(values: Float, index: NDArray[np.intp], new: Float) -> Float:
-    changed: Float = values.copy()
+def _changed(values: Float64, index: NDArray[np.intp], new: Float64) -> Float64:
+    changed: Float64 = values.copy()
     changed[index] = new
     return changed

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry.relative_pose import Scale
 from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.tracking.acceptance import accepted
@@ -25,7 +26,6 @@ from ros2_densematch.tracking.matching import Matching
 from ros2_densematch.tracking.outcome import Outcome
 from ros2_densematch.tracking.policy import Sharing, outworn, unsuitable, with_best
 from ros2_densematch.tracking.recovery import Choice, Recovery
-from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.segments import LengthSource
 from ros2_densematch.tracking.shutter import Shutter
 from ros2_densematch.tracking.state import State
@@ -310,7 +310,7 @@ def _masked(frame: Frame, static: StaticMask) -> Frame:
     return replace(frame, mask=seen if frame.mask is None else seen & frame.mask)
 
 
-def _learnt(outcome: Outcome, T_world_from_camera: Float) -> StaticMask:
+def _learnt(outcome: Outcome, T_world_from_camera: Float64) -> StaticMask:
     """What a frame with a pose (4, 4) teaches about what the camera carries along."""
     static, frame, thumbnail = outcome.state.static, outcome.view.frame, outcome.view.encoding.thumbnail
     if frame.camera is None or thumbnail is None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.rolling_shutter import shift_px
 from ros2_densematch.tracking.keyframe import Keyframe
 from ros2_densematch.tracking.localisation import Localisation
-from ros2_densematch.tracking.refinement import Float
 from ros2_densematch.tracking.shutter import Shutter
 from ros2_densematch.tracking.view import View
 
@@ -30,9 +30,9 @@ class Pair:
 class _Before:
     """The last frame with a pose: T_world_from_camera (4, 4), its time, its angular velocity (3,) or None."""
 
-    T_world: Float
+    T_world: Float64
     stamp_ns: int
-    rate: Float | None
+    rate: Float64 | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ class Turning:
         shutter = self.shutter.learned(found, matches, structure, camera, pair.keyframe.rate, pair.view.rate)
         return replace(self, shutter=shutter)
 
-    def passed(self, view: View, T_world_from_camera: Float) -> Turning:
+    def passed(self, view: View, T_world_from_camera: Float64) -> Turning:
         """After a frame with a pose (4, 4): it is the frame before from now on."""
         return replace(self, _before=_Before(T_world_from_camera, view.frame.stamp_ns, view.rate))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.matchers.base import Encoding
 from ros2_densematch.tracking.frame import Frame
-from ros2_densematch.tracking.refinement import Float
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,4 +24,4 @@ class View:
     frame: Frame
     encoding: Encoding
     camera: Camera | None
-    rate: Float | None = None
+    rate: Float64 | None = None

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+from ros2_densematch.arrays import Image
 
 
 class TrainingDataError(ValueError):

@@ -11,22 +11,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ros2_densematch.matchers.base import Image, Matcher
+from ros2_densematch.arrays import Float64, Image
+from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.matchers.gcm.matcher import GcmMatcher
 from ros2_densematch.matchers.registry import list_matchers, list_plugins, load_matcher
 from ros2_densematch.simulation import textures
 from ros2_densematch.weights.catalogue import path_of
 from ros2_densematch.weights.loading import read_state
 
-FloatArray = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Waves:
     """A smooth random picture that is known between the pixels: a sum of plane waves longer than six pixels."""
 
-    frequency: FloatArray
-    phase: FloatArray
+    frequency: Float64
+    phase: Float64
 
     @staticmethod
     def drawn(seed: int) -> Waves:
@@ -35,11 +34,11 @@ class Waves:
         frequency = 2 * np.pi / length[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
         return Waves(frequency, rng.uniform(0, 2 * np.pi, 60))
 
-    def at(self, xy: FloatArray) -> FloatArray:
+    def at(self, xy: Float64) -> Float64:
         """Values around 128 with a standard deviation of about 27, at (..., 2) positions."""
         return 128 + 5 * np.sin(xy @ self.frequency.T + self.phase).sum(-1)
 
-    def image(self, width: int, height: int, affine: FloatArray | None = None) -> NDArray[np.float32]:
+    def image(self, width: int, height: int, affine: Float64 | None = None) -> NDArray[np.float32]:
         """The picture, or the picture carried by a (2, 3) affine map, at the pixels of an image."""
         xy = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float64)
         if affine is not None:
@@ -111,10 +110,10 @@ def any_matcher(request: pytest.FixtureRequest) -> Matcher:
 
 
 @pytest.fixture(scope="session")
-def carried() -> Callable[..., tuple[Image, FloatArray]]:
+def carried() -> Callable[..., tuple[Image, Float64]]:
     """Enlarges and shifts a picture exactly: `carried(image, scale, shift)` -> image of the same size, (2, 3) map."""
 
-    def carry(image: Image, scale: float, shift: tuple[float, float]) -> tuple[Image, FloatArray]:
+    def carry(image: Image, scale: float, shift: tuple[float, float]) -> tuple[Image, Float64]:
         affine = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
         size = (image.shape[1], image.shape[0])
         return np.asarray(cv2.warpAffine(image, affine, size, flags=cv2.INTER_CUBIC), np.uint8), affine

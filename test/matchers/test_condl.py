@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ros2_densematch.matchers.base import Image
+from ros2_densematch.arrays import Image
 from ros2_densematch.matchers.condl.alignment import align, interpolate
 from ros2_densematch.matchers.condl.matcher import CondlMatcher, grid_points
 from ros2_densematch.matchers.r2d2.config import CHECKPOINTS

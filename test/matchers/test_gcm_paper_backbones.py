@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ros2_densematch.matchers.base import Image
+from ros2_densematch.arrays import Image
 from ros2_densematch.matchers.gcm_paper.adapters import LayerMaps, deepest_layers, fitted
 from ros2_densematch.matchers.gcm_paper.backbones import BUILT_IN, DinoMaps, build_backbone, complete
 from ros2_densematch.matchers.gcm_paper.descriptors import build_descriptor

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.matchers.base import Image
 from ros2_densematch.matchers.gcm.matcher import GcmMatcher
 from ros2_densematch.simulation.sensor import Sensor
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.matchers.base import Image, Matcher
+from ros2_densematch.arrays import Image
+from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.matchers.registry import list_matchers
 from ros2_densematch.nn.condl import STRIDE
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ros2_densematch.matchers.base import Image
+from ros2_densematch.arrays import Image
 from ros2_densematch.matchers.gcm.hypotheses import common_frame, common_hypothesis, warped
 from ros2_densematch.matchers.gcm.matcher import GcmMatcher, _carried
 

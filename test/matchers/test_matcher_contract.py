@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.matchers.base import Encoding, Image, Matcher
+from ros2_densematch.matchers.base import Encoding, Matcher
 from ros2_densematch.matchers.registry import list_matchers, load_matcher
 from ros2_densematch.messages.image import decode_image
 from ros2_densematch.weights.official import OFFICIAL

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.matchers.base import Image
+from ros2_densematch.arrays import Image
 from ros2_densematch.matchers.common.consensus.cells import ConsensusMatches, both_directions
 from ros2_densematch.matchers.ncnet.extraction import (
     best_matches,

@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.geometry.correspondences import DenseWarp
-from ros2_densematch.matchers.base import Image, Matcher
+from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.matchers.encoding import Encoding
 from ros2_densematch.matchers.overlap import overlap_of_maps, overlap_of_matches, overlap_of_warp
 from ros2_densematch.matchers.registry import load_matcher

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.matchers.base import Image
 from ros2_densematch.matchers.cnngeometric.matcher import TRANSFORMATIONS, CnnGeometricMatcher
 from ros2_densematch.matchers.common.parametric.matcher import ParametricMatcher
 from ros2_densematch.matchers.common.parametric.network import Alignment, AlignmentNetwork

@@ -18,7 +18,7 @@ else:
 
 # From the bottom up: a module imports from its own layer's folder and from lower layers.
 LAYERS = [
-    {"files", "processor"},
+    {"arrays", "files", "processor"},
     {"geometry"},
     {"nn", "weights"},
     {"graphs"},

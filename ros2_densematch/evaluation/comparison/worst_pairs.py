@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.evaluation.comparison.run import Evaluation, store_of
 from ros2_densematch.evaluation.datasets.base import Dataset, DatasetError, FlowTruth, HomographyTruth, Pair, PoseTruth
-from ros2_densematch.evaluation.pictures import Picture, match_picture
+from ros2_densematch.evaluation.pictures import match_picture
 from ros2_densematch.evaluation.predictions.entries import Entry
 from ros2_densematch.evaluation.predictions.images import MissingImageError, read_seen
 from ros2_densematch.evaluation.predictions.store import Prediction
@@ -90,7 +91,7 @@ def _shown(
     return ShownPair(pair.name, tuple(pictures))
 
 
-def _picture(pair: Pair, prediction: Prediction, protocol: Protocol, width: int) -> Picture:
+def _picture(pair: Pair, prediction: Prediction, protocol: Protocol, width: int) -> Image:
     images = [
         read_seen(path, protocol.images, turns)[0]
         for path, turns in zip((pair.reference, pair.query), pair.turns, strict=True)
@@ -126,7 +127,7 @@ def right_matches(pair: Pair, prediction: Prediction, protocol: Protocol) -> NDA
     return None
 
 
-def _data_url(picture: Picture) -> str:
+def _data_url(picture: Image) -> str:
     ok, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     if not ok:
         raise RuntimeError(f"OpenCV could not encode a picture of shape {picture.shape}")

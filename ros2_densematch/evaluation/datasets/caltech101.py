@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ros2_densematch.evaluation.datasets.base import Dataset, DatasetError, Float64, LabelTruth, Layout, Pair
+from ros2_densematch.arrays import Float64
+from ros2_densematch.evaluation.datasets.base import Dataset, DatasetError, LabelTruth, Layout, Pair
 from ros2_densematch.evaluation.datasets.proposal_flow import find_image, find_list, read_rows, semicolons
 
 

@@ -10,14 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ros2_densematch.evaluation.datasets.base import (
-    Dataset,
-    DatasetError,
-    Float64,
-    Layout,
-    check_intrinsics,
-    read_lines,
-)
+from ros2_densematch.arrays import Float64
+from ros2_densematch.evaluation.datasets.base import Dataset, DatasetError, Layout, check_intrinsics, read_lines
 from ros2_densematch.evaluation.datasets.posed_images import PosedImage, neighbouring_pairs
 from ros2_densematch.geometry import poses
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ros2_densematch.evaluation.datasets.base import Float64, Pair, PoseTruth
+from ros2_densematch.arrays import Float64
+from ros2_densematch.evaluation.datasets.base import Pair, PoseTruth
 from ros2_densematch.geometry import poses
 
 # as the pairs of ../shared/data were drawn

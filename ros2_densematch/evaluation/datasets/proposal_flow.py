@@ -14,7 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ros2_densematch.evaluation.datasets.base import Dataset, DatasetError, Float64, KeypointTruth, Layout, Pair
+from ros2_densematch.arrays import Float64
+from ros2_densematch.evaluation.datasets.base import Dataset, DatasetError, KeypointTruth, Layout, Pair
 
 PASCAL_RULE = "larger side of the query image"
 WILLOW_RULE = "larger side of the box around the query's key points"

@@ -14,10 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.evaluation.datasets.base import (
     Dataset,
     DatasetError,
-    Float64,
     Layout,
     Pair,
     PoseTruth,

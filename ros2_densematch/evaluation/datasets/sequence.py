@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ros2_densematch.evaluation.datasets.base import Dataset, DatasetError, Float64, Layout, check_intrinsics
+from ros2_densematch.arrays import Float64
+from ros2_densematch.evaluation.datasets.base import Dataset, DatasetError, Layout, check_intrinsics
 from ros2_densematch.evaluation.datasets.posed_images import PosedImage, pair_of
 from ros2_densematch.geometry import poses
 

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Image, Mask
 from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
+from ros2_densematch.matchers.base import Encoding, Matcher
 
 POINTS = 4096
 RATIO = 0.8

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Image, Mask
 from ros2_densematch.evaluation.peers.opencv_features import POINTS, grey
 from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
+from ros2_densematch.matchers.base import Encoding, Matcher
 
 CHECK_PX = 1.0
 STEP = 4  # DIS: one match in each block of 4 x 4 pixels

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ros2_densematch.arrays import Image, Mask
 from ros2_densematch.evaluation.peers.lightglue import as_tensor
 from ros2_densematch.evaluation.peers.substitutes import standing_in
 from ros2_densematch.geometry.correspondences import Correspondences
-from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
+from ros2_densematch.matchers.base import Encoding, Matcher
 
 POINTS = 4096
 LEAST_COSINE = 0.82

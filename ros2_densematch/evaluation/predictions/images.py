@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.evaluation.protocols import ImageRule
-
-Float64 = NDArray[np.float64]
 
 
 class MissingImageError(ValueError):

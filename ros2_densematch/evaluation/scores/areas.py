@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
+from ros2_densematch.arrays import Float64
 
 
 def recall_areas(errors: Float64, thresholds: Sequence[float]) -> Float64:

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.evaluation.scores.figures import Figure, FigureGroup
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.relative_pose import RelativePose, Scale
-
-Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.evaluation.datasets.base import Dataset, DatasetError, FlowTruth
 from ros2_densematch.evaluation.predictions.entries import Entry
 from ros2_densematch.evaluation.predictions.store import Prediction, PredictionStore
@@ -22,8 +23,6 @@ from ros2_densematch.evaluation.scores.judging import (
 )
 from ros2_densematch.evaluation.scores.pixels import inverse, map_affine
 from ros2_densematch.evaluation.scores.transfer import RULE, transfer, warp_at
-
-Float64 = NDArray[np.float64]
 
 CELL = 16
 RIGHT_PX = 3.0

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
-
-Float64 = NDArray[np.float64]
 
 
 def epipolar_errors(rays0: Float64, rays1: Float64, T_query_from_reference: Float64, focal: float) -> Float64:

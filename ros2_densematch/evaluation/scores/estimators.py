@@ -10,14 +10,13 @@ import numpy as np
 import poselib  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.evaluation.protocols import EstimatorName
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.relative_pose import RelativePose
 from ros2_densematch.geometry.two_view import PoseConfig, estimate_relative_pose
-
-Float64 = NDArray[np.float64]
 
 LEAST_MATCHES = 5  # of an essential matrix
 CONFIDENCE = 0.99999

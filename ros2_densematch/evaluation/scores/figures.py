@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
+from ros2_densematch.arrays import Float64
+
 Status = Literal["scored", "failed", "missing"]
 
 RESAMPLES = 1000

@@ -7,6 +7,7 @@ import numpy as np
 import poselib  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.evaluation.datasets.base import Dataset, HomographyTruth
 from ros2_densematch.evaluation.pose import pose_auc
 from ros2_densematch.evaluation.predictions.entries import Entry
@@ -30,8 +31,6 @@ from ros2_densematch.evaluation.scores.judging import (
     purity_group,
     unusable_pairs,
 )
-
-Float64 = NDArray[np.float64]
 
 MMA_PX = (1.0, 3.0, 5.0)
 CORNER_PX = (1.0, 3.0, 5.0)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.evaluation.datasets.base import Dataset, KeypointTruth
 from ros2_densematch.evaluation.predictions.entries import Entry
 from ros2_densematch.evaluation.predictions.store import PredictionStore
@@ -13,8 +13,6 @@ from ros2_densematch.evaluation.scores.figures import EntryScores, Figure, Figur
 from ros2_densematch.evaluation.scores.judging import Cost, predictions_of, unusable_pairs
 from ros2_densematch.evaluation.scores.pixels import inverse, map_affine
 from ros2_densematch.evaluation.scores.transfer import RULE, transfer
-
-Float64 = NDArray[np.float64]
 
 ALPHAS = (0.05, 0.1, 0.15)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
+from ros2_densematch.arrays import Float64
 
 
 def map_affine(A: Float64, xy: Float64) -> Float64:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.evaluation.datasets.base import Dataset, Pair, PoseTruth
 from ros2_densematch.evaluation.pose import pose_auc, pose_errors_deg
 from ros2_densematch.evaluation.predictions.entries import Entry
@@ -33,8 +34,6 @@ from ros2_densematch.evaluation.scores.judging import (
     purity_group,
     unusable_pairs,
 )
-
-Float64 = NDArray[np.float64]
 
 AUC_DEG = (1.0, 5.0, 10.0, 20.0)
 MAP_DEG = (5.0, 10.0, 20.0)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.evaluation.predictions.store import Prediction
-
-Float64 = NDArray[np.float64]
 
 NEAREST = 4
 RULE = "points follow the dense warp, or the displacement of the four nearest matches weighted by inverse distance"

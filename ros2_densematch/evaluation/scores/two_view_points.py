@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.evaluation.datasets.base import Dataset, EpipolarTruth
 from ros2_densematch.evaluation.predictions.entries import Entry
 from ros2_densematch.evaluation.predictions.store import PredictionStore
@@ -19,8 +20,6 @@ from ros2_densematch.evaluation.scores.epipolar import symmetric_distance
 from ros2_densematch.evaluation.scores.figures import EntryScores, Figure, FigureGroup, PairScore, bootstrap, cumulative
 from ros2_densematch.evaluation.scores.judging import Cost, predictions_of, unusable_pairs
 from ros2_densematch.evaluation.scores.pixels import inverse, map_affine
-
-Float64 = NDArray[np.float64]
 
 THRESHOLD_PX, ITERATIONS, CONFIDENCE = 0.25, 100_000, 0.9999
 LIMITS_PX = np.arange(1.0, 11.0)

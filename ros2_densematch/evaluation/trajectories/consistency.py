@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from ros2_densematch.arrays import Float64, Image
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.matchers.base import Matcher
-
-Float64 = NDArray[np.float64]
-Picture = NDArray[np.uint8]
 
 NEAR_PX = 4.0  # a match is carried on by one that begins this near; between them the motion counts as the same
 _MOST = 5000  # matches a pair
@@ -36,7 +33,7 @@ class Consistency:
     forward: int
 
 
-def consistency(matcher: Matcher, triple: Sequence[Picture]) -> Consistency:
+def consistency(matcher: Matcher, triple: Sequence[Image]) -> Consistency:
     """Matches three frames a, b, c with each other and compares the ways.
 
     Sundaram et al., "Dense point trajectories by GPU-accelerated large displacement optical flow", ECCV 2010, section 3

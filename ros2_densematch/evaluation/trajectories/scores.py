@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.evaluation import trajectory as errors
 from ros2_densematch.evaluation.accuracy import MAX_GAP_NS, assess
 from ros2_densematch.evaluation.plots import TrajectoryView
@@ -30,8 +31,6 @@ from ros2_densematch.evaluation.trajectories.dataset import Recording, Trajector
 from ros2_densematch.evaluation.trajectories.tracking import TrackingRule, jobs
 from ros2_densematch.evaluation.trajectories.tracks import Track, TrackStore
 from ros2_densematch.geometry.trajectory import Trajectory
-
-Float64 = NDArray[np.float64]
 
 CURVE_LIMIT = 10.0  # per cent of the path
 LOST_ERROR = 100.0  # per cent of the path: what a sequence without a trajectory is ranked by

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.files.atomic import write_text
 from ros2_densematch.files.results_folder import make_room, read_json
 from ros2_densematch.geometry import poses
@@ -27,8 +27,6 @@ from ros2_densematch.io.exports.replay_result import (
     replay_summary,
     trajectory_poses,
 )
-
-Float64 = NDArray[np.float64]
 
 _FILES = ("factors.json", "graph.g2o")
 _CONVENTION = "T_key1_from_key2; covariance of (rotation, translation), perturbation on the right"

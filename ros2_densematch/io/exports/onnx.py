@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 
 from ros2_densematch import __version__
+from ros2_densematch.arrays import Image
 from ros2_densematch.files.atomic import write_text
 from ros2_densematch.files.results_folder import make_room
 from ros2_densematch.files.shipped import sample_file
 from ros2_densematch.graphs.export import MARK, OPSET, Written, write_onnx
 from ros2_densematch.matchers.base import Matcher
-from ros2_densematch.matchers.encoding import Image
 from ros2_densematch.matchers.identity import licensed_weights
 from ros2_densematch.matchers.network import NetworkMatcher
 from ros2_densematch.weights.catalogue import digest

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.files.results_folder import no_summary
 from ros2_densematch.geometry import poses
 from ros2_densematch.io.results.tum import read_tum
 from ros2_densematch.tracking.frame import Frame
 from ros2_densematch.tracking.tracked_frame import TrackedFrame
-
-Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

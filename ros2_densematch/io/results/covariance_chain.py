@@ -6,11 +6,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
-
-Float64 = NDArray[np.float64]
 
 _MOST_KEYFRAMES = 4096  # remembered at once: more than a tracker keeps
 _PARAMETERS = 4 + 9 + 9

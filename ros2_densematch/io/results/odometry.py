@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.relative_pose import UNKNOWN_ROTATION_VARIANCE, Scale
 from ros2_densematch.io.results.covariance_chain import CovarianceChain, Link, SharedErrors
 from ros2_densematch.io.results.odometry_frame import OdometryFrame, Placement
 from ros2_densematch.tracking.tracked_frame import TrackedFrame
-
-Float64 = NDArray[np.float64]
 
 # RTAB-Map reads exactly this variance of a twist as "not known" and takes the pose's instead; where the pose's has it
 # too it begins a new map. Any other large value would become the weight of its odometry links. (nav2 refuses

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
-
-Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

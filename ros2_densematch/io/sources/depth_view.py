@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Depth, Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
-
-Float64 = NDArray[np.float64]
-Depth = NDArray[np.float32]
 
 # Registered depth has the camera matrix of the images; drivers round it, and scale it to the depth image's size.
 _SAME_K = 0.01

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.geometry.trajectory import Trajectory
@@ -24,7 +24,6 @@ from ros2_densematch.io.sources.stamps import MAX_STAMP_NS
 from ros2_densematch.io.sources.thinning import usual_period_s
 from ros2_densematch.messages.image import ImageDecodeError
 
-Float64 = NDArray[np.float64]
 _TUM_SIZE = (640, 480)
 # fx fy cx cy k1 k2 p1 p2 k3 of the three cameras of the TUM RGB-D benchmark, as its page states them; the images of the
 # third are undistorted.

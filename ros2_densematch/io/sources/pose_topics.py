@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.trajectory import Trajectory
 from ros2_densematch.geometry.transform_tree import TransformTree
@@ -19,7 +20,6 @@ from ros2_densematch.io.sources.records import BagError, Records
 from ros2_densematch.io.sources.stamps import stamp_of
 from ros2_densematch.io.sources.timeline import Judged, TimeLine, Verdict
 
-Float64 = NDArray[np.float64]
 TF_TYPES = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
 POSE_TYPES = (
     "nav_msgs/msg/Odometry",

@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.geometry.camera import Camera
-
-Image = NDArray[np.uint8]
 
 _MIN_MATCHES = 25  # fewer say nothing: the next pair is looked at
 _ROWS_PX = 2.0  # rectified rows agree well within; in pixels of images with the longer side _SIDE

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.graphs.graph import Graph
 from ros2_densematch.matchers.common.working_image import to_tensor
-from ros2_densematch.matchers.encoding import Image
 
 
 def encoder_graph(

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-FloatArray = NDArray[np.float64]
+from ros2_densematch.arrays import Float64
 
 # nearest matches that vote on a local map
 VOTERS = 12
@@ -32,10 +32,10 @@ class LocalAffine(NamedTuple):
         support: (N,) share of the neighbours that the map carries within the robust scale, in [0, 1].
     """
 
-    linear: FloatArray
-    predicted: FloatArray
-    residual: FloatArray
-    support: FloatArray
+    linear: Float64
+    predicted: Float64
+    residual: Float64
+    support: Float64
 
     def confirmed(self, *, residual: float, support: float) -> NDArray[np.bool_]:
         """Which matches their neighbours confirm, bool (N,): the one rule for all that ask.
@@ -57,10 +57,10 @@ class Neighbours:
     """
 
     index: NDArray[np.intp]
-    distance: FloatArray
+    distance: Float64
 
 
-def nearest_matches(reference_xy: FloatArray, count: int, at: FloatArray | None = None) -> Neighbours:
+def nearest_matches(reference_xy: Float64, count: int, at: Float64 | None = None) -> Neighbours:
     """The `count` nearest matches (fewer where there are not so many) of each position.
 
     Args:
@@ -82,10 +82,10 @@ def nearest_matches(reference_xy: FloatArray, count: int, at: FloatArray | None 
 
 
 def estimate_local_affine(
-    reference_xy: FloatArray,
-    query_xy: FloatArray,
+    reference_xy: Float64,
+    query_xy: Float64,
     *,
-    at: FloatArray | None = None,
+    at: Float64 | None = None,
     neighbours: int | Neighbours = VOTERS,
     robust_scale: float = 4.0,
     pull: float = 20.0,
@@ -143,14 +143,14 @@ def estimate_local_affine(
 
 
 def _relative(
-    xy: FloatArray, positions: FloatArray, index: NDArray[np.intp], unit: float
+    xy: Float64, positions: Float64, index: NDArray[np.intp], unit: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """x and y (k, M) of the indexed points relative to the positions."""
     relative = ((xy[index] - positions) / unit).astype(np.float32)
     return np.ascontiguousarray(relative[..., 0]), np.ascontiguousarray(relative[..., 1])
 
 
-def _solve(sums: FloatArray, shift_prior: float) -> FloatArray:
+def _solve(sums: Float64, shift_prior: float) -> Float64:
     """Solutions (3, 2, M) of the M normal equations whose entries are given, with the prior, by the adjugate.
 
     A general solver spends most of its time on the call for each small matrix, and the prior keeps the matrices well

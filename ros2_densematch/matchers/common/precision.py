@@ -7,10 +7,9 @@ by a variance of 2 (1 - r), and about twenty samples of their weighted window ar
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-FloatArray = NDArray[np.float64]
+from ros2_densematch.arrays import Float64
 
 # pixels that interpolation and the model leave even where the patches agree perfectly
 FLOOR_PX = 0.05
@@ -29,7 +28,7 @@ def patch_information(normal: Tensor, correlation: Tensor) -> Tensor:
     return normal * (_INDEPENDENT / residual)[:, None]
 
 
-def original_precision(information: FloatArray, scale: FloatArray) -> FloatArray:
+def original_precision(information: Float64, scale: Float64) -> Float64:
     """Precision (N, 3) = xx, xy, yy in px^-2 of the original query image, no better than `FLOOR_PX` working pixels.
 
     Args:

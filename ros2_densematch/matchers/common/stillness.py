@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float32
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.overlay import UNCHANGED
 from ros2_densematch.matchers.encoding import Encoding
 
-Floats = NDArray[np.float32]
 Thumbnail = NDArray[np.uint8]
 
 _LONGER_SIDE = 256  # pixels of a thumbnail
@@ -38,7 +38,7 @@ def thumbnail(image: NDArray[np.uint8]) -> Thumbnail:
     return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def stillness(a: Thumbnail, b: Thumbnail) -> Floats | None:
+def stillness(a: Thumbnail, b: Thumbnail) -> Float32 | None:
     """How alike two thumbnails of one size are at the same place, tile by tile.
 
     Returns:
@@ -78,12 +78,12 @@ def with_stillness(m: Correspondences, reference: Encoding, query: Encoding) -> 
     return replace(m, stillness=stillness(a, b), unchanged=unchanged(a, b, m))
 
 
-def unchanged(a: Thumbnail, b: Thumbnail, m: Correspondences) -> Floats:
+def unchanged(a: Thumbnail, b: Thumbnail, m: Correspondences) -> Float32:
     """Correlation (N,) of two thumbnails in a small window at the same place, around the reference end of each match or
     around its query end, whichever is smaller."""
     first, second = _detail(a), _detail(b)
 
-    def mean(values: Floats) -> Floats:
+    def mean(values: Float32) -> Float32:
         return np.asarray(cv2.boxFilter(values, -1, (_WINDOW, _WINDOW)), np.float32)
 
     ma, mb = mean(first), mean(second)
@@ -97,7 +97,7 @@ def unchanged(a: Thumbnail, b: Thumbnail, m: Correspondences) -> Floats:
     return np.asarray(np.minimum(*ends), np.float32)
 
 
-def _detail(grey: Thumbnail) -> Floats:
+def _detail(grey: Thumbnail) -> Float32:
     values = grey.astype(np.float32)
     return np.asarray(values - cv2.GaussianBlur(values, (0, 0), _BLUR), np.float32)
 

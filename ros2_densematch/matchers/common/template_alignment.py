@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
-Single = NDArray[np.float32]
+from ros2_densematch.arrays import Float32, Float64
 
 _FLAT = 1e-3  # grey values: a patch with less contrast says nothing
 _CONVERGED, _SHORT = 0.03, 0.06  # pixels: steps that need no look at where they lead, at any time and at the end
@@ -34,8 +33,8 @@ class Window:
         side: samples along a side.
     """
 
-    offsets: Single
-    weight: Single
+    offsets: Float32
+    weight: Float32
     side: int
 
     @staticmethod
@@ -58,11 +57,11 @@ class Templates(NamedTuple):
         contrast: float32 (N,), standard deviation of the patch in grey values.
     """
 
-    basis: Single
-    of_one: Single
-    of_template: Single
-    hessian: Single
-    contrast: Single
+    basis: Float32
+    of_one: Float32
+    of_template: Float32
+    hessian: Float32
+    contrast: Float32
 
     def select(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Templates:
         """Those that an index array or a mask picks."""
@@ -82,12 +81,12 @@ class Aligned(NamedTuple):
         step: (N,) length of the last step in pixels: how well it converged.
     """
 
-    xy: Float
-    correlation: Float
-    step: Float
+    xy: Float64
+    correlation: Float64
+    step: Float64
 
 
-def make_templates(image: Single, xy: Float, window: Window, linear: Float | None = None) -> Templates:
+def make_templates(image: Float32, xy: Float64, window: Window, linear: Float64 | None = None) -> Templates:
     """Templates of patches of an image.
 
     Args:
@@ -118,11 +117,11 @@ def make_templates(image: Single, xy: Float, window: Window, linear: Float | Non
 
 
 def align(
-    image: Single,
+    image: Float32,
     templates: Templates,
     window: Window,
-    xy: Float,
-    linear: Float,
+    xy: Float64,
+    linear: Float64,
     *,
     iterations: int,
     limit: float,
@@ -188,7 +187,7 @@ def align(
     return Aligned(best, correlation, last)
 
 
-def carried_hessian(templates: Templates, linear: Float) -> Float:
+def carried_hessian(templates: Templates, linear: Float64) -> Float64:
     """(N, 3) upper triangle of the templates' normal matrices in pixels of the query.
 
     Args:
@@ -210,13 +209,13 @@ def carried_hessian(templates: Templates, linear: Float) -> Float:
     )
 
 
-def carried(x: Single, y: Single, linear: Float) -> tuple[Single, Single]:
+def carried(x: Float32, y: Float32, linear: Float64) -> tuple[Float32, Float32]:
     """Offsets x and y (K,) under N maps (N, 2, 2): x and y apart, each (N, K)."""
     a, b, c, d = linear.reshape(-1, 4).T.astype(np.float32)[..., None]
     return a * x + b * y, c * x + d * y
 
 
-def sample(image: Single, xy: Float, dx: Single, dy: Single) -> Single:
+def sample(image: Float32, xy: Float64, dx: Float32, dy: Float32) -> Float32:
     """Bilinear values of an image; beyond its rim the rim's hold.
 
     OpenCV rounds each position to the 32nd of a pixel.

@@ -10,9 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ros2_densematch.matchers.encoding import Image, Mask
-
-FloatArray = NDArray[np.float64]
+from ros2_densematch.arrays import Float64, Image, Mask
 
 
 class WorkingImage(NamedTuple):
@@ -26,7 +24,7 @@ class WorkingImage(NamedTuple):
 
     rgb: Image
     allowed: Mask | None
-    scale: FloatArray
+    scale: Float64
 
 
 def working_image(image: Image, mask: Mask | None, max_pixels: int) -> WorkingImage:
@@ -55,7 +53,7 @@ def rescaled(image: Image, mask: Mask | None, factor: float) -> WorkingImage:
     return WorkingImage(smaller, mask, np.array([size[0] / width, size[1] / height], np.float64))
 
 
-def to_original(xy: NDArray[np.floating[Any]], scale: FloatArray) -> FloatArray:
+def to_original(xy: NDArray[np.floating[Any]], scale: Float64) -> Float64:
     """Working pixels (N, 2) to pixels of the original image: pixel centres stay centres.
 
     Args:

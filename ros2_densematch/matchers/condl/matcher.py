@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ros2_densematch.arrays import Image, Mask
 from ros2_densematch.graphs.graph import Graph
-from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
+from ros2_densematch.matchers.base import Encoding, RawMatches
 from ros2_densematch.matchers.common.encoder_graph import encoder_graph, network_graph
 from ros2_densematch.matchers.common.nearest_neighbours import mutual_nearest_neighbours
 from ros2_densematch.matchers.common.precision import original_precision

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.matchers.common.local_affine import LocalAffine, estimate_local_affine
 from ros2_densematch.matchers.common.nearest_neighbours import mutual_with_margin
 from ros2_densematch.matchers.common.patch_alignment import refine
 from ros2_densematch.matchers.gcm.config import GcmConfig
 from ros2_densematch.matchers.gcm.encoding import GcmEncoding
-
-FloatArray = NDArray[np.float64]
 
 # fewer matches say nothing about one another
 LEAST_SEEDS = 8
@@ -42,14 +41,14 @@ class Candidates:
         grown: bool (N,).
     """
 
-    reference_xy: FloatArray
-    query_xy: FloatArray
-    linear: FloatArray
-    similarity: FloatArray
-    margin: FloatArray
-    correlation: FloatArray
-    information: FloatArray
-    moved: FloatArray
+    reference_xy: Float64
+    query_xy: Float64
+    linear: Float64
+    similarity: Float64
+    margin: Float64
+    correlation: Float64
+    information: Float64
+    moved: Float64
     grown: NDArray[np.bool_]
 
     def __len__(self) -> int:
@@ -84,16 +83,16 @@ class Coarse:
     """Mutual matches of key points before refinement, in working pixels; `supported` counts those that their
     neighbours confirm."""
 
-    reference_xy: FloatArray
-    query_xy: FloatArray
-    linear: FloatArray
-    similarity: FloatArray
-    margin: FloatArray
+    reference_xy: Float64
+    query_xy: Float64
+    linear: Float64
+    similarity: Float64
+    margin: Float64
     supported: int
 
 
 def coarse_matches(
-    reference: GcmEncoding, query: GcmEncoding, config: GcmConfig, apart_from: FloatArray | None = None
+    reference: GcmEncoding, query: GcmEncoding, config: GcmConfig, apart_from: Float64 | None = None
 ) -> Coarse:
     """Mutual nearest neighbours of key points that are alike enough, and their local affine maps.
 
@@ -120,7 +119,7 @@ def coarse_matches(
     )
 
 
-def _away_from(keypoints: Tensor, places: FloatArray | None) -> Tensor | slice:
+def _away_from(keypoints: Tensor, places: Float64 | None) -> Tensor | slice:
     if places is None or len(places) == 0 or len(keypoints) == 0:
         return slice(None)
     distance, _ = cKDTree(places).query(array(keypoints), distance_upper_bound=_APART)
@@ -163,16 +162,16 @@ def refine_coarse(reference: GcmEncoding, query: GcmEncoding, coarse: Coarse, co
     return candidates.select((correlation > config.seed_correlation) & within)
 
 
-def inside(xy: FloatArray, size: tuple[int, int]) -> NDArray[np.bool_]:
+def inside(xy: Float64, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Whether pixels (N, 2) lie in an image of (width, height), bool (N,)."""
     return np.asarray((xy >= 0).all(1) & (xy <= np.array(size) - 1.0).all(1), np.bool_)
 
 
-def tensors_like(encoding: GcmEncoding) -> Callable[[FloatArray], Tensor]:
+def tensors_like(encoding: GcmEncoding) -> Callable[[Float64], Tensor]:
     """NumPy to tensors of the encoding's device and type."""
     return lambda values: torch.from_numpy(np.ascontiguousarray(values)).to(encoding.grey)
 
 
-def array(tensor: Tensor) -> FloatArray:
+def array(tensor: Tensor) -> Float64:
     """float64 NumPy of a tensor."""
     return tensor.cpu().numpy().astype(np.float64)

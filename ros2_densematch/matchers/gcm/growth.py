@@ -12,14 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.matchers.common.local_affine import LocalAffine, estimate_local_affine
 from ros2_densematch.matchers.common.patch_alignment import refine
 from ros2_densematch.matchers.gcm.candidates import LEAST_SEEDS, Candidates, array, confirmed, inside, tensors_like
 from ros2_densematch.matchers.gcm.config import GcmConfig
 from ros2_densematch.matchers.gcm.encoding import CELL, GcmEncoding
 from ros2_densematch.matchers.gcm.network import DESCRIPTOR_STRIDE
-
-FloatArray = NDArray[np.float64]
 
 
 def grow(reference: GcmEncoding, query: GcmEncoding, seeds: Candidates, config: GcmConfig) -> Candidates:
@@ -82,7 +81,7 @@ def grow(reference: GcmEncoding, query: GcmEncoding, seeds: Candidates, config: 
 
 
 def predict(
-    reference_xy: FloatArray, query_xy: FloatArray, at: FloatArray, query_size: tuple[int, int]
+    reference_xy: Float64, query_xy: Float64, at: Float64, query_size: tuple[int, int]
 ) -> tuple[LocalAffine, NDArray[np.bool_]]:
     """Where the neighbours expect each position, and whether that lies inside the query image.
 

@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import BoolArray, Float64
 from ros2_densematch.matchers.common.local_affine import LocalAffine, estimate_local_affine
 from ros2_densematch.matchers.common.template_alignment import Window, align, carried_hessian
 from ros2_densematch.matchers.gcm.guided_image import GuideImage
 from ros2_densematch.matchers.gcm.guided_motion import carry, spread, stands_still
 from ros2_densematch.matchers.gcm.guided_reference import GuidedReference
-
-Float = NDArray[np.float64]
-Bool = NDArray[np.bool_]
 
 FINE, _COARSE = Window.square(6), Window.square(4)
 _ITERATIONS = 4
@@ -49,16 +47,16 @@ class Start:
         previous_linear: (N, 2, 2), reference to the frame before.
     """
 
-    reference_xy: Float
-    query_xy: Float
-    linear: Float
-    sigma: Float
-    before: Float
+    reference_xy: Float64
+    query_xy: Float64
+    linear: Float64
+    sigma: Float64
+    before: Float64
     previous: GuideImage | None
-    previous_xy: Float
-    previous_linear: Float
+    previous_xy: Float64
+    previous_linear: Float64
 
-    def select(self, index: Bool | NDArray[np.intp]) -> Start:
+    def select(self, index: BoolArray | NDArray[np.intp]) -> Start:
         """The points that a mask or an index array picks."""
         arrays = {n: v[index] for n, v in vars(self).items() if n != "previous"}
         return Start(previous=self.previous, **arrays)
@@ -80,22 +78,22 @@ class Guided:
         share: (N,) of the points that were carried on, the share that was found; the same for all matches.
     """
 
-    reference_xy: Float
-    query_xy: Float
-    linear: Float
-    correlation: Float
-    information: Float
-    moved: Float
-    residual: Float
-    support: Float
-    grown: Bool
-    before: Float
-    share: Float
+    reference_xy: Float64
+    query_xy: Float64
+    linear: Float64
+    correlation: Float64
+    information: Float64
+    moved: Float64
+    residual: Float64
+    support: Float64
+    grown: BoolArray
+    before: Float64
+    share: Float64
 
     def __len__(self) -> int:
         return len(self.reference_xy)
 
-    def select(self, index: Bool | NDArray[np.intp]) -> Guided:
+    def select(self, index: BoolArray | NDArray[np.intp]) -> Guided:
         """The matches that a mask or an index array picks."""
         return Guided(**{name: value[index] for name, value in vars(self).items()})
 
@@ -120,7 +118,7 @@ def guide(reference: GuidedReference, query: GuideImage, start: Start) -> Guided
     return _confirmed(found, int(good.sum()) / max(len(good), 1))
 
 
-def _predicted(start: Start, query: GuideImage) -> tuple[Float, Float, Float]:
+def _predicted(start: Start, query: GuideImage) -> tuple[Float64, Float64, Float64]:
     """Places, local maps and deviations before the alignment: by optical flow, where there is a frame before."""
     xy, linear, sigma = start.query_xy.copy(), start.linear.copy(), start.sigma.copy()
     known = np.flatnonzero(np.isfinite(start.previous_xy).all(1))
@@ -138,10 +136,10 @@ def _predicted(start: Start, query: GuideImage) -> tuple[Float, Float, Float]:
 def _aligned(
     reference: GuidedReference,
     query: GuideImage,
-    reference_xy: Float,
-    predicted: Float,
-    linear: Float,
-    before: Float,
+    reference_xy: Float64,
+    predicted: Float64,
+    linear: Float64,
+    before: Float64,
     *,
     coarse: bool,
 ) -> Guided:
@@ -170,7 +168,7 @@ def _aligned(
     )
 
 
-def _tried_again(reference: GuidedReference, query: GuideImage, found: Guided, lost: Float) -> Guided:
+def _tried_again(reference: GuidedReference, query: GuideImage, found: Guided, lost: Float64) -> Guided:
     """What is found of the lost points and in the cells of the reference that hold no match."""
     pool = np.concatenate([lost, reference.places])
     taken = np.unique(reference.cells(found.reference_xy))

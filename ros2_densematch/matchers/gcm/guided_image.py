@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
+from ros2_densematch.arrays import Float64
+
 LEVELS = 3
 
 
@@ -60,7 +61,7 @@ class GuideImage:
                     self._pyramid.append(self.grey.astype(np.float32))
             return self._pyramid[index]
 
-    def admits(self, xy: Float, radius: int) -> NDArray[np.bool_]:
+    def admits(self, xy: Float64, radius: int) -> NDArray[np.bool_]:
         """Whether a window of (2 radius + 1)^2 pixels about each position (N, 2) lies in the image and touches no
         masked pixel, bool (N,)."""
         width, height = self.size

@@ -7,13 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.matchers.common.working_image import to_original
 from ros2_densematch.matchers.gcm.encoding import GcmEncoding
 from ros2_densematch.matchers.gcm.guided import Guided, Start, guide
 from ros2_densematch.matchers.gcm.guided_score import GuidedScore
 from ros2_densematch.matchers.prior import Prior
-
-Float = NDArray[np.float64]
 
 
 class GuidedMatches(NamedTuple):
@@ -27,10 +26,10 @@ class GuidedMatches(NamedTuple):
         evidence: the same matches in working pixels.
     """
 
-    reference_xy: Float
-    query_xy: Float
-    score: Float
-    linear: Float
+    reference_xy: Float64
+    query_xy: Float64
+    score: Float64
+    linear: Float64
     evidence: Guided
 
     def select(self, index: NDArray[np.bool_] | NDArray[np.intp]) -> GuidedMatches:
@@ -84,5 +83,5 @@ def start_of(reference: GcmEncoding, query: GcmEncoding, prior: Prior) -> Start:
     )
 
 
-def _working(xy: Float, scale: Float) -> Float:
+def _working(xy: Float64, scale: Float64) -> Float64:
     return (xy + 0.5) * scale - 0.5

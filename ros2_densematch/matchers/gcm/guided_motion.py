@@ -8,11 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.matchers.common.local_affine import estimate_local_affine, nearest_matches
 from ros2_densematch.matchers.gcm.guided_image import GuideImage
 from ros2_densematch.matchers.prior import Prior
-
-Float = NDArray[np.float64]
 
 _SEED_CELL = 40  # pixels: one point of each such square is followed
 # of images of half the size: the way is short, and each point is aligned afterwards
@@ -36,12 +35,12 @@ class Carried(NamedTuple):
         seeds: how many points were followed there and back.
     """
 
-    xy: Float
-    linear: Float
+    xy: Float64
+    linear: Float64
     seeds: int
 
 
-def leap(previous: GuideImage, query: GuideImage) -> Float | None:
+def leap(previous: GuideImage, query: GuideImage) -> Float64 | None:
     """The homography (3, 3) from one image to another that optical flow cannot reach; None where nothing is alike.
 
     Binary features at half the size: they find a start for the flow, nothing more.
@@ -62,7 +61,7 @@ def leap(previous: GuideImage, query: GuideImage) -> Float | None:
 
 
 def carry(
-    previous: GuideImage, query: GuideImage, previous_xy: Float, guess: Float, rank: Float, *, far: bool = False
+    previous: GuideImage, query: GuideImage, previous_xy: Float64, guess: Float64, rank: Float64, *, far: bool = False
 ) -> Carried | None:
     """Where points of the frame before are now; None where too few could be followed.
 
@@ -96,7 +95,7 @@ def carry(
     return Carried(local.predicted, local.linear, int(good.sum()))
 
 
-def _leaped(previous: GuideImage, query: GuideImage, previous_xy: Float, rank: Float) -> Carried | None:
+def _leaped(previous: GuideImage, query: GuideImage, previous_xy: Float64, rank: Float64) -> Carried | None:
     """As `carry`, from the frame before as the homography of a leap shows it; None where there is none."""
     H = leap(previous, query)
     if H is None:
@@ -114,7 +113,7 @@ def _leaped(previous: GuideImage, query: GuideImage, previous_xy: Float, rank: F
     return rest._replace(linear=rest.linear @ ahead.linear)
 
 
-def spread(xy: Float, rank: Float, eligible: NDArray[np.bool_], cell: int = _SEED_CELL) -> NDArray[np.intp]:
+def spread(xy: Float64, rank: Float64, eligible: NDArray[np.bool_], cell: int = _SEED_CELL) -> NDArray[np.intp]:
     """The best eligible point of each square of `cell` pixels, in the order of the squares."""
     index = np.flatnonzero(eligible)
     column, row = (xy[index] // cell).astype(np.int64).T
@@ -124,7 +123,7 @@ def spread(xy: Float, rank: Float, eligible: NDArray[np.bool_], cell: int = _SEE
     return np.asarray(index[order[first]], np.intp)
 
 
-def stands_still(reference_xy: Float, query_xy: Float) -> NDArray[np.bool_]:
+def stands_still(reference_xy: Float64, query_xy: Float64) -> NDArray[np.bool_]:
     """Points (N,) that stay in their place in the image while the rest moves: writing on the picture, the robot itself.
 
     What the rest does at a point is an affine map of all moving points: near the centre of an expansion or of a roll,
@@ -159,7 +158,7 @@ def _flow(
     return np.asarray(moved, np.float32), np.asarray(status[:, 0] > 0, np.bool_)
 
 
-def _halved(xy: Float) -> NDArray[np.float32]:
+def _halved(xy: Float64) -> NDArray[np.float32]:
     """(N, 1, 2) pixels of the image of half the size."""
     return ((xy + 0.5) / 2.0 - 0.5).astype(np.float32).reshape(-1, 1, 2)
 

@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.matchers.common.template_alignment import Templates, Window, make_templates
 from ros2_densematch.matchers.gcm.guided_image import GuideImage
-
-Float = NDArray[np.float64]
 
 POINTS = 1000  # about as many are followed: one in each cell
 _RESOLUTION = 64  # positions are told apart to the 64th of a pixel
@@ -32,12 +31,12 @@ class _Kept:
         make: gives templates of positions (N, 2).
     """
 
-    def __init__(self, make: Callable[[Float], Templates]) -> None:
+    def __init__(self, make: Callable[[Float64], Templates]) -> None:
         self._make = make
         self._rows: dict[int, int] = {}
         self._storage = make(np.zeros((0, 2)))
 
-    def of(self, xy: Float) -> Templates:
+    def of(self, xy: Float64) -> Templates:
         """The templates of positions (N, 2)."""
         keys = _keys(xy).tolist()
         missing = {key: number for number, key in enumerate(keys) if key not in self._rows}
@@ -76,7 +75,7 @@ class GuidedReference:
         self._kept: dict[tuple[int, int], _Kept] = {}
 
     @cached_property
-    def places(self) -> Float:
+    def places(self) -> Float64:
         """(M, 2) pixels: in each cell the place that can be aligned best, the best first; no network is asked."""
         strength = np.asarray(cv2.cornerMinEigenVal(self.image.grey, _CORNER_BLOCK), np.float32)
         width, height = self.image.size
@@ -95,12 +94,12 @@ class GuidedReference:
         order = np.argsort(-value[kept], kind="stable")
         return np.asarray(xy[kept][order], np.float64)
 
-    def cells(self, xy: Float) -> NDArray[np.int64]:
+    def cells(self, xy: Float64) -> NDArray[np.int64]:
         """Number (N,) of the cell in which each position (N, 2) lies."""
         column, row = (xy // self.cell).astype(np.int64).T
         return np.asarray(row * 65536 + column)
 
-    def templates(self, xy: Float, level: int, window: Window) -> Templates:
+    def templates(self, xy: Float64, level: int, window: Window) -> Templates:
         """Templates of points.
 
         Args:
@@ -114,11 +113,11 @@ class GuidedReference:
                 self._kept[slot] = _Kept(lambda at: self._made(at, level, window))
             return self._kept[slot].of(xy)
 
-    def _made(self, xy: Float, level: int, window: Window) -> Templates:
+    def _made(self, xy: Float64, level: int, window: Window) -> Templates:
         return make_templates(self.image.level(level), (xy + 0.5) / 2**level - 0.5, window)
 
 
-def _keys(xy: Float) -> NDArray[np.int64]:
+def _keys(xy: Float64) -> NDArray[np.int64]:
     """One integer per position."""
     x, y = np.rint(xy * _RESOLUTION).astype(np.int64).T
     return np.asarray((y << 32) + x)

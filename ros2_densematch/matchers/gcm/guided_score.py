@@ -11,13 +11,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.matchers.gcm.guided import Guided
 from ros2_densematch.weights.catalogue import path_of
 from ros2_densematch.weights.loading import read_state
-
-Float = NDArray[np.float64]
 
 FEATURES = 14
 WIDTH = 24
@@ -36,13 +34,13 @@ class GuidedScore(NamedTuple):
         usual: (), logit of the share of right matches among those it was fitted on.
     """
 
-    mean: Float
-    deviation: Float
-    inner: Float
-    inner_bias: Float
-    outer: Float
-    outer_bias: Float
-    usual: Float
+    mean: Float64
+    deviation: Float64
+    inner: Float64
+    inner_bias: Float64
+    outer: Float64
+    outer_bias: Float64
+    usual: Float64
 
     @staticmethod
     def shipped() -> GuidedScore:
@@ -54,16 +52,16 @@ class GuidedScore(NamedTuple):
         state = read_state(path_of("gcm_guided"))
         return GuidedScore(*(state[name].double().numpy() for name in GuidedScore._fields))
 
-    def of_evidence(self, features: Float) -> Float:
+    def of_evidence(self, features: Float64) -> Float64:
         """Chance (N,) by `evidence` (N, FEATURES) alone."""
         return _sigmoid(self._logit(features))
 
-    def _logit(self, features: Float) -> Float:
+    def _logit(self, features: Float64) -> Float64:
         # beyond what was seen while it was fitted nothing new is known
         scaled = ((features - self.mean) / self.deviation).clip(-_BEYOND, _BEYOND)
         return np.asarray(np.maximum(scaled @ self.inner + self.inner_bias, 0.0) @ self.outer + self.outer_bias)
 
-    def chance(self, matches: Guided) -> Float:
+    def chance(self, matches: Guided) -> Float64:
         """Chance (N,) that each match is right within 1.5 px; with the score before as its bound."""
         if len(matches) == 0:
             return np.zeros(0)
@@ -75,7 +73,7 @@ class GuidedScore(NamedTuple):
         return _sigmoid(logit)
 
 
-def evidence(matches: Guided) -> Float:
+def evidence(matches: Guided) -> Float64:
     """(N, FEATURES): of each match alone, of its neighbours' map, and of all matches together."""
     a, b, c = matches.information.T
     half, root = (a + c) / 2, np.sqrt(np.maximum(((a - c) / 2) ** 2 + b**2, 0))
@@ -106,5 +104,5 @@ def evidence(matches: Guided) -> Float:
     )
 
 
-def _sigmoid(logit: Float) -> Float:
+def _sigmoid(logit: Float64) -> Float64:
     return np.asarray(1 / (1 + np.exp(-np.clip(logit, -30, 30))))

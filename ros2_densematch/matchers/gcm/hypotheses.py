@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.matchers.common.nearest_neighbours import mutual_nearest_neighbours
 from ros2_densematch.matchers.gcm.encoding import GcmEncoding, Thumbnail
 
-FloatArray = NDArray[np.float64]
 Encoder = Callable[[NDArray[np.uint8], NDArray[np.bool_]], GcmEncoding]
 _THUMBNAIL = 0.5
 
@@ -40,7 +40,7 @@ class View(NamedTuple):
     tilt: float = 1.0
     axis: float = 0.0
 
-    def linear(self) -> FloatArray:
+    def linear(self) -> Float64:
         """(2, 2), from working pixels to pixels of the thumbnail."""
         squeeze = _rotation(-self.axis) @ np.diag([1 / self.tilt, 1.0]) @ _rotation(self.axis)
         return np.asarray(_THUMBNAIL * self.scale * squeeze @ _rotation(self.turn), np.float64)
@@ -84,13 +84,13 @@ class Hypothesis(NamedTuple):
         votes: matches of the thumbnails that agree on one affine map.
     """
 
-    linear: FloatArray
+    linear: Float64
     votes: int
 
 
 def warped_encoding(
-    encoding: GcmEncoding, linear: FloatArray, encode: Encoder, multiple: int = _CANVAS_MULTIPLE
-) -> tuple[GcmEncoding, FloatArray]:
+    encoding: GcmEncoding, linear: Float64, encode: Encoder, multiple: int = _CANVAS_MULTIPLE
+) -> tuple[GcmEncoding, Float64]:
     """Encoding of the warped working image, and the map from its pixels to the original working pixels."""
     image, allowed, back = warped(encoding.rgb, encoding.allowed, linear, multiple)
     return encode(image, allowed), back
@@ -121,7 +121,7 @@ def best_hypotheses(reference: GcmEncoding, query: GcmEncoding, encode: Encoder,
     return best[:_TRIED]
 
 
-def common_frame(linear: FloatArray) -> tuple[FloatArray, FloatArray]:
+def common_frame(linear: Float64) -> tuple[Float64, Float64]:
     """Maps of the two images into one frame in which neither is enlarged (beyond 1.2): the sharper one loses what the
     other lacks.
 
@@ -139,7 +139,7 @@ def common_frame(linear: FloatArray) -> tuple[FloatArray, FloatArray]:
     return u @ np.diag(np.minimum(s, 1.0)) @ v, u @ np.diag(np.minimum(1.0 / s, 1.0)) @ u.T
 
 
-def common_hypothesis(reference_xy: FloatArray, query_xy: FloatArray, size: tuple[int, int]) -> Hypothesis | None:
+def common_hypothesis(reference_xy: Float64, query_xy: Float64, size: tuple[int, int]) -> Hypothesis | None:
     """The affine map that matches have in common, or None when undoing it would change little.
 
     GCM (section 3.2) undoes a homography of all matches before it matches again; an affine map is enough to bring the
@@ -162,7 +162,7 @@ def common_hypothesis(reference_xy: FloatArray, query_xy: FloatArray, size: tupl
     return None if alike and anisotropy < _NOTABLE_ANISOTROPY else Hypothesis(linear, votes)
 
 
-def _common_map(x0: NDArray[Any], x1: NDArray[Any], threshold: float) -> tuple[FloatArray, int]:
+def _common_map(x0: NDArray[Any], x1: NDArray[Any], threshold: float) -> tuple[Float64, int]:
     """Linear part (2, 2) of the affine map with most inliers, and their number."""
     affine, inliers = cv2.estimateAffine2D(
         x0, x1, method=cv2.RANSAC, ransacReprojThreshold=threshold, maxIters=500, confidence=0.99
@@ -172,12 +172,12 @@ def _common_map(x0: NDArray[Any], x1: NDArray[Any], threshold: float) -> tuple[F
     return np.asarray(affine[:, :2], np.float64), int(inliers.sum())
 
 
-def _difference(linear: FloatArray, other: FloatArray) -> float:
+def _difference(linear: Float64, other: Float64) -> float:
     """How far one map is from the other, relative to it."""
     return float(np.linalg.norm(linear - other) / max(float(np.linalg.norm(other)), 1e-9))
 
 
-def _anisotropy(linear: FloatArray) -> float:
+def _anisotropy(linear: Float64) -> float:
     """Larger over smaller singular value; infinite for a map that mirrors or flattens."""
     if np.linalg.det(linear) <= 1e-9:
         return float("inf")
@@ -193,14 +193,14 @@ def _thumbnail(encoding: GcmEncoding, view: View, encode: Encoder) -> Thumbnail:
     return encoding.thumbnails[view]
 
 
-def _rotation(degrees: float) -> FloatArray:
+def _rotation(degrees: float) -> Float64:
     c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     return np.array([[c, -s], [s, c]])
 
 
 def warped(
-    image: NDArray[np.uint8], allowed: NDArray[np.bool_] | None, linear: FloatArray, multiple: int = 1
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_], FloatArray]:
+    image: NDArray[np.uint8], allowed: NDArray[np.bool_] | None, linear: Float64, multiple: int = 1
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_], Float64]:
     """The image under a linear map, on a canvas that holds all of it.
 
     Args:
@@ -239,7 +239,7 @@ def warped(
     return image, mask > 0, np.asarray(np.linalg.inv(rest @ shrink)[:2], np.float64)
 
 
-def _averaged_along(image: NDArray[np.uint8], linear: FloatArray) -> NDArray[np.uint8]:
+def _averaged_along(image: NDArray[np.uint8], linear: Float64) -> NDArray[np.uint8]:
     """The image averaged in the direction in which a map squeezes it, so that nothing aliases when it is resampled.
 
     A Gaussian; of t pixels that fall into one, a box would have a standard deviation of 0.29 sqrt(t^2 - 1).

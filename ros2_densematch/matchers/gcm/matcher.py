@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ros2_densematch.arrays import Image, Mask
 from ros2_densematch.geometry.correspondences import DenseWarp
 from ros2_densematch.graphs.graph import Graph
-from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
+from ros2_densematch.matchers.base import Encoding, RawMatches
 from ros2_densematch.matchers.common.encoder_graph import encoder_graph, network_graph
 from ros2_densematch.matchers.common.precision import original_precision, patch_information
 from ros2_densematch.matchers.common.stillness import stands

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.matchers.common.local_affine import VOTERS, estimate_local_affine, nearest_matches
 from ros2_densematch.matchers.gcm.candidates import Candidates
 from ros2_densematch.matchers.gcm.recurrence import Recurrence
 
-FloatArray = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 NEIGHBOURS = 8
@@ -50,7 +50,7 @@ class PairEvidence(NamedTuple):
 FEATURES = 52
 
 
-def pair_evidence(candidates: Candidates, logit: FloatArray, twins: Recurrence) -> PairEvidence:
+def pair_evidence(candidates: Candidates, logit: Float64, twins: Recurrence) -> PairEvidence:
     """Evidence of at least `NEIGHBOURS` + 1 candidates; `logit` (N,) is that of the match filter."""
     common = _common_map(candidates.linear)
     x0, x1 = candidates.reference_xy @ common.T, candidates.query_xy
@@ -124,7 +124,7 @@ def pair_evidence(candidates: Candidates, logit: FloatArray, twins: Recurrence) 
     return PairEvidence(np.nan_to_num(nodes, posinf=9.0, neginf=-9.0).astype(np.float32), index, group)
 
 
-def _common_map(linear: FloatArray) -> FloatArray:
+def _common_map(linear: Float64) -> Float64:
     """(2, 2) the map that most candidates share roughly: local maps are estimated with a pull to the identity, which is
     wrong in front of a rolled camera."""
     common = np.asarray(np.median(linear, axis=0))
@@ -132,7 +132,7 @@ def _common_map(linear: FloatArray) -> FloatArray:
     return common if turned else np.eye(2)
 
 
-def _edge_error(x0: FloatArray, x1: FloatArray, linear: FloatArray, index: Indices) -> FloatArray:
+def _edge_error(x0: Float64, x1: Float64, linear: Float64, index: Indices) -> Float64:
     """(N, k) pixels: the worse of how a match's map misses its neighbour and how the neighbour's misses the match."""
     offset0, offset1 = x0[index] - x0[:, None], x1[index] - x1[:, None]
     there = offset1 - np.einsum("nij,nkj->nki", linear, offset0)
@@ -140,7 +140,7 @@ def _edge_error(x0: FloatArray, x1: FloatArray, linear: FloatArray, index: Indic
     return np.asarray(np.sqrt(np.maximum((there**2).sum(-1), (back**2).sum(-1))))
 
 
-def _groups(index: Indices, error: FloatArray) -> Indices:
+def _groups(index: Indices, error: Float64) -> Indices:
     """Number (N,) of the connected group of each match."""
     count, k = index.shape
     joined = error < _TOGETHER_PX
@@ -149,11 +149,11 @@ def _groups(index: Indices, error: FloatArray) -> Indices:
     return np.asarray(connected_components(graph, directed=False)[1], np.intp)
 
 
-def _group_mean(values: FloatArray, group: Indices, size: NDArray[np.intp]) -> FloatArray:
+def _group_mean(values: Float64, group: Indices, size: NDArray[np.intp]) -> Float64:
     return np.asarray((np.bincount(group, values, len(size)) / size)[group])
 
 
-def _group_spread(x0: FloatArray, group: Indices, size: NDArray[np.intp]) -> FloatArray:
+def _group_spread(x0: Float64, group: Indices, size: NDArray[np.intp]) -> Float64:
     """Log of how wide the group of each match is, relative to all matches."""
     variance = np.zeros(len(x0))
     for axis in x0.T:
@@ -162,7 +162,7 @@ def _group_spread(x0: FloatArray, group: Indices, size: NDArray[np.intp]) -> Flo
     return np.asarray(0.3 * np.log((np.maximum(variance, 0) + 1) / (x0.var(0).sum() + 1)))
 
 
-def _claims(x0: FloatArray, x1: FloatArray, linear: FloatArray, logit: FloatArray) -> list[FloatArray]:
+def _claims(x0: Float64, x1: Float64, linear: Float64, logit: Float64) -> list[Float64]:
     """Of the nearest matches in the query image: which share agrees where the reference lies, which share claims the
     same structure for another place with a better score."""
     index = nearest_matches(x1, NEIGHBOURS).index
@@ -176,9 +176,7 @@ def _claims(x0: FloatArray, x1: FloatArray, linear: FloatArray, logit: FloatArra
     ]
 
 
-def _geometry(
-    x0: FloatArray, x1: FloatArray, logit: FloatArray, group: Indices, size: NDArray[np.intp]
-) -> list[FloatArray]:
+def _geometry(x0: Float64, x1: Float64, logit: Float64, group: Indices, size: NDArray[np.intp]) -> list[Float64]:
     """Residuals, by match and by group, of an epipolar geometry and a homography fitted to all and to all but the own
     group, and how many agree with each."""
     x0, x1 = x0 - x0.mean(0), x1 - x1.mean(0)  # the fits do not depend on where the images begin
@@ -202,7 +200,7 @@ def _geometry(
     return [*out, np.full(len(x0), line_share), np.full(len(x0), plane_share)]
 
 
-def _fitted(x0: FloatArray, x1: FloatArray, chosen: Indices, fit: object) -> tuple[FloatArray, float]:
+def _fitted(x0: Float64, x1: Float64, chosen: Indices, fit: object) -> tuple[Float64, float]:
     """Residual (N,) pixels, at most 100, of a model of the chosen matches, and the share of these that agrees."""
     if len(chosen) > _SAMPLE:
         chosen = chosen[np.linspace(0, len(chosen) - 1, _SAMPLE).astype(np.intp)]
@@ -213,7 +211,7 @@ def _fitted(x0: FloatArray, x1: FloatArray, chosen: Indices, fit: object) -> tup
     return residual, float((residual[chosen] < _AGREES_PX).mean())
 
 
-def _fundamental(x0: FloatArray, x1: FloatArray, chosen: Indices) -> FloatArray | None:
+def _fundamental(x0: Float64, x1: Float64, chosen: Indices) -> Float64 | None:
     try:
         found = cv2.findFundamentalMat(x0[chosen], x1[chosen], cv2.USAC_FAST, _FIT_PX, 0.999, _ITERATIONS)[0]
     except cv2.error:  # no sample gave a model
@@ -227,7 +225,7 @@ def _fundamental(x0: FloatArray, x1: FloatArray, chosen: Indices) -> FloatArray 
         return np.asarray(np.abs((h1 * line1).sum(1)) * scale / 2)
 
 
-def _homography(x0: FloatArray, x1: FloatArray, chosen: Indices) -> FloatArray | None:
+def _homography(x0: Float64, x1: Float64, chosen: Indices) -> Float64 | None:
     try:
         found = cv2.findHomography(x0[chosen], x1[chosen], cv2.USAC_FAST, 2 * _FIT_PX, maxIters=_ITERATIONS)[0]
     except cv2.error:

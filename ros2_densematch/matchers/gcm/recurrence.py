@@ -9,13 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.matchers.gcm.encoding import GcmEncoding
 from ros2_densematch.matchers.gcm.network import DESCRIPTOR_STRIDE
-
-FloatArray = NDArray[np.float64]
 
 RIVALS = 1024  # the most salient key points of an image stand for all of it
 _BLOCK = 128  # matches whose cosines stay in the cache of a core
@@ -31,16 +29,14 @@ class Recurrence(NamedTuple):
         forward: of the reference end with the best rival in the query image, `backward` the other way round.
     """
 
-    own: FloatArray
-    reference: FloatArray
-    query: FloatArray
-    forward: FloatArray
-    backward: FloatArray
+    own: Float64
+    reference: Float64
+    query: Float64
+    forward: Float64
+    backward: Float64
 
 
-def recurrence(
-    reference: GcmEncoding, query: GcmEncoding, reference_xy: FloatArray, query_xy: FloatArray
-) -> Recurrence:
+def recurrence(reference: GcmEncoding, query: GcmEncoding, reference_xy: Float64, query_xy: Float64) -> Recurrence:
     """Of matches (N, 2), (N, 2) in working pixels."""
     first, second = _cells(reference, reference_xy), _cells(query, query_xy)
     own, back = _best_rivals(reference, reference_xy, first, second)
@@ -48,7 +44,7 @@ def recurrence(
     return Recurrence(_array((first * second).sum(1)), own, theirs, forth, back)
 
 
-def _cells(encoding: GcmEncoding, xy: FloatArray) -> Tensor:
+def _cells(encoding: GcmEncoding, xy: Float64) -> Tensor:
     """(N, C) descriptors of the cells that hold these pixels: whole rows are cheaper to read than to interpolate."""
     height, width = encoding.descriptors.shape[:2]
     cell = np.floor((xy + 0.5) / DESCRIPTOR_STRIDE).astype(np.int64)
@@ -57,7 +53,7 @@ def _cells(encoding: GcmEncoding, xy: FloatArray) -> Tensor:
     return rows[torch.from_numpy(index).to(rows.device)]
 
 
-def _best_rivals(encoding: GcmEncoding, xy: FloatArray, *ends: Tensor) -> list[FloatArray]:
+def _best_rivals(encoding: GcmEncoding, xy: Float64, *ends: Tensor) -> list[Float64]:
     """For each set of descriptors (N, C) the cosines (N,) with the most similar of the image's first key points that
     lies away from `xy` (N, 2); -1 without one."""
     places, rivals = encoding.keypoints[:RIVALS], encoding.keypoint_descriptors[:RIVALS].T.contiguous()
@@ -79,5 +75,5 @@ def _best_rivals(encoding: GcmEncoding, xy: FloatArray, *ends: Tensor) -> list[F
     return [_array(found.clamp(-1, 1)) for found in best]
 
 
-def _array(values: Tensor) -> FloatArray:
+def _array(values: Tensor) -> Float64:
     return np.asarray(values.cpu().numpy(), np.float64)

@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Mask = NDArray[np.bool_]
+from ros2_densematch.arrays import Float32, Mask
 
 _DETAIL = 4.0  # pixels: what varies more slowly is light
 _WINDOW = 5
@@ -44,10 +43,10 @@ def painted_over(picture: NDArray[np.uint8], hidden: Mask) -> NDArray[np.uint8]:
     return np.asarray(np.clip(np.rint(out), 0, 255), np.uint8)
 
 
-def _detail(picture: NDArray[np.uint8]) -> Floats:
+def _detail(picture: NDArray[np.uint8]) -> Float32:
     values = picture.astype(np.float32)
     return np.asarray(values - cv2.GaussianBlur(values, (0, 0), _DETAIL), np.float32)
 
 
-def _mean(values: NDArray[Any]) -> Floats:
+def _mean(values: NDArray[Any]) -> Float32:
     return np.asarray(cv2.boxFilter(values, -1, (_WINDOW, _WINDOW)), np.float32)

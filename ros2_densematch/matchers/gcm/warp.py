@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry.correspondences import DenseWarp
 from ros2_densematch.matchers.common.local_affine import estimate_local_affine, nearest_matches
 from ros2_densematch.matchers.gcm.encoding import CELL
-
-FloatArray = NDArray[np.float64]
 
 # pixels over which the certainty of a match reaches into its surroundings (a Gaussian's standard deviation)
 _REACH = 14.0
@@ -18,8 +16,8 @@ _VOTERS = 8
 
 
 def cell_warp(
-    reference_xy: FloatArray, query_xy: FloatArray, score: FloatArray, size: tuple[int, int]
-) -> tuple[FloatArray, FloatArray]:
+    reference_xy: Float64, query_xy: Float64, score: Float64, size: tuple[int, int]
+) -> tuple[Float64, Float64]:
     """Query position and certainty at the centre of every 8 x 8 cell.
 
     Args:
@@ -49,12 +47,12 @@ def cell_warp(
 
 
 def dense_warp(
-    cells: FloatArray,
-    certainty: FloatArray,
+    cells: Float64,
+    certainty: Float64,
     working_size: tuple[int, int],
     reference_size: tuple[int, int],
     query_size: tuple[int, int],
-    query_scale: FloatArray,
+    query_scale: Float64,
 ) -> DenseWarp:
     """Bilinear interpolation of the cells at every pixel of the original reference image.
 

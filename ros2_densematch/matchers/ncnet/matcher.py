@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ros2_densematch.arrays import Float64, Image, Mask
 from ros2_densematch.graphs.graph import Graph
-from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
+from ros2_densematch.matchers.base import Encoding, RawMatches
 from ros2_densematch.matchers.common.consensus.cells import (
     CellEncoding,
-    FloatArray,
     both_directions,
     corner_pixels,
     edge_based,
@@ -96,7 +96,7 @@ class NcnetMatcher(ConsensusMatcher):
         ]
         return RawMatches(xy[0], xy[1], matches.score.double().cpu().numpy())
 
-    def _pixels(self, cells: Tensor, features: Tensor, size: tuple[int, int]) -> FloatArray:
+    def _pixels(self, cells: Tensor, features: Tensor, size: tuple[int, int]) -> Float64:
         counts = features.shape[2], features.shape[3]
         if self.config.corner_aligned:
             return corner_pixels(cells, counts, size)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
+from ros2_densematch.arrays import Image, Mask
+from ros2_densematch.matchers.base import Encoding, RawMatches
 from ros2_densematch.matchers.common.nearest_neighbours import mutual_nearest_neighbours
 from ros2_densematch.matchers.common.working_image import rescaled, to_tensor
 from ros2_densematch.matchers.network import NetworkMatcher, State

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ros2_densematch.matchers.encoding import Image
+from ros2_densematch.arrays import Image
 from ros2_densematch.matchers.roma_v2.images import prepared
 from ros2_densematch.matchers.roma_v2.network import Layers, RomaV2Network
 

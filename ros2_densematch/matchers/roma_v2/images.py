@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.matchers.encoding import Image
+from ros2_densematch.arrays import Image
 from ros2_densematch.nn.resnet import imagenet_normalise
 
 

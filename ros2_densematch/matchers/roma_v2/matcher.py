@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ros2_densematch.arrays import Image, Mask
 from ros2_densematch.matchers.common.dense.guided import GuidedDense, warp_from_prior
 from ros2_densematch.matchers.common.dense.matcher import SampledMatcher
 from ros2_densematch.matchers.common.dense.result import DenseResult
-from ros2_densematch.matchers.encoding import Encoding, Image, Mask
+from ros2_densematch.matchers.encoding import Encoding
 from ros2_densematch.matchers.network import State, Weights
 from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.matchers.roma_v2.config import PRESETS, RomaV2Config

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
+from ros2_densematch.arrays import Image, Mask
+from ros2_densematch.matchers.base import Encoding, RawMatches
 from ros2_densematch.matchers.common.consensus.cells import (
     CellEncoding,
     edge_based,

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ros2_densematch.arrays import Image, Mask
 from ros2_densematch.graphs.graph import Graph
-from ros2_densematch.matchers.base import Encoding, Image, Mask
+from ros2_densematch.matchers.base import Encoding
 from ros2_densematch.matchers.common.dense.matcher import SampledMatcher
 from ros2_densematch.matchers.common.dense.result import DenseResult
 from ros2_densematch.matchers.common.dense.sampling import Sampling

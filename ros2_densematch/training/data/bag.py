@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ros2_densematch.arrays import Float32
 from ros2_densematch.io.sources.storage import is_bag
 from ros2_densematch.io.sources.video import SUFFIXES as VIDEO_SUFFIXES
 from ros2_densematch.training.data.crops import apply_homography, warp_crop
@@ -28,7 +29,6 @@ from ros2_densematch.training.data.sample import Pair, Part
 from ros2_densematch.training.data.source import Opening, PairSource, SourceConfig
 from ros2_densematch.training.fingerprint import fingerprint
 from ros2_densematch.training.images import TrainingDataError
-from ros2_densematch.training.scenes.model import Floats
 from ros2_densematch.training.scenes.views import agrees, transfer
 
 # Overlap is measured on maps of about this width, at so many points.
@@ -228,7 +228,7 @@ def _overlapping(recording: Recording, posed: list[int], config: BagConfig) -> N
 class _Coarse:
     """A frame's depth at a few points and as a small map: enough to tell what two frames share."""
 
-    def __init__(self, depth: Floats, K: NDArray[np.float64], pose: NDArray[np.float64], number: int) -> None:
+    def __init__(self, depth: Float32, K: NDArray[np.float64], pose: NDArray[np.float64], number: int) -> None:
         step = max(1, round(depth.shape[1] / _COARSE_WIDTH))
         self._depth = depth[::step, ::step]
         self._K = K.copy()

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.training.data.sample import DenseTruth
-from ros2_densematch.training.images import Image
 
 
 def pixel_grid(size: int) -> NDArray[np.float64]:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float32
 from ros2_densematch.training.images import TrainingDataError
-from ros2_densematch.training.scenes.model import Floats
 
 
-def read_depth_hdf5(path: Path) -> Floats:
+def read_depth_hdf5(path: Path) -> Float32:
     """The data set `depth` of an HDF5 file as float32 (H, W); 0 and what is not finite becomes NaN.
 
     Raises:
@@ -29,7 +29,7 @@ def read_depth_hdf5(path: Path) -> Floats:
     return checked_depth(depth, path)
 
 
-def checked_depth(depth: NDArray[np.float32], path: Path) -> Floats:
+def checked_depth(depth: NDArray[np.float32], path: Path) -> Float32:
     """A depth map whose unknown places are NaN.
 
     Raises:

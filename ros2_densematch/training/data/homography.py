@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.training.data.crops import apply_homography, dense_from_homography, inside, similarity, warp_crop
 from ros2_densematch.training.data.sample import Pair
-from ros2_densematch.training.images import Image
 
 MIN_POINTS = 150
 CANDIDATES = 2400

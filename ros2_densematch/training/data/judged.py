@@ -12,14 +12,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float64, Image
 from ros2_densematch.training.data.posed_views import ViewPair
-from ros2_densematch.training.images import Image
 from ros2_densematch.training.scenes.views import agrees, transfer
 
-FloatArray = NDArray[np.float64]
 # 1 = right, 0 = wrong, -1 = cannot be told
 MatchLabels = NDArray[np.int8]
-Judge = Callable[[FloatArray, FloatArray], MatchLabels]
+Judge = Callable[[Float64, Float64], MatchLabels]
 
 RIGHT_PX = 1.5
 
@@ -54,7 +53,7 @@ class JudgedViews:
     def draw(self, rng: np.random.Generator) -> JudgedPair:
         pair = self._source.draw_views(rng)
 
-        def judge(xy0: FloatArray, xy1: FloatArray) -> MatchLabels:
+        def judge(xy0: Float64, xy1: Float64) -> MatchLabels:
             column, row = np.round(xy0).astype(int).T
             depth = pair.depth0[row, column].astype(np.float64)
             expected, z = transfer(xy0, depth, pair.K0, pair.K1, pair.T_1_from_0)

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ros2_densematch.arrays import Float32, Image
 from ros2_densematch.training.data.depth_maps import read_depth_hdf5
 from ros2_densematch.training.data.posed_views import CropConfig, ViewPair, crop_pair
 from ros2_densematch.training.data.restricted_pickle import read_numpy_dictionary
 from ros2_densematch.training.data.sample import Pair, Part, part_of
 from ros2_densematch.training.data.source import Opening, PairSource, SourceConfig
-from ros2_densematch.training.images import Image, TrainingDataError, read_training_image
-from ros2_densematch.training.scenes.model import Floats
+from ros2_densematch.training.images import TrainingDataError, read_training_image
 
 _KEYS = ("image_paths", "depth_paths", "intrinsics", "poses", "pairs", "overlaps")
 
@@ -138,7 +138,7 @@ class MegaDepthPairs(PairSource):
         size = np.array([len(d.pairs) for d in self._draws], np.float64)
         weight = size ** (1 - self.config.alpha)
         self._chance = weight / weight.sum() if len(weight) else weight
-        self._views: OrderedDict[tuple[int, int], tuple[Image, Floats]] = OrderedDict()
+        self._views: OrderedDict[tuple[int, int], tuple[Image, Float32]] = OrderedDict()
         self._in_memory = in_memory
 
     def _read(self) -> list[_Draws]:
@@ -196,7 +196,7 @@ class MegaDepthPairs(PairSource):
     def draw(self, rng: np.random.Generator, size: int) -> Pair:
         return crop_pair(self.draw_views(rng), rng, size, self.config)
 
-    def _view(self, scene: _Scene, k: int) -> tuple[Image, Floats]:
+    def _view(self, scene: _Scene, k: int) -> tuple[Image, Float32]:
         key = (scene.number, k)
         if key in self._views:
             self._views.move_to_end(key)

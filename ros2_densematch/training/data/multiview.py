@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry.poses import pose_from_quaternion
 from ros2_densematch.training.data.crops import apply_homography, inside, kept_inside, similarity, warp_crop
-from ros2_densematch.training.data.judged import FloatArray, JudgedPair, MatchLabels
+from ros2_densematch.training.data.judged import JudgedPair, MatchLabels
 from ros2_densematch.training.data.sample import Pair
 from ros2_densematch.training.data.source import Opening, PairSource, SourceConfig
 from ros2_densematch.training.images import ImageStore, TrainingDataError
@@ -205,18 +206,18 @@ class JudgedPhotoSets:
 
     def __init__(self, source: MultiviewPairs, store: ImageStore) -> None:
         self._source, self._store = source, store
-        self._cameras: dict[Path, dict[Path, tuple[FloatArray, FloatArray]]] = {}
+        self._cameras: dict[Path, dict[Path, tuple[Float64, Float64]]] = {}
 
     def draw(self, rng: np.random.Generator) -> JudgedPair:
         path0, path1 = self._source.draw_images(rng)
         k0, pose0 = self._camera(path0)
         k1, pose1 = self._camera(path1)
-        relative: FloatArray = np.asarray(np.linalg.inv(pose1) @ pose0, np.float64)
+        relative: Float64 = np.asarray(np.linalg.inv(pose1) @ pose0, np.float64)
         x, y, z = relative[:3, 3]
         skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
         fundamental = np.linalg.inv(k1).T @ skew @ relative[:3, :3] @ np.linalg.inv(k0)
 
-        def judge(xy0: FloatArray, xy1: FloatArray) -> MatchLabels:
+        def judge(xy0: Float64, xy1: Float64) -> MatchLabels:
             h0, h1 = np.c_[xy0, np.ones(len(xy0))], np.c_[xy1, np.ones(len(xy1))]
             line1, line0 = h0 @ fundamental.T, h1 @ fundamental
             product = np.abs((h1 * line1).sum(1))
@@ -228,7 +229,7 @@ class JudgedPhotoSets:
 
         return JudgedPair(self._store.get(path0), self._store.get(path1), judge)
 
-    def _camera(self, image: Path) -> tuple[FloatArray, FloatArray]:
+    def _camera(self, image: Path) -> tuple[Float64, Float64]:
         folder = image.parent.parent
         if folder not in self._cameras:
             with (folder / "cameras.csv").open(newline="") as stream:
@@ -238,7 +239,7 @@ class JudgedPhotoSets:
         return self._cameras[folder][image]
 
 
-def _camera(row: dict[str, str]) -> tuple[FloatArray, FloatArray]:
+def _camera(row: dict[str, str]) -> tuple[Float64, Float64]:
     value = {k: float(v) for k, v in row.items() if k != "image"}
     k = np.array([[value["fx"], 0, value["cx"]], [0, value["fy"], value["cy"]], [0, 0, 1]])
     pose = pose_from_quaternion([value[c] for c in ("tx", "ty", "tz")], [value[c] for c in ("qx", "qy", "qz", "qw")])

@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.training.data.sample import Pair, Part, part_of
 from ros2_densematch.training.data.source import Opening, PairSource, SourceConfig
-from ros2_densematch.training.images import Image, ImageStore, TrainingDataError
+from ros2_densematch.training.images import ImageStore, TrainingDataError
 
 
 class CsvPairsConfig(BaseModel):

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-Image = NDArray[np.uint8]
+from ros2_densematch.arrays import Image
+
 FloatImage = NDArray[np.float32]
 
 

@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 from pydantic import Field
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.io.sources.folder import SUFFIXES as IMAGE_SUFFIXES
 from ros2_densematch.io.sources.storage import is_bag
 from ros2_densematch.training.data.crops import apply_homography
 from ros2_densematch.training.data.homography import HomographyConfig, homography_pair
-from ros2_densematch.training.data.judged import RIGHT_PX, FloatArray, JudgedPair, MatchLabels
+from ros2_densematch.training.data.judged import RIGHT_PX, JudgedPair, MatchLabels
 from ros2_densematch.training.data.sample import Pair, Part, part_of
 from ros2_densematch.training.data.source import Opening, PairSource, SourceConfig
 from ros2_densematch.training.images import ImageStore, TrainingDataError
@@ -109,7 +110,7 @@ class JudgedPhotos:
             raise TrainingDataError("a crop of a photo without common points: widen the recipe's photo settings")
         homography = np.asarray(h, np.float64)
 
-        def judge(xy0: FloatArray, xy1: FloatArray) -> MatchLabels:
+        def judge(xy0: Float64, xy1: Float64) -> MatchLabels:
             error = np.linalg.norm(apply_homography(homography, xy0) - xy1, axis=1)
             return np.asarray(error < RIGHT_PX, np.int8)
 

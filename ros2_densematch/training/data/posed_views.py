@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ros2_densematch.arrays import Float32, Image
 from ros2_densematch.training.data.crops import apply_homography, inside, kept_inside, pixel_grid, similarity, warp_crop
 from ros2_densematch.training.data.sample import DenseTruth, Pair
-from ros2_densematch.training.images import Image
-from ros2_densematch.training.scenes.model import Floats
 from ros2_densematch.training.scenes.views import agrees, transfer
 
 CANDIDATES = 6000
@@ -63,8 +62,8 @@ class ViewPair:
 
     image0: Image
     image1: Image
-    depth0: Floats
-    depth1: Floats
+    depth0: Float32
+    depth1: Float32
     K0: NDArray[np.float64]
     K1: NDArray[np.float64]
     T_1_from_0: NDArray[np.float64]
@@ -119,7 +118,7 @@ def dense_from_views(
     return DenseTruth(warp.astype(np.float32).reshape(*shape, 2), visible.reshape(shape), known.reshape(shape))
 
 
-def _interpolated_depth(depth: Floats, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+def _interpolated_depth(depth: Float32, xy: NDArray[np.float64]) -> NDArray[np.float64]:
     """Depth at positions (N, 2) inside the map: inverse depth is linear on a plane. NaN beside gaps and on edges."""
     height, width = depth.shape
     x0 = np.clip(np.floor(xy[:, 0]).astype(np.int64), 0, width - 2)
@@ -182,7 +181,7 @@ def lay_crops(
     return best
 
 
-def undistorted(image: Image, depth: Floats | None, source_xy: NDArray[np.float32]) -> tuple[Image, Floats | None]:
+def undistorted(image: Image, depth: Float32 | None, source_xy: NDArray[np.float32]) -> tuple[Image, Float32 | None]:
     """Image and depth without lens distortion, given for each pixel (H, W, 2) its place in the distorted image.
 
     Depth is taken from the nearest pixel: between two surfaces there is none.

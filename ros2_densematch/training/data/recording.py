@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ros2_densematch.arrays import Float32, Float64, Image
 from ros2_densematch.geometry.camera import Camera
 from ros2_densematch.io.sources.base import FrameSource
 from ros2_densematch.io.sources.opening import open_source
@@ -21,13 +22,11 @@ from ros2_densematch.io.sources.storage import is_bag, open_records
 from ros2_densematch.io.sources.topics import IMAGE_TYPES
 from ros2_densematch.tracking.frame import Frame
 from ros2_densematch.training.data.posed_views import undistorted
-from ros2_densematch.training.images import Image, TrainingDataError
-from ros2_densematch.training.scenes.model import Floats
+from ros2_densematch.training.images import TrainingDataError
 
 _MAX_POSE_GAP_NS = 200_000_000
 _JPEG_QUALITY = 95
 _DAMAGE = re.compile(r"could not|cannot be read|damaged")
-Float64 = NDArray[np.float64]
 
 
 class RecordingConfig(BaseModel):
@@ -80,7 +79,7 @@ class RecordedView:
     """
 
     image: Image
-    depth: Floats | None
+    depth: Float32 | None
     K: Float64 | None
     T_world_from_camera: Float64 | None
 
@@ -205,19 +204,19 @@ class Recording:
             self._views.popitem(last=False)
         return view
 
-    def depth(self, k: int) -> Floats | None:
+    def depth(self, k: int) -> Float32 | None:
         """The depth of frame k without its image."""
         stored = self._frames[k]
         if stored.depth is None:
             return None
         coded = cv2.imdecode(stored.depth, cv2.IMREAD_UNCHANGED)
         assert coded is not None
-        inverse: Floats = np.asarray(coded, np.float32)
+        inverse: Float32 = np.asarray(coded, np.float32)
         inverse[inverse == 0] = np.nan
         return np.asarray(np.float32(65535 * stored.nearest) / inverse, np.float32)
 
 
-def _encode_depth(depth: Floats) -> tuple[NDArray[np.uint8], float]:
+def _encode_depth(depth: Float32) -> tuple[NDArray[np.uint8], float]:
     """Inverse depth in 16 bits (0 = unknown) as PNG, and the nearest depth: relative error depth / nearest / 131070."""
     nearest = float(np.nanmin(depth))
     inverse = np.nan_to_num(65535 * nearest / depth.astype(np.float64), nan=0.0)
@@ -225,7 +224,7 @@ def _encode_depth(depth: Floats) -> tuple[NDArray[np.uint8], float]:
     return np.asarray(cv2.imencode(".png", coded, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1], np.uint8), nearest
 
 
-def _nearest_resized(depth: Floats, size: tuple[int, int]) -> Floats:
+def _nearest_resized(depth: Float32, size: tuple[int, int]) -> Float32:
     """Depth at another size, each pixel from the one nearest to its centre."""
     height, width = depth.shape
     x = np.clip(np.round((np.arange(size[0]) + 0.5) * width / size[0] - 0.5).astype(int), 0, width - 1)

@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.training.data.photometric import PhotometricConfig, augment
-from ros2_densematch.training.images import Image
 
 Points = NDArray[np.float32]
 Sample = dict[str, torch.Tensor]

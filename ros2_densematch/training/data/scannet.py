@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ros2_densematch.arrays import Float32, Image
 from ros2_densematch.training.data.depth_maps import checked_depth
 from ros2_densematch.training.data.posed_views import CropConfig, ViewPair, crop_pair
 from ros2_densematch.training.data.restricted_pickle import read_numpy_dictionary
 from ros2_densematch.training.data.sample import Pair, Part, part_of
 from ros2_densematch.training.data.source import Opening, PairSource, SourceConfig
-from ros2_densematch.training.images import Image, TrainingDataError, read_training_image
-from ros2_densematch.training.scenes.model import Floats
+from ros2_densematch.training.images import TrainingDataError, read_training_image
 
 _PLACES = ("scans", "scans/scans_train", "scans_train", "")
 # scene0000_00.npz are LoFTR's lists of one scan; its test lists must not be trained on
@@ -100,7 +100,7 @@ class ScanNetPairs(PairSource):
             )
         weight = np.array([len(s.frames) for s in self._scans], np.float64) ** (1 - self.config.alpha)
         self._chance = weight / weight.sum() if len(weight) else weight
-        self._views: OrderedDict[Path, tuple[Image, Floats, NDArray[np.float64]]] = OrderedDict()
+        self._views: OrderedDict[Path, tuple[Image, Float32, NDArray[np.float64]]] = OrderedDict()
         self._in_memory = in_memory
 
     def _read(self, root: Path) -> list[_Scan]:
@@ -162,7 +162,7 @@ class ScanNetPairs(PairSource):
     def draw(self, rng: np.random.Generator, size: int) -> Pair:
         return crop_pair(self.draw_views(rng), rng, size, self.config)
 
-    def _view(self, folder: Path, k: int) -> tuple[Image, Floats, NDArray[np.float64]]:
+    def _view(self, folder: Path, k: int) -> tuple[Image, Float32, NDArray[np.float64]]:
         """Frame k at the size of its depth map, with the calibration at that size."""
         depth_path = folder / "depth" / f"{k}.png"
         if depth_path in self._views:
@@ -185,7 +185,7 @@ class ScanNetPairs(PairSource):
         return view
 
 
-def read_depth_png(path: Path) -> Floats:
+def read_depth_png(path: Path) -> Float32:
     """A 16-bit PNG of millimetres as metres, NaN where it is 0. Raises TrainingDataError as `checked_depth` does."""
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ros2_densematch.arrays import Float32, Image
 from ros2_densematch.training.data.posed_views import CropConfig, ViewPair, crop_pair
 from ros2_densematch.training.data.sample import Pair, Part, part_of
 from ros2_densematch.training.data.source import Opening, PairSource, SourceConfig
-from ros2_densematch.training.images import Image, TrainingDataError
+from ros2_densematch.training.images import TrainingDataError
 from ros2_densematch.training.scenes.cache import SceneRenderConfig
 from ros2_densematch.training.scenes.jobs import render_missing
-from ros2_densematch.training.scenes.model import Floats
 
 
 class ScenePairsConfig(CropConfig):
@@ -73,7 +73,7 @@ class _Group:
 @dataclass(frozen=True)
 class _View:
     image: Image
-    depth: Floats
+    depth: Float32
 
 
 class ScenePairs(PairSource):

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.matchers.common.parametric.network import INPUT_SIZE
 from ros2_densematch.nn.transformations import identity, regular_grid, sample_image, transform_points
 from ros2_densematch.training.data.photometric import PhotometricConfig, augment
-from ros2_densematch.training.images import Image, ImageStore, TrainingDataError
+from ros2_densematch.training.images import ImageStore, TrainingDataError
 
 Transformation = Literal["affine", "homography", "tps"]
 PARAMETERS: dict[Transformation, int] = {"affine": 6, "homography": 8, "tps": 18}

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Image
 from ros2_densematch.evaluation.pictures import match_picture
 from ros2_densematch.evaluation.pose import pose_auc, pose_error_deg
 from ros2_densematch.geometry.camera import Camera
@@ -24,7 +25,7 @@ from ros2_densematch.matchers.registry import load_matcher
 from ros2_densematch.training.data.posed_views import ViewPair, dense_from_views
 from ros2_densematch.training.data.sample import DenseTruth
 from ros2_densematch.training.data.source import PairSource
-from ros2_densematch.training.images import Image, TrainingDataError
+from ros2_densematch.training.images import TrainingDataError
 from ros2_densematch.training.recipe import ValidationRecipe
 
 THRESHOLDS_PX = (1.0, 3.0, 5.0)

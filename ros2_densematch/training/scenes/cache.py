@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ros2_densematch.arrays import Float32
 from ros2_densematch.files.atomic import replacing, write_text
 from ros2_densematch.training.images import TrainingDataError
 from ros2_densematch.training.scenes.dressing import SceneLibrary, expose, random_lighting
-from ros2_densematch.training.scenes.model import Floats
 from ros2_densematch.training.scenes.ray_casting import World, depth_of, render
 from ros2_densematch.training.scenes.views import Candidate, Region, first_view, next_view, overlap
 
@@ -168,13 +168,13 @@ def _best_first(world: World, region: Region, rng: np.random.Generator, config: 
     return best[1] if best is not None and best[0] > 0.35 else None
 
 
-def _texture_share(grey: Floats) -> float:
+def _texture_share(grey: Float32) -> float:
     """Share of 8 x 8 blocks whose grey values vary."""
     blocks = (grey / max(float(grey.mean()), 1e-3)).reshape(9, 8, 12, 8).transpose(0, 2, 1, 3).reshape(108, 64)
     return float((blocks.std(1) > 0.05).mean())
 
 
-def _relief_share(depth: Floats) -> float:
+def _relief_share(depth: Float32) -> float:
     """Share of pixels near which the surface is no plane: inverse depth has a second difference there."""
     inverse = 1 / depth
     bend = np.abs(inverse[:, 2:] - 2 * inverse[:, 1:-1] + inverse[:, :-2]) > 0.02 * np.abs(inverse[:, 1:-1]) + 1e-6

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float32
 from ros2_densematch.simulation.light import Light
 from ros2_densematch.training.images import TrainingDataError, read_training_image
-from ros2_densematch.training.scenes.model import Floats, SceneModel, TextureAtlas, load_scene, model_of, placed
+from ros2_densematch.training.scenes.model import SceneModel, TextureAtlas, load_scene, model_of, placed
 from ros2_densematch.training.scenes.ray_casting import FAR, Lighting, World
 from ros2_densematch.training.scenes.views import Candidate, Region, region_of
 
@@ -20,7 +21,7 @@ def random_lighting(
 ) -> Lighting:
     """The sun outdoors, one to three lamps indoors, and light from all sides; tinted at random."""
 
-    def tint(spread: float) -> Floats:
+    def tint(spread: float) -> Float32:
         return np.exp(rng.normal(0, spread, 3)).astype(np.float32)
 
     lights: list[Light] = []
@@ -48,7 +49,7 @@ def random_lighting(
     )
 
 
-def expose(rng: np.random.Generator, picture: Floats, noise: float = 0.004) -> NDArray[np.uint8]:
+def expose(rng: np.random.Generator, picture: Float32, noise: float = 0.004) -> NDArray[np.uint8]:
     """Linear picture to uint8: gain for a random mean brightness, highlights rolled off, a little noise."""
     gain = np.float32(rng.uniform(0.32, 0.55) / max(float(picture.mean()), 1e-3))
     out = picture * gain
@@ -89,7 +90,7 @@ def box_model(image: NDArray[np.uint8]) -> SceneModel:
 
 @dataclass(frozen=True)
 class _Spot:
-    position: Floats
+    position: Float32
     distance: float
 
 

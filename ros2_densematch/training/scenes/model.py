@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float32
 from ros2_densematch.training.images import TrainingDataError
 
-Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
@@ -44,7 +44,7 @@ class TextureAtlas:
                 self._height[k, j], self._width[k, j] = image.shape[:2]
         self._texels = np.concatenate(flat)
 
-    def sample(self, texture: Ints, uv: Floats, level: Floats) -> Floats:
+    def sample(self, texture: Ints, uv: Float32, level: Float32) -> Float32:
         """Bilinear lookup in the nearest mip level.
 
         Args:
@@ -67,7 +67,7 @@ class TextureAtlas:
         texels = self._texels
         top = texels[ya + xa] * (1 - fx) + texels[ya + xb] * fx
         bottom = texels[yb + xa] * (1 - fx) + texels[yb + xb] * fx
-        result: Floats = (top * (1 - fy) + bottom * fy) * np.float32(1 / 255)
+        result: Float32 = (top * (1 - fy) + bottom * fy) * np.float32(1 / 255)
         return result
 
 
@@ -96,16 +96,16 @@ class SceneModel:
     """
 
     name: str
-    triangles: Floats
-    uv: Floats
-    normals: Floats
+    triangles: Float32
+    uv: Float32
+    normals: Float32
     texture: Ints
-    colour: Floats
-    texel_level: Floats
+    colour: Float32
+    texel_level: Float32
     atlas: TextureAtlas
 
     @property
-    def bounds(self) -> tuple[Floats, Floats]:
+    def bounds(self) -> tuple[Float32, Float32]:
         """Lowest and highest corner of the bounding box."""
         return self.triangles.min((0, 1)), self.triangles.max((0, 1))
 
@@ -125,7 +125,7 @@ def load_scene(path: Path | str) -> SceneModel:
         raise TrainingDataError(f"cannot read scene {path}: {error}: restore or delete the file") from error
     images: list[NDArray[np.uint8]] = []
     numbers: dict[int, int] = {}
-    parts: list[tuple[Floats, Floats, Ints, Floats]] = []
+    parts: list[tuple[Float32, Float32, Ints, Float32]] = []
     for node in scene.graph.nodes_geometry:
         transform, name = scene.graph[node]
         mesh = scene.geometry[name]
@@ -153,7 +153,7 @@ def load_scene(path: Path | str) -> SceneModel:
 
 
 def model_of(
-    name: str, triangles: Floats, uv: Floats, texture: Ints, colour: Floats, atlas: TextureAtlas
+    name: str, triangles: Float32, uv: Float32, texture: Ints, colour: Float32, atlas: TextureAtlas
 ) -> SceneModel:
     """A SceneModel of triangles (F, 3, 3), uv (F, 3, 2), texture number (F,), colour (F, 3); degenerate faces go."""
     cross = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float32
 from ros2_densematch.simulation.light import Light
 from ros2_densematch.simulation.view import View
-from ros2_densematch.training.scenes.model import Floats, Ints, SceneModel
+from ros2_densematch.training.scenes.model import Ints, SceneModel
 
 FAR = np.float32(1e30)
 _EPSILON = np.float32(1e-3)
@@ -21,11 +22,11 @@ _EPSILON = np.float32(1e-3)
 class Hits:
     """First surface on each ray: t (N,) in units of the direction's length (FAR: none), part, face, barycentric u v."""
 
-    t: Floats
+    t: Float32
     part: Ints
     face: Ints
-    u: Floats
-    v: Floats
+    u: Float32
+    v: Float32
 
 
 class World:
@@ -42,7 +43,7 @@ class World:
         world._embree = self._embree + world._embree
         return world
 
-    def cast(self, origins: Floats, directions: Floats) -> Hits:
+    def cast(self, origins: Float32, directions: Float32) -> Hits:
         """The first hit of each ray; origins and directions float32 (N, 3)."""
         count = len(origins)
         t = np.full(count, FAR, np.float32)
@@ -56,7 +57,7 @@ class World:
             u[nearer], v[nearer] = found["u"][nearer], found["v"][nearer]
         return Hits(t, part, face, u, v)
 
-    def blocked(self, origins: Floats, directions: Floats, reach: Floats) -> NDArray[np.bool_]:
+    def blocked(self, origins: Float32, directions: Float32, reach: Float32) -> NDArray[np.bool_]:
         """Whether anything lies on each ray nearer than `reach` (in units of the direction's length)."""
         result = np.zeros(len(origins), np.bool_)
         for scene in self._embree:
@@ -80,20 +81,20 @@ def _embree_scene(model: SceneModel) -> Any:
 class Lighting:
     """The light in a scene, and what stands behind it."""
 
-    ambient: Floats
+    ambient: Float32
     lights: list[Light]
-    zenith: Floats = field(default_factory=lambda: np.array([0.35, 0.55, 0.9], np.float32))
-    horizon: Floats = field(default_factory=lambda: np.array([0.8, 0.85, 0.9], np.float32))
+    zenith: Float32 = field(default_factory=lambda: np.array([0.35, 0.55, 0.9], np.float32))
+    horizon: Float32 = field(default_factory=lambda: np.array([0.8, 0.85, 0.9], np.float32))
     gloss: float = 0.0
 
 
-def depth_of(world: World, view: View) -> Floats:
+def depth_of(world: World, view: View) -> Float32:
     """Depth along z at the pixel centres, float32 (H, W), metres; infinite where the ray leaves the scene."""
     t = world.cast(*view.rays()).t
     return np.where(t < FAR, t, np.float32(np.inf)).reshape(view.height, view.width)
 
 
-def render(world: World, view: View, lighting: Lighting, supersampling: int = 2) -> Floats:
+def render(world: World, view: View, lighting: Lighting, supersampling: int = 2) -> Float32:
     """Linear picture before exposure, float32 (H, W, 3), mean of supersampling^2 rays a pixel."""
     total = np.zeros((view.height * view.width, 3), np.float32)
     shifts = (np.arange(supersampling) + 0.5) / supersampling - 0.5
@@ -105,13 +106,13 @@ def render(world: World, view: View, lighting: Lighting, supersampling: int = 2)
         bias = (k + 0.5) / len(samples) - 0.5
         step = 1 / (float(view.K[0, 0]) * supersampling)
         total += _shade(world, lighting, origins, directions, hits, step, bias)
-    mean: Floats = total / np.float32(len(samples))
+    mean: Float32 = total / np.float32(len(samples))
     return mean.reshape(view.height, view.width, 3)
 
 
 def _shade(
-    world: World, lighting: Lighting, origins: Floats, directions: Floats, hits: Hits, step: float, bias: float
-) -> Floats:
+    world: World, lighting: Lighting, origins: Float32, directions: Float32, hits: Hits, step: float, bias: float
+) -> Float32:
     out = np.empty_like(directions)
     missed = hits.part < 0
     out[missed] = sky(lighting, directions[missed])
@@ -169,22 +170,22 @@ def _shade(
     return out
 
 
-def _dot(a: Floats, b: Floats) -> Floats:
-    result: Floats = np.einsum("ij,ij->i", a, b)
+def _dot(a: Float32, b: Float32) -> Float32:
+    result: Float32 = np.einsum("ij,ij->i", a, b)
     return result
 
 
-def _unit(vectors: Floats) -> Floats:
-    result: Floats = vectors / np.maximum(np.sqrt(_dot(vectors, vectors)), np.float32(1e-9))[:, None]
+def _unit(vectors: Float32) -> Float32:
+    result: Float32 = vectors / np.maximum(np.sqrt(_dot(vectors, vectors)), np.float32(1e-9))[:, None]
     return result
 
 
-def sky(lighting: Lighting, directions: Floats) -> Floats:
+def sky(lighting: Lighting, directions: Float32) -> Float32:
     """Colour of the background in each direction (N, 3): horizon to zenith, with soft clouds."""
     unit = _unit(directions)
     x, y, z = unit[:, 0], unit[:, 1], unit[:, 2]
     cloud = np.sin(3.1 * x + 1.3) * np.sin(2.7 * z + 0.4) + 0.5 * np.sin(7.3 * x + 4 * y) * np.sin(6.1 * z - 5 * y)
     height = np.clip(y, 0, 1)[:, None] ** np.float32(0.6)
     colour = lighting.horizon * (1 - height) + lighting.zenith * height
-    result: Floats = (colour + 0.12 * np.clip(cloud, 0, 1)[:, None]).astype(np.float32)
+    result: Float32 = (colour + 0.12 * np.clip(cloud, 0, 1)[:, None]).astype(np.float32)
     return result

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ros2_densematch.arrays import Float32
 from ros2_densematch.simulation.view import View
-from ros2_densematch.training.scenes.model import Floats, SceneModel
+from ros2_densematch.training.scenes.model import SceneModel
 from ros2_densematch.training.scenes.ray_casting import FAR, World, depth_of
 
 COARSE = (48, 36)
@@ -79,14 +80,14 @@ def is_free(world: World, position: NDArray[np.floating], roof: bool, rng: np.ra
     return bool(t.min() > CLEARANCE_M and t[0] < FAR and (not roof or (t < FAR).mean() > 0.8))
 
 
-def shared_fraction(view0: View, depth0: Floats, view1: View, depth1: Floats) -> float:
+def shared_fraction(view0: View, depth0: Float32, view1: View, depth1: Float32) -> float:
     """Share of view 0's pixels that view 1 sees too, from depth maps of the views (any resolution)."""
     visible = warp_pixels(view0, depth0, view1, depth1, tolerance=0.04)[1]
     return float(visible.mean())
 
 
 def warp_pixels(
-    view0: View, depth0: Floats, view1: View, depth1: Floats, tolerance: float
+    view0: View, depth0: Float32, view1: View, depth1: Float32, tolerance: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Where each pixel of view 0 lies in view 1 (H, W, 2), and whether it is visible there (H, W).
 
@@ -117,7 +118,7 @@ def transfer(
     return projected[:, :2], z
 
 
-def agrees(xy: NDArray[np.float64], z: NDArray[np.float64], depth: Floats, tolerance: float) -> NDArray[np.bool_]:
+def agrees(xy: NDArray[np.float64], z: NDArray[np.float64], depth: Float32, tolerance: float) -> NDArray[np.bool_]:
     """Whether a depth map shows the surface that is expected at pixels (N, 2) with depth z (N,)."""
     height, width = depth.shape
     with np.errstate(invalid="ignore"):
@@ -142,7 +143,7 @@ class Candidate:
 
     view: View
     coarse: View
-    depth: Floats
+    depth: Float32
 
 
 def _candidate(world: World, view: View) -> Candidate:

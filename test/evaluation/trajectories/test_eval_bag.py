@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 
+from ros2_densematch.arrays import Image, Mask
 from ros2_densematch.cli.main import main
 from ros2_densematch.evaluation.trajectories.consistency import carried, consistency
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.io.sources.fixes import east_north_up, read_fixes
-from ros2_densematch.matchers.base import Encoding, Image, Mask, Matcher
+from ros2_densematch.matchers.base import Encoding, Matcher
 from ros2_densematch.messages.typestore import ros2_typestore
 from ros2_densematch.simulation.bag import write_flight_bag
 from ros2_densematch.simulation.flight import demo_camera, demo_flight

@@ -7,15 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ros2_densematch.arrays import Float64, Image
 from ros2_densematch.matchers.common.working_image import to_tensor
-from ros2_densematch.matchers.encoding import Image
 from ros2_densematch.nn.resnet import imagenet_normalise
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -89,14 +86,14 @@ def edge_based(cells: Tensor, counts: tuple[int, int] | list[int]) -> Tensor:
     return torch.stack([(cells[:, 1].double() + 0.5) / columns, (cells[:, 0].double() + 0.5) / rows], 1)
 
 
-def edge_to_pixels(position: Tensor, size: tuple[int, int]) -> FloatArray:
+def edge_to_pixels(position: Tensor, size: tuple[int, int]) -> Float64:
     """(x, y) in [0, 1] to pixels of an image of (width, height)."""
     # a cell's centre may lie half a pixel beyond the rim where the image was enlarged
-    pixels: FloatArray = position.cpu().numpy() * np.array(size) - 0.5
+    pixels: Float64 = position.cpu().numpy() * np.array(size) - 0.5
     return np.clip(pixels, -0.5, np.array(size) - 0.5)
 
 
-def corner_pixels(cells: Tensor, counts: tuple[int, int] | list[int], size: tuple[int, int]) -> FloatArray:
+def corner_pixels(cells: Tensor, counts: tuple[int, int] | list[int], size: tuple[int, int]) -> Float64:
     """Cells (N, 2) to pixels, the outer cells' centres on the centres of the image's outer pixels."""
     rows, columns = counts
     scale = np.array([(size[0] - 1) / max(1, columns - 1), (size[1] - 1) / max(1, rows - 1)])

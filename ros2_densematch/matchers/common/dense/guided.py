@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry.correspondences import Correspondences, DenseWarp
 from ros2_densematch.matchers.base import Matcher, RawMatches
 from ros2_densematch.matchers.common.dense.precision import precision_at, upper_triangle, warp_precision
@@ -24,8 +25,6 @@ from ros2_densematch.matchers.common.dense.result import DenseResult, hide_maske
 from ros2_densematch.matchers.encoding import Encoding
 from ros2_densematch.matchers.prior import Prior
 from ros2_densematch.nn.grid import cell_centres, sample_features
-
-Float = NDArray[np.float64]
 
 # points whose extrapolations are averaged, and the fewest that a warp is laid through
 _NEIGHBOURS, _LEAST_POINTS = 4, 8
@@ -101,7 +100,7 @@ def warp_from_prior(
     )
 
 
-def _fitted(reference_xy: Float, query_xy: Float) -> Float:
+def _fitted(reference_xy: Float64, query_xy: Float64) -> Float64:
     """Local affine maps (N, 2, 2) of points that have none: least squares over the nearest eight of each."""
     index = cKDTree(reference_xy).query(reference_xy, k=min(8, len(reference_xy)))[1]
     a = reference_xy[index] - reference_xy[index].mean(1, keepdims=True)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 from torch import Tensor
 
+from ros2_densematch.arrays import Image, Mask
 from ros2_densematch.geometry.correspondences import DenseWarp
 from ros2_densematch.graphs.graph import Graph
-from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
+from ros2_densematch.matchers.base import Encoding, RawMatches
 from ros2_densematch.matchers.common.dense.config import DenseConfig, SampledConfig
 from ros2_densematch.matchers.common.dense.graph import encoder_graph
 from ros2_densematch.matchers.common.dense.guided import GuidedDense, warp_from_prior

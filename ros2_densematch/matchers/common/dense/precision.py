@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ros2_densematch.arrays import Float64
 from ros2_densematch.nn.grid import sample_features
-
-FloatArray = NDArray[np.float64]
 
 # the window: 5 x 5 cells, two cells apart
 _REACH, _STEP = 2, 2
@@ -27,7 +26,7 @@ _LEAST_ROUNDNESS, _LEAST_PRECISION = 1e-4, 1e-8
 
 
 @cache
-def _design() -> tuple[FloatArray, FloatArray, NDArray[np.intp]]:
+def _design() -> tuple[Float64, Float64, NDArray[np.intp]]:
     """Design matrix (25, 3) of an affine map, its pseudo-inverse (3, 25), and the offsets (25, 2) in cells (x, y)."""
     steps = np.arange(-_REACH, _REACH + 1) * _STEP
     offsets = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
@@ -37,7 +36,7 @@ def _design() -> tuple[FloatArray, FloatArray, NDArray[np.intp]]:
 
 def warp_precision(
     warp_xy: NDArray[np.float32], certainty: NDArray[np.float32], index: NDArray[np.intp], other_size: tuple[int, int]
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[Float64, Float64]:
     """Precision of the predicted positions, and the local affine map.
 
     Args:
@@ -67,7 +66,7 @@ def warp_precision(
     return np.linalg.inv(covariance) * sure[:, None, None], affine[:, :, 1:]
 
 
-def predicted_precision(precision: Tensor, index: Tensor, other_size: tuple[int, int]) -> FloatArray:
+def predicted_precision(precision: Tensor, index: Tensor, other_size: tuple[int, int]) -> Float64:
     """The precision that a network predicts, in pixels of the original image.
 
     Args:
@@ -83,7 +82,7 @@ def predicted_precision(precision: Tensor, index: Tensor, other_size: tuple[int,
     return _in_pixels(precision.reshape(-1, 3)[index], (width, height), other_size)
 
 
-def precision_at(precision: Tensor, position: Tensor, other_size: tuple[int, int]) -> FloatArray:
+def precision_at(precision: Tensor, position: Tensor, other_size: tuple[int, int]) -> Float64:
     """Likewise between the cells, bilinear: at normalised positions (N, 2) of the map; beyond its rim, the rim's."""
     height, width = precision.shape[:2]
     rim = 1 - 1 / torch.tensor([width, height])
@@ -92,7 +91,7 @@ def precision_at(precision: Tensor, position: Tensor, other_size: tuple[int, int
     return _in_pixels(values, (width, height), other_size)
 
 
-def _in_pixels(values: Tensor, map_size: tuple[int, int], size: tuple[int, int]) -> FloatArray:
+def _in_pixels(values: Tensor, map_size: tuple[int, int], size: tuple[int, int]) -> Float64:
     """(N, 3) per cell -> (N, 2, 2) per pixel: P r r^T with r = cells per pixel along each axis."""
     xx, xy, yy = values.double().numpy().T
     matrix = np.stack([np.stack([xx, xy], 1), np.stack([xy, yy], 1)], 1)
@@ -100,18 +99,18 @@ def _in_pixels(values: Tensor, map_size: tuple[int, int], size: tuple[int, int])
     return np.asarray(_positive_definite(matrix * np.outer(ratio, ratio)), np.float64)
 
 
-def carried_precision(precision: FloatArray, linear: FloatArray) -> FloatArray:
+def carried_precision(precision: Float64, linear: Float64) -> Float64:
     """The precision of a position p when that of q = q0 + L p is known: L^T P L, (N, 2, 2)."""
     carried = np.einsum("nki,nkl,nlj->nij", linear, precision, linear)
     return _positive_definite(carried, _LEAST_ROUNDNESS)
 
 
-def _positive_definite(precision: FloatArray, roundness: float = 1e-6) -> FloatArray:
+def _positive_definite(precision: Float64, roundness: float = 1e-6) -> Float64:
     """With a little along every axis: a collapsed warp, or a network, may say nothing along some axis."""
     least = roundness * np.trace(precision, axis1=1, axis2=2) + _LEAST_PRECISION
     return np.asarray(precision + least[:, None, None] * np.eye(2), np.float64)
 
 
-def upper_triangle(precision: FloatArray) -> NDArray[np.float32]:
+def upper_triangle(precision: Float64) -> NDArray[np.float32]:
     """(N, 2, 2) -> float32 (N, 3): xx, xy, yy."""
     return np.stack([precision[:, 0, 0], precision[:, 0, 1], precision[:, 1, 1]], 1).astype(np.float32)

@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ros2_densematch.arrays import Float32
 from ros2_densematch.matchers.base import Encoding
 from ros2_densematch.nn.grid import resize
-
-FloatArray = NDArray[np.float32]
 
 _ATTENUATION = 0.5
 
@@ -61,17 +60,17 @@ def bounded(flow: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     return flow.clamp(-1, 1).permute(0, 2, 3, 1), certainty
 
 
-def to_pixels(normalised: FloatArray, size: tuple[int, int]) -> FloatArray:
+def to_pixels(normalised: Float32, size: tuple[int, int]) -> Float32:
     """Normalised (..., 2) positions to pixels of an image of (width, height); (0, 0) is a pixel centre."""
     return np.asarray((normalised + 1) * (np.array(size, np.float32) / 2) - 0.5, np.float32)
 
 
-def to_normalised(xy: NDArray[np.floating[Any]], size: tuple[int, int]) -> FloatArray:
+def to_normalised(xy: NDArray[np.floating[Any]], size: tuple[int, int]) -> Float32:
     """Pixels (..., 2) of an image of (width, height) to normalised positions."""
     return np.asarray((xy + 0.5) * (2 / np.array(size)) - 1, np.float32)
 
 
-def cell_positions(index: NDArray[np.intp], height: int, width: int) -> FloatArray:
+def cell_positions(index: NDArray[np.intp], height: int, width: int) -> Float32:
     """Normalised (N, 2) centres of cells, from their flat indices in an H x W grid."""
     row, column = np.divmod(index, width)
     return np.stack([-1 + (2 * column + 1) / width, -1 + (2 * row + 1) / height], 1).astype(np.float32)

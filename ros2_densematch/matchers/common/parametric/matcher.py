@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ros2_densematch.arrays import Float64, Image, Mask
 from ros2_densematch.geometry.correspondences import DenseWarp
-from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
+from ros2_densematch.matchers.base import Encoding, RawMatches
 from ros2_densematch.matchers.common.parametric.config import ParametricConfig
 from ros2_densematch.matchers.common.parametric.network import INPUT_SIZE, Alignment, AlignmentNetwork
 from ros2_densematch.matchers.common.working_image import allowed_cells, is_blank, to_tensor
@@ -25,8 +26,6 @@ from ros2_densematch.nn.geometric_regression import CELLS
 from ros2_densematch.nn.resnet import imagenet_normalise
 from ros2_densematch.nn.soft_inliers import OFFSET_FACTOR, inlier_mask
 from ros2_densematch.nn.transformations import chain_points, kind_of, regular_grid, resize
-
-FloatArray = NDArray[np.float64]
 
 WARP_STEP = 4  # pixels between the entries of the dense warp
 MATCH_STEP = 8  # pixels between matches
@@ -124,7 +123,7 @@ class ParametricMatcher(NetworkMatcher):
         return DenseWarp(xy, sure.cpu().numpy().astype(np.float32), reference.size, query.size)
 
 
-def grid_pixels(size: tuple[int, int], step: int) -> FloatArray:
+def grid_pixels(size: tuple[int, int], step: int) -> Float64:
     """(rows, columns, 2) pixels of a regular subsampling of an image, laid out as `DenseWarp` says."""
     columns, rows = (math.ceil(side / step) for side in size)
     x = (np.arange(columns) + 0.5) * size[0] / columns - 0.5
@@ -132,12 +131,12 @@ def grid_pixels(size: tuple[int, int], step: int) -> FloatArray:
     return np.stack(np.meshgrid(x, y), -1)
 
 
-def normalise(pixels: FloatArray, size: tuple[int, int]) -> FloatArray:
+def normalise(pixels: Float64, size: tuple[int, int]) -> Float64:
     """Pixels to coordinates in which the centres of the outer pixels lie at -1 and +1."""
     return np.asarray(pixels * 2.0 / (np.array(size) - 1.0) - 1.0, np.float64)
 
 
-def pixels_of(points: FloatArray, size: tuple[int, int]) -> FloatArray:
+def pixels_of(points: Float64, size: tuple[int, int]) -> Float64:
     """The inverse of `normalise`."""
     return np.asarray((points + 1.0) * (np.array(size) - 1.0) / 2.0, np.float64)
 

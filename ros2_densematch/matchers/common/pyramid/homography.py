@@ -6,29 +6,27 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ros2_densematch.matchers.base import Image
+from ros2_densematch.arrays import Float64, Image
 from ros2_densematch.matchers.common.pyramid.cells import PyramidMatches
-
-FloatArray = NDArray[np.float64]
 
 _LEAST = 4
 _ITERATIONS = 5000
 _CONFIDENCE = 0.9999
 
 
-def cells_to_pixels(xy: NDArray[np.integer], stride: int) -> FloatArray:
+def cells_to_pixels(xy: NDArray[np.integer], stride: int) -> Float64:
     """Centres of cells in pixels, (0, 0) the centre of the top-left pixel."""
     return np.asarray((xy + 0.5) * stride - 0.5, np.float64)
 
 
-def initial_homography(matches: PyramidMatches, stride: int = 16) -> FloatArray:
+def initial_homography(matches: PyramidMatches, stride: int = 16) -> Float64:
     """Homography from query to reference pixels (RANSAC, one and a half cells); the identity where none is found."""
     reference, query = (cells_to_pixels(xy.cpu().numpy(), stride) for xy in (matches.reference, matches.query))
     found = fit_homography(query, reference, stride * 2**0.5 + 1)
     return np.eye(3) if found is None else found
 
 
-def fit_homography(source: FloatArray, target: FloatArray, threshold: float) -> FloatArray | None:
+def fit_homography(source: Float64, target: Float64, threshold: float) -> Float64 | None:
     """OpenCV's RANSAC as in the released code; None where it finds nothing.
 
     Args:
@@ -44,12 +42,12 @@ def fit_homography(source: FloatArray, target: FloatArray, threshold: float) -> 
     return np.asarray(found, np.float64)
 
 
-def warped(image: Image, homography: FloatArray, size: tuple[int, int]) -> Image:
+def warped(image: Image, homography: Float64, size: tuple[int, int]) -> Image:
     """The image carried by a homography, bilinear, zero outside; `size` is (width, height)."""
     return np.asarray(cv2.warpPerspective(image, homography, size), np.uint8)
 
 
-def carried_back(xy: NDArray[np.integer], homography: FloatArray) -> FloatArray:
+def carried_back(xy: NDArray[np.integer], homography: Float64) -> Float64:
     """Pixels (N, 2) of the warped image in the image that was warped."""
     points = np.column_stack([xy, np.ones(len(xy))]) @ np.linalg.inv(homography).T
     # a point on the horizon has no place: far outside, where it is dropped
@@ -58,8 +56,8 @@ def carried_back(xy: NDArray[np.integer], homography: FloatArray) -> FloatArray:
 
 
 def inside(
-    reference: FloatArray,
-    query: FloatArray,
+    reference: Float64,
+    query: Float64,
     reference_size: tuple[int, int],
     query_size: tuple[int, int],
     *,

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ros2_densematch.matchers.base import Encoding, Image, Mask, RawMatches
+from ros2_densematch.arrays import Image, Mask
+from ros2_densematch.matchers.base import Encoding, RawMatches
 from ros2_densematch.matchers.common.pyramid.cells import PyramidMatches, match_cells, refine_cells
 from ros2_densematch.matchers.common.pyramid.config import PyramidConfig
 from ros2_densematch.matchers.common.pyramid.homography import carried_back, initial_homography, inside, warped
