@@ -53,14 +53,14 @@ def main() -> None:
         pair = sources[int(rng.choice(3, p=(0.25, 0.35, 0.40)))].draw(rng)
         encodings = [matcher.encode(augment(image, rng, photometric)).data for image in (pair.image0, pair.image1)]
         candidates = matcher.candidates(encodings[0], encodings[1])
-        verdict = pair.judge(candidates.reference_xy, candidates.query_xy)
-        judged = verdict >= 0
+        label = pair.judge(candidates.reference_xy, candidates.query_xy)
+        judged = label >= 0
         logit = matcher.first_logit(candidates)
         if logit is None:
             parser.error(f"{arguments.weights} holds no match filter: give weights that do")
         score.append(1 / (1 + np.exp(-logit[judged])))
         correlation.append(candidates.correlation[judged])
-        right.append(verdict[judged] == 1)
+        right.append(label[judged] == 1)
     p, c, r = np.concatenate(score), np.concatenate(correlation), np.concatenate(right)
     found = calibration(p, r)
     print(f"{len(p)} judged candidates, {r.mean():.0%} right; expected calibration error {found.expected_error:.3f}")

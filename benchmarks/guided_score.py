@@ -50,7 +50,7 @@ def follow(frames: list[PassFrame]) -> list[tuple[int, Guided]]:
 
 
 def collect(folder: Path, name: str, seeds: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Evidence, verdicts and age in frames of all matches of the passes; kept in `folder`."""
+    """Evidence, labels and age in frames of all matches of the passes; kept in `folder`."""
     parts = []
     scenes = {}
     for seed in seeds:

@@ -69,7 +69,7 @@ class MatchingSettings(BaseModel):
     )
     options: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="These options of matchers override the preset; they are written as `gcm.least_score`.",
+        description="These options of matchers override the preset; they are written as `gcm.min_score`.",
     )
 
     @field_validator("rectified", mode="before")
@@ -333,6 +333,7 @@ def _split(flat: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str,
 
 def _checked_options(matcher: str, given: Mapping[str, Any], preset: str, origin: str) -> dict[str, Any]:
     """The options that differ from the preset's; text is read as YAML where an option is no text."""
+    from ros2_densematch.deprecation import current_name
     from ros2_densematch.matchers.config import chosen_config, option_fields
     from ros2_densematch.matchers.registry import presets_of
 
@@ -347,11 +348,12 @@ def _checked_options(matcher: str, given: Mapping[str, Any], preset: str, origin
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from error
     values = {name: value for name, _, value in option_fields(chosen)}
-    return {name: values[name] for name in read if values[name] != usual[name]}
+    asked = [current_name(name, values, f"the option of {matcher}", warn=False) for name in read]
+    return {name: values[name] for name in asked if values[name] != usual[name]}
 
 
 def option_names() -> list[str]:
-    """The dotted names of all options of all matchers, as `gcm.least_score`."""
+    """The dotted names of all options of all matchers, as `gcm.min_score`."""
     from ros2_densematch.matchers.config import option_fields
     from ros2_densematch.matchers.registry import all_presets
 

@@ -40,7 +40,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Any parameter or option, for example tracker.min_inliers=30 or gcm.least_score=0.2; may be repeated.",
+        help="Any parameter or option, for example tracker.min_inliers=30 or gcm.min_score=0.2; may be repeated.",
     ),
 ]
 
@@ -125,7 +125,7 @@ def settings_of(assignments: list[str]) -> dict[str, Any]:
     for assignment in assignments:
         name, sign, value = assignment.partition("=")
         if not sign or not name.strip():
-            raise InputError(f"--set {assignment!r}: write NAME=VALUE, for example gcm.least_score=0.2")
+            raise InputError(f"--set {assignment!r}: write NAME=VALUE, for example gcm.min_score=0.2")
         try:
             found[name.strip()] = yaml.safe_load(value) if value.strip() else ""
         except yaml.YAMLError as error:

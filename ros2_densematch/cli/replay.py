@@ -399,7 +399,7 @@ class _Replay:
             "notes": list(self._source.notes),
             "warnings": [
                 *_once(self._source.warnings, assessment.warnings),
-                *filter(None, (self._focal.verdict(), self._scale.problem(_scale_sources(self._source.inputs)))),
+                *filter(None, (self._focal.warning(), self._scale.problem(_scale_sources(self._source.inputs)))),
             ],
             "files": [*self._files.written_before, BAG, POSES, *trajectories, "summary.json", "report.html", *moving],
         }

@@ -16,7 +16,7 @@ _ASKED = 500  # matches at most that are looked for in a hull
 _COVERED = 0.7  # share of the cells: a plane over less of the image may be a thing
 
 
-def verdict(xy: Float32, size: tuple[int, int], first: RelativePose, second: RelativePose) -> int:
+def background_votes(xy: Float32, size: tuple[int, int], first: RelativePose, second: RelativePose) -> int:
     """Above 0: the first motion is the background's; below 0: the second one's; 0: nobody can tell.
 
     Args:

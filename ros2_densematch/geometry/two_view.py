@@ -207,11 +207,11 @@ def _before_moving_things(
         return [replace(pose, status=pose.status + doubt) for pose in candidates], False
     if poses.rotation_angle_deg(first.T_query_from_reference, other.T_query_from_reference) < _SAME_MOTION_DEG:
         return candidates, False
-    verdict = -1 if rest is standing else two_motions.verdict(m.reference_xy, m.reference_size, first, other)
-    if verdict < 0:
+    votes = -1 if rest is standing else two_motions.background_votes(m.reference_xy, m.reference_size, first, other)
+    if votes < 0:
         word = f"; {first.num_inliers} matches agree on another motion, of an object in front"
         return [replace(other, status=other.status + word)], False
-    if verdict > 0:
+    if votes > 0:
         word = f"; {other.num_inliers} other matches agree on another motion, of an object in front"
         return [replace(pose, status=pose.status + word) for pose in candidates], False
     word = f"; two motions are possible: {other.num_inliers} other matches agree on another one"

@@ -9,7 +9,7 @@ from typing import Any
 
 from ros2_densematch.configuration import Configuration
 from ros2_densematch.io.sources.stamps import stamp_of
-from ros2_densematch.io.sources.timeline import TimeLine, Verdict, said_of
+from ros2_densematch.io.sources.timeline import StampLabel, TimeLine, said_of
 from ros2_densematch.live.clocks import Clocks
 from ros2_densematch.live.core import Job, MatcherCore
 from ros2_densematch.live.counters import Drop, SequenceGaps
@@ -185,7 +185,7 @@ class Reception:
         last = self._time.last_ns
         (judged,) = self._time.push(stamp_ns, arrival_ns, None)
         self._say_time()
-        if judged.verdict is not Verdict.USED:
+        if judged.label is not StampLabel.USED:
             reason = f"its stamp is an outlier: {judged.why}"
             if last is not None and stamp_ns <= last:
                 reason = f"its stamp {stamp_ns / 1e9:.6f} s is not after the previous image's {last / 1e9:.6f} s"

@@ -17,6 +17,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 
+from ros2_densematch.deprecation import former_name
 from ros2_densematch.live.parameters import Parameter
 from ros2_densematch.live.topics import Qos
 from ros2_densematch.live.watch import Publisher
@@ -92,7 +93,12 @@ def declare(node: Any, parameters: list[Parameter]) -> dict[str, Any]:
         ValueError: a value of another type or out of range, in one line.
     """
     values: dict[str, Any] = {}
+    overrides = node._parameter_overrides
     for parameter in parameters:
+        former = former_name(parameter.name)
+        if former in overrides and parameter.name not in overrides:
+            node.get_logger().warning(f"parameter {former} is now called {parameter.name}; use the new name")
+            overrides[parameter.name] = overrides.pop(former)
         try:
             values[parameter.name] = node.declare_parameter(
                 parameter.name, parameter.default, _descriptor(parameter)

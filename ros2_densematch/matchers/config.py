@@ -9,13 +9,15 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
+from ros2_densematch.deprecation import current_name
+
 ConfigT = TypeVar("ConfigT", bound="MatcherConfig")
 
 
 class MatcherConfig(BaseModel):
     """Base of the configuration of every matcher; a matcher without options uses it as it is.
 
-    A field is an option: `load_matcher("gcm", least_score=0.2)`, `gcm.least_score` in YAML files, on the command line
+    A field is an option: `load_matcher("gcm", min_score=0.2)`, `gcm.min_score` in YAML files, on the command line
     and as ROS parameter. Its range and its description (a full sentence) stand in the field and are shown everywhere.
     """
 
@@ -43,6 +45,7 @@ def chosen_config(
     values = {field: getattr(base, field) for field in type(base).model_fields}
     for option, value in (options or {}).items():
         field, _, rest = option.partition(".")
+        field = current_name(field, values, f"the option of {name}")
         if field not in values or (rest and not isinstance(getattr(base, field), BaseModel)):
             near = difflib.get_close_matches(field, values, 1)
             known = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(values) or 'none'}"

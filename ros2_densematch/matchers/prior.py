@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ros2_densematch.arrays import Float64
+from ros2_densematch.deprecation import renamed
 from ros2_densematch.geometry.correspondences import Correspondences, DenseWarp
 from ros2_densematch.matchers.encoding import Encoding
 
@@ -143,15 +144,16 @@ class Prior:
         return Prior(xy, query, np.full(len(xy), float(sigma)), linear)
 
     @staticmethod
+    @renamed(least_certainty="min_certainty")
     def from_warp(
-        reference_xy: ArrayLike, warp: DenseWarp, *, least_certainty: float = 0.2, sigma: float = _MODEL_PX
+        reference_xy: ArrayLike, warp: DenseWarp, *, min_certainty: float = 0.2, sigma: float = _MODEL_PX
     ) -> Prior:
         """Points carried by a dense warp; those where it is not certain are left out.
 
         Args:
             reference_xy: (N, 2), inside the reference image.
             warp: of the same pair, or of one that looks alike.
-            least_certainty: least certainty of the warp at a point, in [0, 1].
+            min_certainty: least certainty of the warp at a point, in [0, 1].
             sigma: standard deviation of the places, in pixels.
         """
         xy = _points(reference_xy)
@@ -163,7 +165,7 @@ class Prior:
             (_bilinear(warp.xy, at + offset) - _bilinear(warp.xy, at - offset)) / (2 * step[axis])
             for axis, offset in enumerate(np.eye(2))
         ]
-        sure = _bilinear(warp.certainty[..., None], at)[:, 0] >= least_certainty
+        sure = _bilinear(warp.certainty[..., None], at)[:, 0] >= min_certainty
         inside = ((at > 0.5) & (at < np.array([columns, rows]) - 1.5)).all(1)
         linear = np.stack(along, axis=2)
         linear[~inside] = np.eye(2)  # at the rim one side of the difference is missing

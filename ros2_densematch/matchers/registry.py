@@ -105,7 +105,7 @@ def load_matcher(
         preset: speed against accuracy; the matcher's page lists its presets.
         weights: None for the shipped weights, "random" for untrained ones (tests), or a safetensors file.
         backend: what runs the network: "torch", or "onnx" (gcm, condl) for ONNX Runtime (docs/onnx.md).
-        options: fields of its configuration that take the place of the preset's, as `least_score=0.2`.
+        options: fields of its configuration that take the place of the preset's, as `min_score=0.2`.
 
     Raises:
         ValueError: unknown matcher, preset, device or backend; the message lists the valid ones. A plugin that

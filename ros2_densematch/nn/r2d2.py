@@ -116,20 +116,18 @@ class R2d2Network(nn.Module):
         )
 
 
-def local_maxima(output: R2d2Output, *, least_reliability: float = 0.7, least_repeatability: float = 0.7) -> Tensor:
+def local_maxima(output: R2d2Output, *, min_reliability: float = 0.7, min_repeatability: float = 0.7) -> Tensor:
     """Pixels that are the largest of their 3 x 3 neighbourhood in repeatability and pass both thresholds.
 
     Args:
         output: of one image (batch size 1).
-        least_reliability: in [0, 1].
-        least_repeatability: in [0, 1].
+        min_reliability: in [0, 1].
+        min_repeatability: in [0, 1].
 
     Returns:
         (N, 2) integers, row and column, in row-major order.
     """
     repeatability = output.repeatability
     largest = functional.max_pool2d(repeatability, 3, 1, 1)
-    keep = (
-        (repeatability == largest) & (repeatability >= least_repeatability) & (output.reliability >= least_reliability)
-    )
+    keep = (repeatability == largest) & (repeatability >= min_repeatability) & (output.reliability >= min_reliability)
     return torch.nonzero(keep[0, 0])

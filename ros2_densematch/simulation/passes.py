@@ -81,28 +81,28 @@ def fly_pass(
     cover = _cover(kind, width, height, rng)
     result = []
     for i, (camera, pose) in enumerate(zip(cameras, poses, strict=True)):
-        drawn = render(scene, camera, pose)
-        picture, hidden = cover(i, drawn.image)
+        view = render(scene, camera, pose)
+        picture, hidden = cover(i, view.image)
         picture = np.clip(picture * gain[i], 0, 255).astype(np.uint8)
         image = sensor.expose(picture, i)
         if kind == "overlay":  # drawn into the picture after the sensor
             image[hidden] = picture[hidden]
-        result.append(PassFrame(image, drawn.depth, camera, pose, ~hidden))
+        result.append(PassFrame(image, view.depth, camera, pose, ~hidden))
     return result
 
 
 def judge(reference: PassFrame, query: PassFrame, reference_xy: Float64, query_xy: Float64) -> NDArray[np.int8]:
-    """Verdict (N,) on matches: 1 right within 1.5 px, 0 wrong by more than 3 px or hidden in the query, -1 neither.
+    """Labels (N,) on matches: 1 right within 1.5 px, 0 wrong by more than 3 px or hidden in the query, -1 neither.
 
     Args:
         reference_xy: (N, 2) pixels of the reference frame.
         query_xy: (N, 2) pixels of the query frame.
     """
     error, hidden = errors(reference, query, reference_xy, query_xy)
-    verdict = np.full(len(error), -1, np.int8)
-    verdict[error <= _RIGHT_PX] = 1
-    verdict[(error > _WRONG_PX) | hidden] = 0
-    return verdict
+    label = np.full(len(error), -1, np.int8)
+    label[error <= _RIGHT_PX] = 1
+    label[(error > _WRONG_PX) | hidden] = 0
+    return label
 
 
 def errors(reference: PassFrame, query: PassFrame, reference_xy: Float64, query_xy: Float64) -> tuple[Float64, Mask]:

@@ -33,7 +33,7 @@ _SUBPIXELS = np.array([(-0.125, -0.375), (0.375, -0.125), (-0.375, 0.125), (0.12
 
 @dataclass(frozen=True)
 class Rendering:
-    """One drawn frame.
+    """One rendered frame.
 
     Attributes:
         image: uint8 RGB (H, W, 3).

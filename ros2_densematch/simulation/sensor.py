@@ -1,4 +1,4 @@
-"""What a real camera adds to a drawn image: vignetting, exposure drift and noise."""
+"""What a real camera adds to a rendered image: vignetting, exposure drift and noise."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Sensor:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
 
     def expose(self, image: Image, index: int) -> Image:
-        """The drawn image as frame `index` of this sensor.
+        """The rendered image as frame `index` of this sensor.
 
         Args:
             image: uint8 (H, W, 3).

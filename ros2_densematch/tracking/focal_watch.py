@@ -40,6 +40,6 @@ class FocalWatch:
             self._doubts = self._doubts + 1 if found else 0
             self.doubt = found if self._doubts >= _IN_A_ROW else ""
 
-    def verdict(self) -> str:
+    def warning(self) -> str:
         """As `doubt`, of all frames so far: asked when there are no more."""
         return self._fit.doubt()

@@ -14,7 +14,7 @@ from ros2_densematch.tracking.structure import Structure
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class Observation:
     """One frame's view of a keyframe's points, kept for the joint refinement.
 
     Attributes:
@@ -33,7 +33,7 @@ class Sight:
 
 
 @dataclass(frozen=True, eq=False)
-class WidestSight:
+class WidestObservation:
     """The frame of a keyframe's window that is farthest from it, by which its points are triangulated.
 
     Attributes:
@@ -106,8 +106,8 @@ class Keyframe:
     query: Encoding
     structure: Structure | None
     odometry: Float64 | None = None
-    window: tuple[Sight, ...] = ()
-    widest: WidestSight | None = None
+    window: tuple[Observation, ...] = ()
+    widest: WidestObservation | None = None
     best_inliers: Counts = Counts()
     best_cells: int = 0
     support: float = float("inf")

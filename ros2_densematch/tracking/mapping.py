@@ -11,7 +11,7 @@ from ros2_densematch.arrays import Float64
 from ros2_densematch.geometry import poses
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.tracking.config import TrackerConfig
-from ros2_densematch.tracking.keyframe import Keyframe, Sight, WidestSight
+from ros2_densematch.tracking.keyframe import Keyframe, Observation, WidestObservation
 from ros2_densematch.tracking.localisation import Localisation
 from ros2_densematch.tracking.metric import rho_from_depth
 from ros2_densematch.tracking.refinement import PointPriors, chi_squared, project, refine, solve_rho
@@ -90,7 +90,7 @@ def with_sight(keyframe: Keyframe, found: Localisation, T: Float64, config: Trac
     if min(float(np.linalg.norm(centre - c)) for c in centres) < _NEW_SIGHT_RAD * structure.median_depth:
         return keyframe, T
     chosen = np.flatnonzero(found.inliers)
-    new = Sight(T.copy(), found.index[chosen], found.xy[chosen], found.weight[chosen])
+    new = Observation(T.copy(), found.index[chosen], found.xy[chosen], found.weight[chosen])
     window = [*keyframe.window, new]
     if len(window) > config.max_window:
         centres.append(centre)
@@ -168,7 +168,7 @@ def refined_window(keyframe: Keyframe) -> Keyframe:
     return replace(keyframe, structure=structure, window=tuple(window), widest=widest)
 
 
-def _widest(T: Float64, fixed: NDArray[np.bool_], covariance: Float64) -> WidestSight | None:
+def _widest(T: Float64, fixed: NDArray[np.bool_], covariance: Float64) -> WidestObservation | None:
     """The farthest of the frames (M, 4, 4) that are not fixed, by their covariance (6 F, 6 F) from `refine`."""
     free = np.flatnonzero(~fixed)
     if not len(free):
@@ -183,7 +183,7 @@ def _widest(T: Float64, fixed: NDArray[np.bool_], covariance: Float64) -> Widest
         across = np.eye(6)
         across[:3, :3] -= np.outer(t, t) / length**2
         noise = across @ noise @ across.T
-    return WidestSight(length, noise)
+    return WidestObservation(length, noise)
 
 
 def _unit_change(structure: Structure, points: NDArray[np.intp], rho: Float64) -> float:
@@ -225,7 +225,7 @@ def anchored_to_previous(
     _, first = np.unique(index, return_index=True)
     first = first[index[first] >= 0]
     shift = (structure.xy[index[first]] - reference[agree][first]) / camera.focal
-    sight = Sight(T_previous_from_new, index[first], xy[agree][first] + shift, weight[agree][first], fixed=True)
+    sight = Observation(T_previous_from_new, index[first], xy[agree][first] + shift, weight[agree][first], fixed=True)
     unknown = structure.info[sight.index] <= 0
     start = structure.rho.copy()
     start[sight.index[unknown]] = rho[agree][first][unknown]

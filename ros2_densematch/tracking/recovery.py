@@ -26,7 +26,7 @@ from ros2_densematch.tracking.keyframe_maker import KeyframeMaker
 from ros2_densematch.tracking.localiser import Localiser, searched_wide, upright
 from ros2_densematch.tracking.policy import Sharing, outworn, with_best
 from ros2_densematch.tracking.pose_prior import prior_from_pose
-from ros2_densematch.tracking.returns import Evidence, Sight, contradiction, disagreement, evidence_of, reachable
+from ros2_densematch.tracking.returns import Evidence, Sighting, contradiction, disagreement, evidence_of, reachable
 from ros2_densematch.tracking.state import Candidate, Place, Revisit, State, Tracked
 from ros2_densematch.tracking.tracked_frame import Status
 from ros2_densematch.tracking.view import View
@@ -287,7 +287,7 @@ class Recovery:
             return Doubt(f"keyframe {keyframe.id} sees something alike where the camera cannot have come so soon")
         place = Place(keyframe.id, T, len(evidence.cells))
         neighbours = self._neighbours(state, keyframe, T)
-        sights = [Sight(keyframe.id, T, evidence.cells), *self._sights(state, view, neighbours, T)]
+        sights = [Sighting(keyframe.id, T, evidence.cells), *self._sights(state, view, neighbours, T)]
         witness = any(disagreement(T, s.T_world_from_camera, state.typical_depth) <= 1.0 for s in sights[1:])
         second = self._second_frame_agrees(state, view, T)
         if near:
@@ -312,7 +312,7 @@ class Recovery:
         near = state.keyframes.nearest(T_world, keyframe.segment, within=_SHARED_VIEW)
         return [k for k in near if k.id != keyframe.id and k.camera is not None][:_WITNESSES]
 
-    def _rival(self, state: State, view: View, sights: list[Sight], *, near: bool | None) -> Sight | None:
+    def _rival(self, state: State, view: View, sights: list[Sighting], *, near: bool | None) -> Sighting | None:
         """A keyframe that sees the frame at another place as well as the first of these sights does at its own.
 
         Others are asked until one does, all of them where the camera may be anywhere; those first that saw the frame
@@ -321,7 +321,7 @@ class Recovery:
         first, sights = sights[0], list(sights)
         segment = state.keyframes[first.keyframe_id].segment
 
-        def found() -> Sight | None:
+        def found() -> Sighting | None:
             stamp = view.frame.stamp_ns
             there = [s for s in sights if reachable(state, s.T_world_from_camera, segment, stamp) is not False]
             return contradiction(first.T_world_from_camera, sights, there, state.typical_depth)
@@ -347,7 +347,7 @@ class Recovery:
 
     def _sights(
         self, state: State, view: View, keyframes: list[Keyframe], T_world: Float64 | None = None
-    ) -> Iterator[Sight]:
+    ) -> Iterator[Sighting]:
         """Where each keyframe puts the frame, if it can prove that it sees it.
 
         Args:
@@ -360,7 +360,7 @@ class Recovery:
                 continue
             evidence = self._evidence(state, attempt)
             if not evidence.weakness(self._config.relocalisation_inliers):
-                yield Sight(keyframe.id, _placed(attempt), evidence.cells)
+                yield Sighting(keyframe.id, _placed(attempt), evidence.cells)
 
     def _sight(self, state: State, view: View, keyframe: Keyframe, T_world: Float64 | None) -> Attempt:
         if self._budget.exceeded and T_world is not None and keyframe.structure is not None:

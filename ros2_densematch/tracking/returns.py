@@ -57,10 +57,10 @@ class Evidence:
     cells: frozenset[int] = frozenset()
     rotation_std_deg: float = 0.0
 
-    def weakness(self, least_inliers: int) -> str:
+    def weakness(self, min_inliers: int) -> str:
         """Why this is no return, in words; "" where it may be one."""
-        if self.inliers < least_inliers:
-            return f"only {self.inliers} matches agree, a return needs {least_inliers}"
+        if self.inliers < min_inliers:
+            return f"only {self.inliers} matches agree, a return needs {min_inliers}"
         if self.ratio < _LEAST_RATIO:
             return f"only {100 * self.ratio:.0f} % of the matches agree, a return needs {100 * _LEAST_RATIO:.0f} %"
         if self.expected < _LEAST_EXPECTED:
@@ -90,7 +90,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class Sighting:
     """A keyframe that proves to see a frame.
 
     Attributes:
@@ -104,7 +104,9 @@ class Sight:
     cells: frozenset[int]
 
 
-def contradiction(T_world: Float64, sights: list[Sight], there: list[Sight], typical_depth: float) -> Sight | None:
+def contradiction(
+    T_world: Float64, sights: list[Sighting], there: list[Sighting], typical_depth: float
+) -> Sighting | None:
     """A sight of the frame at another place that explains about as much of the frame as its place does.
 
     Keyframes that agree explain together. A door that looks like another one explains the whole frame; the rim of a

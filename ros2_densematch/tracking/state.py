@@ -38,7 +38,7 @@ class Tracked:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class MotionState:
     """The camera when it was last seen.
 
     Attributes:
@@ -54,7 +54,7 @@ class Seen:
     speed: float = 0.0
     rate: float = 0.0
 
-    def then(self, stamp_ns: int, segment: int, T_world_from_camera: Float64) -> Seen:
+    def then(self, stamp_ns: int, segment: int, T_world_from_camera: Float64) -> MotionState:
         """The next time that it is seen; after a gap or in another segment it keeps its speed."""
         seconds = (stamp_ns - self.stamp_ns) * 1e-9
         speed, rate = self.speed, self.rate
@@ -63,7 +63,7 @@ class Seen:
             turned = float(np.radians(poses.rotation_angle_deg(T_world_from_camera, self.T_world_from_camera)))
             speed += _SPEED_GAIN * (moved / seconds - speed)
             rate += _SPEED_GAIN * (turned / seconds - rate)
-        return Seen(stamp_ns, segment, T_world_from_camera, speed, rate)
+        return MotionState(stamp_ns, segment, T_world_from_camera, speed, rate)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ class State:
     last: Tracked | None = None
     tentative: View | None = None
     T_world_from_camera: Float64 = field(default_factory=lambda: np.eye(4))
-    seen: Seen | None = None
+    seen: MotionState | None = None
     candidate: Candidate | None = None
     stamp_ns: int | None = None
     lost_frames: int = 0
@@ -216,7 +216,7 @@ class State:
         """After a frame whose pose is (4, 4)."""
         turning = self.turning.passed(view, T_world_from_camera)
         stamp_ns, segment = view.frame.stamp_ns, self.segments.current
-        seen = self.seen or Seen(stamp_ns, segment, T_world_from_camera)
+        seen = self.seen or MotionState(stamp_ns, segment, T_world_from_camera)
         return replace(
             self,
             T_world_from_camera=T_world_from_camera,

@@ -49,7 +49,7 @@ def compare(golden: Golden, expected: GoldenSet, network: R2d2Network) -> None:
     expected.compare("descriptors", output.descriptors[:, ::8, ::8, ::8])
     expected.compare("reliability", output.reliability[:, :, ::2, ::2])
     expected.compare("repeatability", output.repeatability[:, :, ::2, ::2])
-    thresholds = {"least_reliability": settings["rel_thr"], "least_repeatability": settings["rep_thr"]}
+    thresholds = {"min_reliability": settings["rel_thr"], "min_repeatability": settings["rep_thr"]}
     same_set(expected, "nms_yx", local_maxima(output, **thresholds).numpy(), expected.arrays["nms_yx"])
 
     sizes = dict(re.findall(r"(min_size|max_size|min_scale|max_scale) ([\d.]+)", settings["multi_scale"]))

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from ros2_densematch.io.sources.timeline import Gap, Judged, TimeLine, Verdict, said_of
+from ros2_densematch.io.sources.timeline import Gap, Judged, StampLabel, TimeLine, said_of
 
 SECOND = 10**9
 HOUR = 3600 * SECOND
@@ -25,7 +25,7 @@ def judged(stamps_ns: list[int], recorded_ns: list[int] | None = None, *, look_a
 
 
 def used(found: list[Judged[int]]) -> list[int]:
-    return [j.item for j in found if j.verdict is Verdict.USED]
+    return [j.item for j in found if j.label is StampLabel.USED]
 
 
 def regular(count: int, start_ns: int = START, period_ns: int = SECOND // 10) -> list[int]:
@@ -39,7 +39,7 @@ def test_an_orderly_topic_passes_as_it_is(period_ms: int, count: int) -> None:
     line: TimeLine[int] = TimeLine()
     found = [j for i, s in enumerate(stamps) for j in line.push(s, s + 30_000_000, i)] + line.finish()
     assert [j.stamp_ns for j in found] == stamps
-    assert all(j.verdict is Verdict.USED and j.segment == 0 for j in found)
+    assert all(j.label is StampLabel.USED and j.segment == 0 for j in found)
     assert not line.decisions
 
 
@@ -62,8 +62,8 @@ def test_one_stamp_far_away_is_left_out_and_named(at: int, offset_s: float) -> N
     found = judged(stamps)
     assert used(found) == [i for i in range(7) if i != at] or (at == 6 and offset_s > 0)
     if not (at == 6 and offset_s > 0):  # the last one has nothing behind it: a step forward, and said as such
-        bad = next(j for j in found if j.verdict is not Verdict.USED)
-        assert bad.verdict is Verdict.OUTLIER
+        bad = next(j for j in found if j.label is not StampLabel.USED)
+        assert bad.label is StampLabel.OUTLIER
         assert "its neighbour" in bad.why
 
 
@@ -177,7 +177,7 @@ def test_a_pause_of_the_recording_is_no_step() -> None:
 def test_messages_out_of_order_are_put_in_order(order: list[int]) -> None:
     stamps = [regular(6)[i] for i in order]
     found = judged(stamps)
-    assert [j.stamp_ns for j in found if j.verdict is Verdict.USED] == regular(6)
+    assert [j.stamp_ns for j in found if j.label is StampLabel.USED] == regular(6)
 
 
 def test_a_stamp_sent_twice_is_used_once() -> None:
@@ -185,7 +185,7 @@ def test_a_stamp_sent_twice_is_used_once() -> None:
     stamps[3] = stamps[2]
     found = judged(stamps)
     assert used(found) == [0, 1, 2, 4, 5]
-    assert found[3].verdict is Verdict.REPEATED
+    assert found[3].label is StampLabel.REPEATED
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 10), (3, 7), (5, 10)])

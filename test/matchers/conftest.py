@@ -93,7 +93,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "cnngeometric": {"preset": "base"},
     "dkm": {"preset": "turbo", "coarse_size": (96, 128)},
     "ncnet": {"preset": "small"},
-    "r2d2": {"preset": "turbo", "least_reliability": 0.0, "least_repeatability": 0.0},
+    "r2d2": {"preset": "turbo", "min_reliability": 0.0, "min_repeatability": 0.0},
     "roma": {"preset": "turbo", "coarse_size": (112, 112)},
     "roma_v2": {"preset": "turbo", "coarse_size": (64, 80)},
     "sift": {"preset": "base"},

@@ -96,7 +96,7 @@ def test_a_shifted_copy_is_found_at_any_rate(photo: Callable[..., Image], step: 
     [
         ({"step": 0.1}, r"condl\.step = 0\.1: input should be greater than or equal to 0\.5"),
         ({"detector": "orb"}, r"condl\.detector = 'orb': input should be 'grid' or 'sift'"),
-        ({"least_similarity": 1.0}, r"condl\.least_similarity = 1\.0: input should be less than 1"),
+        ({"min_similarity": 1.0}, r"condl\.min_similarity = 1\.0: input should be less than 1"),
     ],
 )
 def test_wrong_options_are_refused(options: dict, said: str) -> None:
@@ -149,6 +149,6 @@ def test_the_shipped_weights_are_silent_where_there_is_nothing_to_match(
 
 
 def test_r2d2_refuses_thresholds_that_are_no_shares() -> None:
-    with pytest.raises(ValueError, match=r"r2d2\.least_reliability = 2: input should be less than or equal to 1"):
-        R2d2Matcher(device="cpu", weights="random", least_reliability=2)
+    with pytest.raises(ValueError, match=r"r2d2\.min_reliability = 2: input should be less than or equal to 1"):
+        R2d2Matcher(device="cpu", weights="random", min_reliability=2)
     assert {config.variant for config in R2d2Matcher.PRESETS.values()} == set(CHECKPOINTS)

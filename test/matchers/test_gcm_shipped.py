@@ -155,5 +155,5 @@ def test_every_stage_can_be_switched_off(photo: Photo, carried: Callable, stage:
 
 
 def test_an_unknown_option_is_refused_with_the_nearest_one() -> None:
-    with pytest.raises(ValueError, match=r"unknown option 'least_scor' of gcm: did you mean 'least_score'\?"):
-        GcmMatcher(device="cpu", weights="random", least_scor=0.2)
+    with pytest.raises(ValueError, match=r"unknown option 'min_scor' of gcm: did you mean 'min_score'\?"):
+        GcmMatcher(device="cpu", weights="random", min_scor=0.2)

@@ -131,7 +131,7 @@ def keypoints(matcher: Any, patch: pytest.MonkeyPatch) -> None:
         peaks[..., 3::7, 2::5] = 0.9
         return R2d2Output(codes(32, rows, columns), torch.ones_like(peaks), peaks)
 
-    configure(matcher, patch, max_size=QUERY[0] // 2, least_reliability=0.5, least_repeatability=0.5)
+    configure(matcher, patch, max_size=QUERY[0] // 2, min_reliability=0.5, min_repeatability=0.5)
     patch.setattr(matcher, "network", network)
 
 

@@ -1,4 +1,4 @@
-"""Every option of a matcher has a range, a full sentence, and one name everywhere: `gcm.least_score`."""
+"""Every option of a matcher has a range, a full sentence, and one name everywhere: `gcm.min_score`."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def test_the_presets_beside_a_matcher_are_its_own() -> None:
 
 
 def test_python_sets_an_option_over_the_preset() -> None:
-    matcher = load_matcher("gcm", device="cpu", weights="random", preset="turbo", least_score=0.2)
-    assert matcher.config == PRESETS["turbo"].model_copy(update={"least_score": 0.2})
+    matcher = load_matcher("gcm", device="cpu", weights="random", preset="turbo", min_score=0.2)
+    assert matcher.config == PRESETS["turbo"].model_copy(update={"min_score": 0.2})
     assert matcher.preset == "turbo"
-    assert load_matcher("gcm", device="cpu", weights="random", least_score=None).config.least_score == 0.1
+    assert load_matcher("gcm", device="cpu", weights="random", min_score=None).config.min_score == 0.1
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"least_score": 2.0}, r"gcm\.least_score = 2\.0: input should be less than or equal to 1"),
-        ({"least_scores": 0.2}, r"unknown option 'least_scores' of gcm: did you mean 'least_score'\?"),
+        ({"min_score": 2.0}, r"gcm\.min_score = 2\.0: input should be less than or equal to 1"),
+        ({"min_scores": 0.2}, r"unknown option 'min_scores' of gcm: did you mean 'min_score'\?"),
         ({"keypoints": "many"}, r"gcm\.keypoints = 'many': input should be a valid integer"),
     ],
 )
@@ -77,16 +77,16 @@ def test_nested_options_have_dotted_names() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "gcm: {least_score: 0.2}\n",
-        "gcm.least_score: 0.2\n",
-        "/**:\n  ros__parameters:\n    gcm:\n      least_score: 0.2\n",
+        "gcm: {min_score: 0.2}\n",
+        "gcm.min_score: 0.2\n",
+        "/**:\n  ros__parameters:\n    gcm:\n      min_score: 0.2\n",
     ],
 )
 def test_a_file_sets_an_option(tmp_path: Path, text: str) -> None:
     path = tmp_path / "p.yaml"
     path.write_text(text, "utf-8")
     found = read_configuration(path)
-    assert found.options == {"gcm": {"least_score": 0.2}}
+    assert found.options == {"gcm": {"min_score": 0.2}}
     assert configuration_from(values_of(found)) == found
 
 
@@ -98,22 +98,22 @@ def test_only_what_differs_from_the_preset_is_kept_so_that_the_rest_follows_it()
 
 
 def test_an_unknown_option_of_a_file_suggests_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"the file: unknown option 'least_scor' of gcm: did you mean 'least_score'"):
-        configuration_from({"gcm.least_scor": 0.2}, "the file")
-    with pytest.raises(ValueError, match=r"unknown parameter 'gmc.least_score': did you mean 'gcm.least_score'"):
-        configuration_from({"gmc.least_score": 0.2})
+    with pytest.raises(ValueError, match=r"the file: unknown option 'min_scor' of gcm: did you mean 'min_score'"):
+        configuration_from({"gcm.min_scor": 0.2}, "the file")
+    with pytest.raises(ValueError, match=r"unknown parameter 'gmc.min_score': did you mean 'gcm.min_score'"):
+        configuration_from({"gmc.min_score": 0.2})
 
 
 def test_the_command_line_sets_options_and_parameters() -> None:
-    found = configured(None, None, None, None, None, ["gcm.least_score=0.2", "tracker.min_inliers=33"])
-    assert found.options["gcm"] == {"least_score": 0.2}
+    found = configured(None, None, None, None, None, ["gcm.min_score=0.2", "tracker.min_inliers=33"])
+    assert found.options["gcm"] == {"min_score": 0.2}
     assert found.tracker.min_inliers == 33
     dkm = configured(None, "dkm", None, "cpu", None, ["dkm.coarse_size=[96, 128]", "dkm.upsample_size=null"])
     assert dkm.options["dkm"] == {"coarse_size": (96, 128), "upsample_size": None}
     assert settings_of(["weights="]) == {"weights": ""}
 
 
-@pytest.mark.parametrize("assignment", ["gcm.least_score", "=3", "gcm.least_score=[1"])
+@pytest.mark.parametrize("assignment", ["gcm.min_score", "=3", "gcm.min_score=[1"])
 def test_what_is_no_assignment_is_refused(assignment: str) -> None:
     with pytest.raises(InputError, match="--set"):
         settings_of([assignment])
@@ -122,7 +122,7 @@ def test_what_is_no_assignment_is_refused(assignment: str) -> None:
 def test_every_option_is_a_ros_parameter_with_its_range() -> None:
     declared = {p.name: p for p in parameters.declared()}
     assert set(option_names()) <= set(declared)
-    score = declared["gcm.least_score"]
+    score = declared["gcm.min_score"]
     assert (score.kind, score.default, score.low, score.high) == ("double", 0.1, 0.0, 1.0)
     assert declared["condl.detector"].choices == ("grid", "sift")
     assert (declared["dkm.coarse_size"].kind, declared["dkm.coarse_size"].default) == ("string", "[540, 720]")
@@ -131,14 +131,12 @@ def test_every_option_is_a_ros_parameter_with_its_range() -> None:
 
 
 def test_an_option_changes_while_the_node_runs_and_what_is_not_set_follows_the_preset() -> None:
-    changed = parameters.checked(Configuration(), {"gcm.least_score": 0.2})
-    assert changed.options == {"gcm": {"least_score": 0.2}}
+    changed = parameters.checked(Configuration(), {"gcm.min_score": 0.2})
+    assert changed.options == {"gcm": {"min_score": 0.2}}
     faster = parameters.checked(changed, {"preset": "turbo"})
-    assert faster.options["gcm"] == {"least_score": 0.2}
-    with pytest.raises(
-        ValueError, match=r"parameter: gcm\.least_score = 3\.0: input should be less than or equal to 1"
-    ):
-        parameters.checked(changed, {"gcm.least_score": 3.0})
+    assert faster.options["gcm"] == {"min_score": 0.2}
+    with pytest.raises(ValueError, match=r"parameter: gcm\.min_score = 3\.0: input should be less than or equal to 1"):
+        parameters.checked(changed, {"gcm.min_score": 3.0})
     sized = parameters.checked(Configuration(matcher="dkm"), {"dkm.coarse_size": "[96, 128]"})
     assert sized.options == {"dkm": {"coarse_size": (96, 128)}}
 

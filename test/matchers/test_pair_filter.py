@@ -107,4 +107,4 @@ def test_few_matches_are_few(gcm: GcmMatcher, photo: np.ndarray) -> None:
     noise = np.random.default_rng(9).integers(0, 256, photo.shape).astype(np.uint8)
     matches = gcm.match(gcm.encode(photo), gcm.encode(noise))
     assert len(matches) < 20
-    assert (matches.score >= gcm.config.least_score).all()
+    assert (matches.score >= gcm.config.min_score).all()

@@ -18,7 +18,7 @@ else:
 
 # From the bottom up: a module imports from its own layer's folder and from lower layers.
 LAYERS = [
-    {"arrays", "files", "processor"},
+    {"arrays", "deprecation", "files", "processor"},
     {"geometry"},
     {"nn", "weights"},
     {"graphs"},

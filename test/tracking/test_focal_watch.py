@@ -50,7 +50,7 @@ def watch(focal: float, keyframes: int, found: FocalWatch | None = None, first: 
 def test_a_wrong_focal_length_is_doubted_at_the_second_answer() -> None:
     found = watch(525.0, 2 * ASK_EVERY - 1)
     assert found.doubt == ""
-    assert "instead of 525.0 px" in found.verdict()
+    assert "instead of 525.0 px" in found.warning()
     found = watch(525.0, 1, found, first=2 * ASK_EVERY)
     assert "instead of 525.0 px" in found.doubt
 
@@ -73,4 +73,4 @@ def test_frames_without_a_pose_or_a_camera_say_nothing() -> None:
     found = FocalWatch()
     for given in (None, camera(500.0)):
         found.add(Frame(IMAGE, 0, 0, given), TrackedFrame(0, 0, Status.LOST, "lost"))
-    assert found.verdict() == ""
+    assert found.warning() == ""

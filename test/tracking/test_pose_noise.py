@@ -20,7 +20,7 @@ from ros2_densematch.geometry.intrinsics import EXACT
 from ros2_densematch.geometry.two_view import RelativePose, Scale, estimate_relative_pose
 from ros2_densematch.tracking import localisation
 from ros2_densematch.tracking.calibration_noise import by_calibration
-from ros2_densematch.tracking.keyframe import WidestSight
+from ros2_densematch.tracking.keyframe import WidestObservation
 from ros2_densematch.tracking.localisation import Fit, Sights
 from ros2_densematch.tracking.structure import Structure
 from ros2_densematch.tracking.tracked_frame import TrackedFrame
@@ -89,7 +89,7 @@ def test_measured_points_share_no_such_error() -> None:
 
 
 def test_a_nearer_frame_has_a_smaller_part_of_the_error_of_the_farthest_one() -> None:
-    widest = WidestSight(2.0, np.diag([4e-4] * 3 + [1e-6] * 3))
+    widest = WidestObservation(2.0, np.diag([4e-4] * 3 + [1e-6] * 3))
     half, double = (widest.noise_at(poses.make_pose(np.eye(3), [x, 0, 0])) for x in (1.0, 4.0))
     np.testing.assert_allclose(half, widest.noise / 4)
     np.testing.assert_allclose(np.diag(double), [16e-4] * 3 + [1e-6] * 3)

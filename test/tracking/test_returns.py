@@ -24,9 +24,9 @@ from ros2_densematch.tracking.frame import Frame
 from ros2_densematch.tracking.keyframe import Keyframe
 from ros2_densematch.tracking.localisation import Localisation
 from ros2_densematch.tracking.recovery import Doubt
-from ros2_densematch.tracking.returns import Evidence, Sight, contradiction, disagreement, evidence_of, reachable
+from ros2_densematch.tracking.returns import Evidence, Sighting, contradiction, disagreement, evidence_of, reachable
 from ros2_densematch.tracking.segments import LengthSource, Segments
-from ros2_densematch.tracking.state import Place, Seen, State
+from ros2_densematch.tracking.state import MotionState, Place, State
 from ros2_densematch.tracking.structure import Structure
 from ros2_densematch.tracking.tracked_frame import Status, TrackedFrame
 from ros2_densematch.tracking.tracker import Tracker
@@ -105,7 +105,7 @@ def test_a_place_that_looks_alike_at_another_distance_does_not_fit_the_depth_ima
 
 def state(seconds_ago: float, speed: float = 0.5) -> State:
     begun = State.beginning(TrackerConfig())
-    seen = Seen(round(1e9 * (100.0 - seconds_ago)), 0, np.eye(4), speed, 0.0)
+    seen = MotionState(round(1e9 * (100.0 - seconds_ago)), 0, np.eye(4), speed, 0.0)
     return replace(begun, seen=seen, typical_depth=2.0, segments=Segments().with_source(LengthSource.DEPTH))
 
 
@@ -136,8 +136,8 @@ def test_two_keyframes_agree_within_a_share_of_the_depth() -> None:
 WHOLE, HALF, RIM = frozenset(range(48)), frozenset(range(24)), frozenset({7, 15, 23})
 
 
-def sight(number: int, x: float, cells: frozenset[int]) -> Sight:
-    return Sight(number, at(x), cells)
+def sight(number: int, x: float, cells: frozenset[int]) -> Sighting:
+    return Sighting(number, at(x), cells)
 
 
 def test_a_place_that_explains_as_much_of_the_frame_contradicts() -> None:

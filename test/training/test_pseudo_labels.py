@@ -21,7 +21,7 @@ GCM = {"matcher": "gcm", "preset": "turbo", "min_matches": 20}
 DENSE = {
     "matcher": "dkm",
     "weights": "random",
-    "least_score": 0.0,
+    "min_score": 0.0,
     "options": {"coarse_size": (64, 64), "upsample_size": False, "direction": "reference_to_query"},
 }
 
@@ -89,5 +89,5 @@ def test_any_dense_matcher_can_teach(photos, tmp_path):
 
 def test_a_teacher_that_is_sure_of_nothing_is_told(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(pseudo_labels, "_MAX_ATTEMPTS", 2)
-    with pytest.raises(TrainingDataError, match=r"dkm found \d+ matches of score 1.0 or more: lower least_score"):
-        labels(photos, tmp_path, {**DENSE, "least_score": 1.0}, 112)[0]
+    with pytest.raises(TrainingDataError, match=r"dkm found \d+ matches of score 1.0 or more: lower min_score"):
+        labels(photos, tmp_path, {**DENSE, "min_score": 1.0}, 112)[0]

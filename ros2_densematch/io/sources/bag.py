@@ -30,7 +30,7 @@ from ros2_densematch.io.sources.stereo_check import StereoFinding, check_pair, w
 from ros2_densematch.io.sources.storage import open_records
 from ros2_densematch.io.sources.synchronise import Stamped, synchronise
 from ros2_densematch.io.sources.thinning import usual_period_s
-from ros2_densematch.io.sources.timeline import TimeLine, Verdict
+from ros2_densematch.io.sources.timeline import StampLabel, TimeLine
 from ros2_densematch.messages.image import ImageDecodeError, decode_depth, decode_image, is_depth
 
 # Depth from an unsynchronised camera at 30 Hz is at most half a period away; a stereo pair is exposed at once.
@@ -253,7 +253,7 @@ class BagSource(Source):
         """The stamp of the first image that can be believed."""
         line: TimeLine[None] = TimeLine()
         judged = [j for stamp, recorded in self._times for j in line.push(stamp, recorded, None)] + line.finish()
-        return next((j.stamp_ns for j in judged if j.verdict is Verdict.USED), None)
+        return next((j.stamp_ns for j in judged if j.label is StampLabel.USED), None)
 
     def _decoded(self, companion: _Companion | None, found: dict[str, Stamped]) -> Any:
         if companion is None or companion.topic not in found:

@@ -18,7 +18,7 @@ from ros2_densematch.io.sources.assemble import FrameAssembler
 from ros2_densematch.io.sources.log import SourceLog
 from ros2_densematch.io.sources.options import SourceOptions
 from ros2_densematch.io.sources.thinning import Thinning
-from ros2_densematch.io.sources.timeline import Judged, TimeLine, Verdict, said_of
+from ros2_densematch.io.sources.timeline import Judged, StampLabel, TimeLine, said_of
 from ros2_densematch.messages.image import ImageDecodeError
 from ros2_densematch.tracking.frame import Frame
 
@@ -97,9 +97,9 @@ class Picture:
 
 
 _LEFT_OUT = {
-    Verdict.OUTLIER: "frames have a stamp far from those of their neighbours and are skipped",
-    Verdict.REPEATED: "frames repeat the stamp of the previous frame and are skipped",
-    Verdict.LATE: "frames come after later ones and are skipped",
+    StampLabel.OUTLIER: "frames have a stamp far from those of their neighbours and are skipped",
+    StampLabel.REPEATED: "frames repeat the stamp of the previous frame and are skipped",
+    StampLabel.LATE: "frames come after later ones and are skipped",
 }
 # Frames out of order lie at most this far behind the end of the wanted part.
 _END_MARGIN_NS = 1_000_000_000
@@ -202,16 +202,16 @@ class Source(ABC):
         last_ns = None
         for judged in self._judged():
             picture = judged.item
-            if judged.verdict is Verdict.USED:
+            if judged.label is StampLabel.USED:
                 last_ns = judged.stamp_ns
-            if judged.verdict is Verdict.USED and self._assembler.past_end(judged.stamp_ns, _END_MARGIN_NS):
+            if judged.label is StampLabel.USED and self._assembler.past_end(judged.stamp_ns, _END_MARGIN_NS):
                 return
             if not self._wanted(judged):
                 continue
             index = self._assembler.number()
             self._images.seen(picture.stamp_ns, stamped=picture.stamped)
-            if judged.verdict is not Verdict.USED:
-                kind = _LEFT_OUT[judged.verdict]
+            if judged.label is not StampLabel.USED:
+                kind = _LEFT_OUT[judged.label]
                 self._images.unused[kind] += 1
                 self._log.drop_frame(kind, f"frame {index} at {judged.why}")
                 continue
@@ -271,6 +271,6 @@ class Source(ABC):
 
     def _wanted(self, judged: Judged[Picture]) -> bool:
         """Whether it lies in the wanted part; one that is left out, whether that part has begun and not ended."""
-        if judged.verdict is Verdict.USED:
+        if judged.label is StampLabel.USED:
             self._in_part = self._assembler.wanted(judged.stamp_ns)
         return self._in_part

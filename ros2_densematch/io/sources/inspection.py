@@ -17,7 +17,7 @@ from ros2_densematch.io.sources.pose_topics import TF_TYPES
 from ros2_densematch.io.sources.records import BagError, Records
 from ros2_densematch.io.sources.stamps import stamp_of
 from ros2_densematch.io.sources.storage import open_records
-from ros2_densematch.io.sources.timeline import TimeLine, Verdict
+from ros2_densematch.io.sources.timeline import StampLabel, TimeLine
 
 _SAMPLED = 40  # messages of a topic in the quick form
 # Gaps of so many periods are worth a line.
@@ -155,12 +155,12 @@ def _topic(records: Records, name: str, images: list[tuple[int, int]], *, full: 
         recorded.append(record.log_time_ns)
         judged += line.push(stamps[-1], record.log_time_ns, looked_at - 1)
     judged += line.finish()
-    left_out = [j for j in judged if j.verdict is not Verdict.USED]
+    left_out = [j for j in judged if j.label is not StampLabel.USED]
     said = list(line.decisions)
-    for verdict in dict.fromkeys(j.verdict for j in left_out):
-        of_it = [j for j in left_out if j.verdict is verdict]
-        said.append(f"{len(of_it)} {verdict.value}; the first: message {of_it[0].item} at {of_it[0].why}")
-    used = [j.stamp_ns for j in judged if j.verdict is Verdict.USED]
+    for label in dict.fromkeys(j.label for j in left_out):
+        of_it = [j for j in left_out if j.label is label]
+        said.append(f"{len(of_it)} {label.value}; the first: message {of_it[0].item} at {of_it[0].why}")
+    used = [j.stamp_ns for j in judged if j.label is StampLabel.USED]
     steps = [b - a for a, b in pairwise(used) if b > a]
     period = median(steps) if steps else 0
     own = list(zip(stamps, recorded, strict=True))[:SAMPLE]

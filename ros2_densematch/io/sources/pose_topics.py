@@ -18,7 +18,7 @@ from ros2_densematch.io.sources.clocks import SAMPLE, Times, doubtful_clock, oth
 from ros2_densematch.io.sources.log import SourceLog
 from ros2_densematch.io.sources.records import BagError, Records
 from ros2_densematch.io.sources.stamps import stamp_of
-from ros2_densematch.io.sources.timeline import Judged, TimeLine, Verdict
+from ros2_densematch.io.sources.timeline import Judged, StampLabel, TimeLine
 
 TF_TYPES = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
 POSE_TYPES = (
@@ -252,9 +252,9 @@ class _Lines:
         for decision in line.decisions:
             log.warn(f"{role}: {name}: {decision}")
         for item in self._judged[name]:
-            if item.verdict is Verdict.OUTLIER:
+            if item.label is StampLabel.OUTLIER:
                 log.count(f"poses on {name} have a stamp far from those of their neighbours and are skipped", item.why)
-        used = [item for item in self._judged[name] if item.verdict is Verdict.USED]
+        used = [item for item in self._judged[name] if item.label is StampLabel.USED]
         found = []
         for segment in sorted({item.segment for item in used}):
             rows = [item for item in used if item.segment == segment]

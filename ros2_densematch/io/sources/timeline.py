@@ -36,7 +36,7 @@ _GAP_KNOWN = 8  # steps between messages, before a usual one is known
 _HISTORY = 32
 
 
-class Verdict(Enum):
+class StampLabel(Enum):
     """What becomes of a message; all but USED are left out."""
 
     USED = "used"
@@ -51,14 +51,14 @@ class Judged(Generic[Item]):
 
     Attributes:
         item: what was given.
-        verdict: whether it is used.
+        label: whether it is used.
         stamp_ns: its time; where the stamp stood still, continued by the clock of the recording.
         segment: how often the clock had been set back before.
         why: for those left out, the numbers.
     """
 
     item: Item
-    verdict: Verdict
+    label: StampLabel
     stamp_ns: int
     segment: int
     why: str = ""
@@ -161,7 +161,7 @@ class TimeLine(Generic[Item]):
             gap = behind[0].stamp_ns - head.stamp_ns
             far = abs(gap) > reach
             if (gap < 0 and far) or (gap > 0 and self._is_step(gap, behind[0].recorded_ns - head.recorded_ns, behind)):
-                return self._leave_out(Verdict.OUTLIER, _far(head, behind[0]))
+                return self._leave_out(StampLabel.OUTLIER, _far(head, behind[0]))
             if gap < 0:  # the first ones are out of order
                 return self._use(min([head, *behind[:IN_A_ROW]], key=lambda entry: entry.stamp_ns))
         return self._use(head)
@@ -179,7 +179,7 @@ class TimeLine(Generic[Item]):
             between = [entry for entry in behind if floor < entry.stamp_ns < head.stamp_ns]
             return self._use(min(between, key=lambda entry: entry.stamp_ns))
         if lower < MAX_OUTLIERS:
-            return self._leave_out(Verdict.OUTLIER, _far(head, other))
+            return self._leave_out(StampLabel.OUTLIER, _far(head, other))
         return self._use(head)
 
     def _behind(self, head: _Entry[Item], behind: list[_Entry[Item]], floor: int) -> Judged[Item]:
@@ -193,7 +193,7 @@ class TimeLine(Generic[Item]):
             return self._set_back(head)
         assert self._last is not None
         late = floor - head.stamp_ns <= 1.5 * self._look_ahead * self._period(behind)
-        return self._leave_out(Verdict.LATE if late else Verdict.OUTLIER, _far(head, self._last))
+        return self._leave_out(StampLabel.LATE if late else StampLabel.OUTLIER, _far(head, self._last))
 
     def _steps_back(self, ahead: list[_Entry[Item]], after: list[_Entry[Item]]) -> bool:
         """Whether the clock was set back by less than the look-ahead between two messages: all stamps from there on lie
@@ -217,7 +217,7 @@ class TimeLine(Generic[Item]):
         passed = head.recorded_ns - self._last.recorded_ns
         already = self._last.stamp_ns != self._last_header_ns
         if passed <= 0 or (run < IN_A_ROW - 1 and not already):
-            return self._leave_out(Verdict.REPEATED, f"{_seconds(head.stamp_ns)} again")
+            return self._leave_out(StampLabel.REPEATED, f"{_seconds(head.stamp_ns)} again")
         if not already:
             self.decisions.append(
                 f"the stamps stop at {_seconds(head.stamp_ns)} while the recording goes on: until they advance, the "
@@ -247,8 +247,8 @@ class TimeLine(Generic[Item]):
             return self._use(head) if forward else self._set_back(head)
         why = _far(head, self._last)
         if gap == 0:
-            return self._leave_out(Verdict.REPEATED, f"{_seconds(head.stamp_ns)} again")
-        return self._leave_out(Verdict.OUTLIER if forward else Verdict.LATE, why)
+            return self._leave_out(StampLabel.REPEATED, f"{_seconds(head.stamp_ns)} again")
+        return self._leave_out(StampLabel.OUTLIER if forward else StampLabel.LATE, why)
 
     def _continues(self, before: _Entry[Item], after: _Entry[Item]) -> bool:
         gap = after.stamp_ns - before.stamp_ns
@@ -277,7 +277,7 @@ class TimeLine(Generic[Item]):
         self._newest.append(self._last)
         self._clocks.append((time_ns, entry.recorded_ns))
         self._last_header_ns = entry.stamp_ns
-        return Judged(entry.item, Verdict.USED, time_ns, self._segment)
+        return Judged(entry.item, StampLabel.USED, time_ns, self._segment)
 
     def _set_back(self, entry: _Entry[Item]) -> Judged[Item]:
         assert self._last is not None
@@ -291,9 +291,9 @@ class TimeLine(Generic[Item]):
         self._clocks.clear()
         return self._use(entry)
 
-    def _leave_out(self, verdict: Verdict, why: str) -> Judged[Item]:
+    def _leave_out(self, label: StampLabel, why: str) -> Judged[Item]:
         entry = self._pending.popleft()
-        return Judged(entry.item, verdict, entry.stamp_ns, self._segment, why)
+        return Judged(entry.item, label, entry.stamp_ns, self._segment, why)
 
     # --- what is usual ------------------------------------------------------------------------------------------------
 

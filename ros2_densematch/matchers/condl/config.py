@@ -28,7 +28,7 @@ class CondlConfig(MatcherConfig):
         "grid",
         description="The detector grid samples everywhere, sift at up to 4096 of OpenCV's SIFT key points.",
     )
-    least_similarity: float = Field(
+    min_similarity: float = Field(
         0.0, ge=-1.0, lt=1.0, description="Matches with a smaller cosine than this are dropped."
     )
     subpixel: bool = Field(

@@ -119,7 +119,7 @@ class CondlMatcher(NetworkMatcher):
         xy0, xy1 = a.to_original(a.xy[mutual.first]), b.to_original(b.xy[mutual.second])
         similarity = mutual.similarity.cpu().numpy()
         # a mask that was resized may differ from the original one at its rim
-        kept = np.flatnonzero(usable(reference, query, xy0, xy1) & (similarity > self.config.least_similarity))
+        kept = np.flatnonzero(usable(reference, query, xy0, xy1) & (similarity > self.config.min_similarity))
         # placing a match costs: only those that are wanted
         chosen = kept[best_first(similarity[kept], max_matches)]
         placed, precision = self._place(a, b, query, mutual.first[chosen], mutual.second[chosen])

@@ -75,7 +75,7 @@ class GcmConfig(MatcherConfig):
     confident_score: float = Field(
         0.4, ge=0.0, le=1.0, description="Matches with a lower score than this are left out unless too few remain."
     )
-    least_score: float = Field(
+    min_score: float = Field(
         0.1, ge=0.0, le=1.0, description="Matches with a lower score than this are always left out."
     )
     enough: int = Field(
@@ -96,7 +96,7 @@ class GcmConfig(MatcherConfig):
         le=1.0,
         description="A plain match with a smaller share of confirmed coarse matches than this is also weak.",
     )
-    least_confirmed: int = Field(
+    min_confirmed: int = Field(
         20, ge=1, le=1_000_000, description="Another view needs at least this many confirmed coarse matches to be used."
     )
 

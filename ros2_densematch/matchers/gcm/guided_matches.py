@@ -44,12 +44,12 @@ class GuidedMatches(NamedTuple):
 
 
 def guided_matches(
-    reference: GcmEncoding, query: GcmEncoding, prior: Prior, score: GuidedScore, least_score: float
+    reference: GcmEncoding, query: GcmEncoding, prior: Prior, score: GuidedScore, min_score: float
 ) -> GuidedMatches:
-    """Matches near where the prior expects them, those with at least `least_score`."""
+    """Matches near where the prior expects them, those with at least `min_score`."""
     found = guide(reference.guided, query.guide, start_of(reference, query, prior))
     chance = score.chance(found)
-    kept = chance >= least_score
+    kept = chance >= min_score
     found, chance = found.select(kept), chance[kept]
     linear = found.linear * reference.scale[None, None, :] / query.scale[None, :, None]
     return GuidedMatches(

@@ -157,7 +157,7 @@ class GcmMatcher(NetworkMatcher):
     ) -> RawMatches:
         a: GcmEncoding = reference.data
         b: GcmEncoding = query.data
-        found = guided_matches(a, b, prior, self._guided_score, self.config.least_score)
+        found = guided_matches(a, b, prior, self._guided_score, self.config.min_score)
         found = found.select(self._accepted(found.score, _GUIDED_BAR, _GUIDED_ENOUGH))
         return RawMatches(
             found.reference_xy,
@@ -214,7 +214,7 @@ class GcmMatcher(NetworkMatcher):
         if (score >= bar).sum() < enough:
             ranked = np.sort(score)[::-1]
             nth = ranked[enough - 1] if len(ranked) >= enough else 0.0
-            bar = max(self.config.least_score, min(bar, float(nth)))
+            bar = max(self.config.min_score, min(bar, float(nth)))
         return np.asarray(score >= bar, np.bool_)
 
     @torch.inference_mode()
@@ -235,7 +235,7 @@ class GcmMatcher(NetworkMatcher):
         plain = coarse_matches(reference, query, self.config, apart_from)
         weak = plain.supported < max(self.config.weak_support, self.config.weak_share * len(plain.similarity))
         # an image of little shows as little however it is turned, and its thumbnails a quarter of that
-        rich = min(len(reference.keypoints), len(query.keypoints)) >= _RICH * self.config.least_confirmed
+        rich = min(len(reference.keypoints), len(query.keypoints)) >= _RICH * self.config.min_confirmed
         if rich and self.config.hypotheses:
             maps = []
             if weak and wide:
@@ -268,7 +268,7 @@ class GcmMatcher(NetworkMatcher):
                 best = first, second, coarse
             if coarse.supported >= self.config.weak_support:
                 break
-        if best is None or best[2].supported < max(self.config.least_confirmed, 1.3 * supported):
+        if best is None or best[2].supported < max(self.config.min_confirmed, 1.3 * supported):
             return None
         (warped_reference, reference_frame), (warped_query, query_frame), coarse = best
         found = self._finish(warped_reference, warped_query, coarse)

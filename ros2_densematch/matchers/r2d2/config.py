@@ -19,8 +19,8 @@ class R2d2Config(MatcherConfig):
         1024, ge=16, le=100_000, description="The longer side of the finest level has at most this many pixels."
     )
     keypoints: int = Field(5000, ge=1, le=1_000_000, description="At most this many key points are taken per image.")
-    least_reliability: float = Field(0.7, ge=0.0, le=1.0, description="A key point has at least this reliability.")
-    least_repeatability: float = Field(0.7, ge=0.0, le=1.0, description="A key point has at least this repeatability.")
+    min_reliability: float = Field(0.7, ge=0.0, le=1.0, description="A key point has at least this reliability.")
+    min_repeatability: float = Field(0.7, ge=0.0, le=1.0, description="A key point has at least this repeatability.")
 
 
 PRESETS = {

@@ -52,8 +52,8 @@ def detect_multi_scale(
     network: R2d2Network,
     image: Tensor,
     *,
-    least_reliability: float = 0.7,
-    least_repeatability: float = 0.7,
+    min_reliability: float = 0.7,
+    min_repeatability: float = 0.7,
     min_scale: float = 0.0,
     max_scale: float = 1.0,
     min_size: int = 256,
@@ -66,8 +66,8 @@ def detect_multi_scale(
     Args:
         network: in evaluation mode.
         image: float (1, 3, H, W), ImageNet-normalised.
-        least_reliability: threshold in [0, 1].
-        least_repeatability: threshold in [0, 1].
+        min_reliability: threshold in [0, 1].
+        min_repeatability: threshold in [0, 1].
         min_scale: no level is smaller than this fraction of the image.
         max_scale: no level is larger than this fraction of the image.
         min_size: no level's longer side is smaller than this, in pixels.
@@ -81,7 +81,7 @@ def detect_multi_scale(
         if scale - 0.001 <= min(max_scale, max_size / longer):
             rows, columns = level.shape[-2:]
             output = network(level)
-            yx = local_maxima(output, least_reliability=least_reliability, least_repeatability=least_repeatability)
+            yx = local_maxima(output, min_reliability=min_reliability, min_repeatability=min_repeatability)
             y, x = yx.T
             score = output.reliability[0, 0, y, x] * output.repeatability[0, 0, y, x]
             xy = torch.stack([x * (width / columns), y * (height / rows)], 1)
@@ -123,8 +123,8 @@ class R2d2Matcher(NetworkMatcher):
         found = detect_multi_scale(
             self.network,
             imagenet_normalise(tensor),
-            least_reliability=self.config.least_reliability,
-            least_repeatability=self.config.least_repeatability,
+            min_reliability=self.config.min_reliability,
+            min_repeatability=self.config.min_repeatability,
             max_size=self.config.max_size,
             min_size=min(256, max(rows, columns), self.config.max_size),
         )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ros2_densematch.deprecation import current_name
 from ros2_densematch.files.atomic import replacing
 from ros2_densematch.matchers.base import Matcher
 from ros2_densematch.matchers.registry import load_matcher
@@ -35,9 +36,16 @@ class TeacherConfig(BaseModel):
         None, description="The teacher has these weights; null takes the fetched or shipped ones."
     )
     options: dict[str, Any] = Field(default_factory=dict, description="These are further arguments of load_matcher.")
-    least_score: float = Field(0.5, ge=0, le=1, description="Matches that score less than this are not believed.")
+    min_score: float = Field(0.5, ge=0, le=1, description="Matches that score less than this are not believed.")
     min_matches: int = Field(60, ge=2, description="Pairs with fewer matches than this are drawn again.")
     max_matches: int = Field(3000, ge=2, description="This many matches of a pair are kept at most.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_present_names(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        return {current_name(name, cls.model_fields, "field"): value for name, value in given.items()}
 
 
 class PseudoLabels(torch.utils.data.Dataset[Sample]):
@@ -110,7 +118,7 @@ class PseudoLabels(torch.utils.data.Dataset[Sample]):
                 continue
             encodings = [self._teacher.encode(image) for image in (pair.image0, pair.image1)]
             found = self._teacher.match(*encodings, max_matches=config.max_matches, seed=number)
-            sure = found.score >= config.least_score
+            sure = found.score >= config.min_score
             if sure.sum() >= config.min_matches:
                 contents = {
                     "image0": pair.image0,
@@ -119,9 +127,9 @@ class PseudoLabels(torch.utils.data.Dataset[Sample]):
                     "points1": found.query_xy[sure],
                 }
                 return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in contents.items()}
-            fault = f"{config.matcher} found {int(sure.sum())} matches of score {config.least_score} or more"
+            fault = f"{config.matcher} found {int(sure.sum())} matches of score {config.min_score} or more"
         raise TrainingDataError(
-            f"{_MAX_ATTEMPTS} pairs in a row gave no labels, the latest: {fault}: lower least_score or min_matches, or "
+            f"{_MAX_ATTEMPTS} pairs in a row gave no labels, the latest: {fault}: lower min_score or min_matches, or "
             "check the data"
         )
 

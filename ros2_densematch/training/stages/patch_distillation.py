@@ -80,11 +80,11 @@ class PatchDistillationModule(Stage):
         changed = torch.cat([batch["image0"], batch["image1"]])
         clean = torch.cat([batch["clean0"], batch["clean1"]])
         taught = self._taught(clean)
-        drawn = self.network.features(imagenet_normalise(changed))
+        features = self.network.features(imagenet_normalise(changed))
         # a kernel of even size makes the student's map a pixel larger or smaller; a teacher may be coarser
-        drawn = functional.interpolate(drawn, clean.shape[-2:], mode="bilinear", align_corners=False)
-        drawn = functional.adaptive_avg_pool2d(drawn, (taught.shape[-2], taught.shape[-1]))
-        cosine = (functional.normalize(self.projection(drawn), dim=1) * taught).sum(1).mean()
+        features = functional.interpolate(features, clean.shape[-2:], mode="bilinear", align_corners=False)
+        features = functional.adaptive_avg_pool2d(features, (taught.shape[-2], taught.shape[-1]))
+        cosine = (functional.normalize(self.projection(features), dim=1) * taught).sum(1).mean()
         return {"loss": 1 - cosine, "cosine": cosine.detach()}
 
     @torch.no_grad()
@@ -93,9 +93,9 @@ class PatchDistillationModule(Stage):
         if isinstance(teacher, EdgePoint2Teacher):
             taught: Tensor = teacher(image)[0]
             return taught
-        drawn = teacher.features(imagenet_normalise(image))
-        drawn = functional.interpolate(drawn, image.shape[-2:], mode="bilinear", align_corners=False)
-        return functional.normalize(drawn, dim=1)
+        features = teacher.features(imagenet_normalise(image))
+        features = functional.interpolate(features, image.shape[-2:], mode="bilinear", align_corners=False)
+        return functional.normalize(features, dim=1)
 
     def configure_optimizers(self) -> Any:
         trained = [p for p in self.parameters() if p.requires_grad]

@@ -37,7 +37,7 @@ def match_keypoints(
     reference_xy: NDArray[np.floating[Any]],
     query_xy: NDArray[np.floating[Any]],
     *,
-    least_certainty: float = 0.0,
+    min_certainty: float = 0.0,
     max_distance: float = 0.005,
 ) -> KeypointMatches:
     """Mutual nearest neighbours between carried and given key points.
@@ -48,7 +48,7 @@ def match_keypoints(
         query_size: (width, height) of the original query image.
         reference_xy: (N, 2) pixels of the original reference image.
         query_xy: (M, 2) pixels of the original query image.
-        least_certainty: only more certain places match.
+        min_certainty: only more certain places match.
         max_distance: largest distance in the query image, normalised: its sides are 2 long.
 
     Raises:
@@ -68,6 +68,6 @@ def match_keypoints(
     targets = to_normalised(query_xy, query_size)
     distance, nearest = (np.asarray(found) for found in cKDTree(targets).query(positions))
     back = np.asarray(cKDTree(positions).query(targets)[1])
-    keep = (back[nearest] == np.arange(len(positions))) & (certainty > least_certainty) & (distance < max_distance)
+    keep = (back[nearest] == np.arange(len(positions))) & (certainty > min_certainty) & (distance < max_distance)
     chosen = np.flatnonzero(keep)
     return KeypointMatches(np.stack([chosen, nearest[chosen]], 1).astype(np.intp), certainty[chosen])

@@ -15,6 +15,7 @@ from PIL import Image as PilImage
 from torch import Tensor
 
 from ros2_densematch.arrays import Image, Mask
+from ros2_densematch.deprecation import renamed
 from ros2_densematch.geometry.correspondences import DenseWarp
 from ros2_densematch.graphs.graph import Graph
 from ros2_densematch.matchers.base import Encoding, RawMatches
@@ -81,6 +82,7 @@ class SampledMatcher(NetworkMatcher):
     def dense(self, reference: Encoding, query: Encoding) -> list[DenseResult]:
         """The dense warps of the directions that this matcher computes, masks not applied."""
 
+    @renamed(least_certainty="min_certainty")
     def match_keypoints(
         self,
         reference: Encoding,
@@ -88,7 +90,7 @@ class SampledMatcher(NetworkMatcher):
         reference_xy: NDArray[np.floating[Any]],
         query_xy: NDArray[np.floating[Any]],
         *,
-        least_certainty: float = 0.0,
+        min_certainty: float = 0.0,
         max_distance: float = 0.005,
     ) -> KeypointMatches:
         """Matches between given key points of both images; see `dense.keypoints.match_keypoints`.
@@ -106,7 +108,7 @@ class SampledMatcher(NetworkMatcher):
             query.size,
             reference_xy,
             query_xy,
-            least_certainty=least_certainty,
+            min_certainty=min_certainty,
             max_distance=max_distance,
         )
 
