@@ -1,20 +1,27 @@
 """How a matcher fares on scenes that mislead matchers: rendered, with the exact true place of every match.
 
-    python benchmarks/misleading.py gcm sift --data ../shared/data --out out/misleading [--pairs 60] [--part final]
-                                    [--kinds facade_resolvable,...] [--set pair_filter=false]
+    python benchmarks/misleading.py gcm opencv-sift aliked-lightglue xfeat --data ../shared/data --out out/misleading
+                                    [--pairs 60] [--part final] [--kinds facade_resolvable,...]
+                                    [--set pair_filter=false]
 
 By kind (`misleading_scenes.KINDS`), means over the pairs: share of the matches beyond 1 and 3 px of the true place,
 share of the 16 x 16 cells that both views show in which a match lies within 3 px, and the error of a pose of the
 matches (PoseLib where it is installed, OpenCV's MAGSAC, our own estimator; area under the curve up to 5 degrees). For
-matchers whose score is a chance: the expected calibration error at 1 px and the mean score. Textures and styles of
+matchers whose score is a chance: the expected calibration error at 1 px, the Brier score, the average precision and the
+mean score. Textures and styles of
 `final` are none of those that anything was trained on (`train`) or chosen by (`development`). Kinds marked * were left
 out of training and choosing altogether. Moving things have no place in a pose: matches on them count by their own true
 place.
+
+Peers (`ros2_densematch.evaluation.peers`) are matchers too; `--set` concerns ours alone. Matches are kept in
+OUT/matches by pair and by what made them (the package of a peer; the code and weights of ours), so that a run that was stopped goes
+on, and only a matcher that has changed is asked again.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -27,6 +34,7 @@ from misleading_scenes import KINDS, PARTS, UNSEEN_KINDS, Textures, make_pair
 
 import ros2_densematch as dm
 from ros2_densematch.arrays import Float64
+from ros2_densematch.evaluation.peers.registry import PEERS, load_peer, peer_weights
 
 CELL = 16
 NEAR_PX = 3.0
@@ -102,12 +110,54 @@ def calibration(score: Float64, right: np.ndarray) -> float:
     return float(sum(len(b) * abs(score[b].mean() - right[b].mean()) for b in bins if len(b)) / max(1, len(score)))
 
 
-def measure(matcher: Any, textures: Textures, part: str, kind: str, pairs: int) -> dict[str, float]:
+def average_precision(score: Float64, right: np.ndarray) -> float:
+    """Mean precision at each right match, the matches sorted by falling score."""
+    hit = right[np.argsort(-score, kind="stable")]
+    precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
+    return float(precision[hit].mean()) if hit.any() else 0.0
+
+
+def made_by(name: str, options: dict[str, Any]) -> str:
+    """Digest of what a matcher's answers depend on."""
+    if name in PEERS:
+        return hashlib.sha256(f"{name} {peer_weights(name)}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps([name, options], sort_keys=True).encode())
+    package = Path(dm.__file__).parent
+    for path in sorted(p for p in package.rglob("*") if p.suffix in (".py", ".safetensors")):
+        if path.relative_to(package).parts[0] in ("graphs", "matchers", "nn", "weights", "geometry"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def match(matcher: Any, pair: LayeredPair, folder: Path) -> dm.Correspondences:
+    """The matches of a pair, from the folder where they have been found before."""
+    reference, query = (seen.image for seen in pair.seen)
+    path = folder / (hashlib.sha256(reference.tobytes() + query.tobytes()).hexdigest()[:24] + ".npz")
+    if not path.exists():
+        found = matcher.match(matcher.encode(reference, reference=True), matcher.encode(query), seed=0)
+        kept = {"xy0": found.reference_xy, "xy1": found.query_xy, "score": found.score, "overlap": found.overlap}
+        if found.precision is not None:
+            kept["precision"] = found.precision
+        part = path.with_suffix(".part.npz")
+        np.savez(part, **kept)
+        part.replace(path)
+    with np.load(path) as kept:
+        return dm.Correspondences(
+            kept["xy0"],
+            kept["xy1"],
+            kept["score"],
+            float(kept["overlap"]),
+            pair.eyes[0].size,
+            pair.eyes[1].size,
+            precision=kept.get("precision"),
+        )
+
+
+def measure(matcher: Any, textures: Textures, part: str, kind: str, pairs: int, folder: Path) -> dict[str, float]:
     rows, poses, scores, rights = [], [], [], []
     for seed in range(pairs):
         pair = make_pair(textures, part, kind, seed)
-        reference, query = (seen.image for seen in pair.seen)
-        matches = matcher.match(matcher.encode(reference, reference=True), matcher.encode(query), seed=0)
+        matches = match(matcher, pair, folder)
         xy0 = matches.reference_xy.astype(np.float64)
         error = pair.error(xy0, matches.query_xy.astype(np.float64))
         known = ~np.isnan(error)
@@ -123,6 +173,8 @@ def measure(matcher: Any, textures: Textures, part: str, kind: str, pairs: int) 
     out = {"beyond_1_px": m[0], "beyond_3_px": m[1], "within_1_px": m[2], "recall": m[3]}
     out |= {f"auc_5_{name}": auc([p[name] for p in poses], 5.0) for name in poses[0]}
     out |= {"mean_score": float(score.mean()) if len(score) else 0.0, "ece": calibration(score, right)}
+    out |= {"brier": float(((score - right) ** 2).mean()) if len(score) else 0.0}
+    out |= {"average_precision": average_precision(score, right), "pairs": float(pairs)}
     return {k: float(v) for k, v in out.items()}
 
 
@@ -142,14 +194,15 @@ def main() -> None:
     textures = Textures(arguments.data / "train_scenes", arguments.part)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name in arguments.matchers:
-        matcher = dm.load_matcher(name, device="cpu", **options)
+        matcher = load_peer(name) if name in PEERS else dm.load_matcher(name, device="cpu", **options)
+        folder = arguments.out / "matches" / f"{name}_{made_by(name, options)}"
+        folder.mkdir(parents=True, exist_ok=True)
         for kind in arguments.kinds.split(","):
-            row = measure(matcher, textures, arguments.part, kind, arguments.pairs)
+            row = measure(matcher, textures, arguments.part, kind, arguments.pairs, folder)
             found.setdefault(name, {})[kind] = row
             mark = "*" if kind in UNSEEN_KINDS else ""
             figures = ", ".join(f"{k} {v:.3f}" if v < 2 else f"{k} {v:.1f}" for k, v in row.items())
             print(f"{name} {kind}{mark}: {figures}", flush=True)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / f"misleading_{arguments.part}.json").write_text(json.dumps(found, indent=1))
 
 
