@@ -14,8 +14,8 @@ out of training and choosing altogether. Moving things have no place in a pose: 
 place.
 
 Peers (`ros2_densematch.evaluation.peers`) are matchers too; `--set` concerns ours alone. Matches are kept in
-OUT/matches by pair and by what made them (the package of a peer; the code and weights of ours), so that a run that was stopped goes
-on, and only a matcher that has changed is asked again.
+OUT/matches by pair and by what made them (the package of a peer; the code and weights of ours). So a run that was
+stopped goes on, and only a matcher that has changed is asked again.
 """
 
 from __future__ import annotations
