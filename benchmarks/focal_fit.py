@@ -57,7 +57,7 @@ def kind_of(seed: int) -> str:
 
 
 @dataclass
-class Outcome:
+class FocalTrial:
     """What one pass with one focal length gave.
 
     Attributes:
@@ -84,9 +84,9 @@ class Outcome:
         self.ever = self.ever or bool(self.fit.doubt())
 
 
-def tracked(frames: list[PassFrame], factor: float, matcher: str) -> Outcome:
+def tracked(frames: list[PassFrame], factor: float, matcher: str) -> FocalTrial:
     """The outcome of tracking with a focal length that is wrong by this factor."""
-    tracker, outcome = Tracker(load_matcher(matcher)), Outcome()
+    tracker, outcome = Tracker(load_matcher(matcher)), FocalTrial()
     spent = total = 0.0
     for i, frame in enumerate(frames):
         camera = scaled(frame.camera, factor)
@@ -102,9 +102,9 @@ def tracked(frames: list[PassFrame], factor: float, matcher: str) -> Outcome:
     return outcome
 
 
-def simulated(frames: list[PassFrame], factor: float, seed: int) -> Outcome:
+def simulated(frames: list[PassFrame], factor: float, seed: int) -> FocalTrial:
     """As `tracked`, with matches made from the depth: noise, a drift over the image, and false ones."""
-    outcome, rng, spent, total = Outcome(), np.random.default_rng(seed), 0.0, 0.0
+    outcome, rng, spent, total = FocalTrial(), np.random.default_rng(seed), 0.0, 0.0
     for i, frame in enumerate(frames):
         first = i // KEYFRAME_EVERY * KEYFRAME_EVERY
         if i == first:

@@ -23,9 +23,9 @@ def test_the_network_has_ten_layers_and_128_channels() -> None:
     assert len(convolutions) == 10
     assert {c.out_channels for c in convolutions} == {128}
     with torch.inference_mode():
-        drawn = network(torch.randn(1, 3, 32, 48))
-    assert drawn.shape == (1, 128, 16, 24)
-    assert torch.allclose(drawn.norm(dim=1), torch.ones(1, 16, 24), atol=1e-5)
+        feature_map = network(torch.randn(1, 3, 32, 48))
+    assert feature_map.shape == (1, 128, 16, 24)
+    assert torch.allclose(feature_map.norm(dim=1), torch.ones(1, 16, 24), atol=1e-5)
 
 
 def test_a_descriptor_sees_126_pixels() -> None:
@@ -48,24 +48,24 @@ def test_a_grid_of_any_step_fills_the_image_evenly(step: float) -> None:
 
 
 def test_sampling_at_cell_centres_gives_the_cells_themselves() -> None:
-    drawn = nn.functional.normalize(torch.randn(5, 7, 8), dim=2)
+    feature_map = nn.functional.normalize(torch.randn(5, 7, 8), dim=2)
     x, y = torch.meshgrid(torch.arange(7), torch.arange(5), indexing="xy")
     xy = torch.stack([x.reshape(-1), y.reshape(-1)], 1) * 2 + 0.5
-    assert torch.allclose(interpolate(drawn, xy), drawn.view(-1, 8), atol=1e-5)
+    assert torch.allclose(interpolate(feature_map, xy), feature_map.view(-1, 8), atol=1e-5)
 
 
 def test_beyond_the_rim_the_outermost_descriptors_go_on() -> None:
-    drawn = nn.functional.normalize(torch.randn(1, 3, 8), dim=2)
-    found = interpolate(drawn, torch.tensor([[-3.0, 0.0], [99.0, 5.0]]))
-    assert torch.allclose(found, drawn[0, [0, 2]], atol=1e-5)
+    feature_map = nn.functional.normalize(torch.randn(1, 3, 8), dim=2)
+    found = interpolate(feature_map, torch.tensor([[-3.0, 0.0], [99.0, 5.0]]))
+    assert torch.allclose(found, feature_map[0, [0, 2]], atol=1e-5)
 
 
 def test_alignment_finds_the_place_of_a_descriptor_between_the_samples() -> None:
     torch.manual_seed(0)
-    drawn = nn.functional.normalize(torch.randn(30, 40, 64), dim=2)
+    feature_map = nn.functional.normalize(torch.randn(30, 40, 64), dim=2)
     truth = torch.rand(200, 2) * torch.tensor([70.0, 50.0]) + 4
     start = truth + (torch.rand(200, 2) - 0.5) * 4
-    aligned = align(drawn, interpolate(drawn, truth), start, 2)
+    aligned = align(feature_map, interpolate(feature_map, truth), start, 2)
     error = (aligned.xy - truth).norm(dim=1)
     assert error.median() < 0.01
     assert (error < 0.2).float().mean() > 0.95
@@ -73,9 +73,9 @@ def test_alignment_finds_the_place_of_a_descriptor_between_the_samples() -> None
 
 
 def test_alignment_stays_where_nothing_differs() -> None:
-    drawn = nn.functional.normalize(torch.ones(9, 9, 4), dim=2)
+    feature_map = nn.functional.normalize(torch.ones(9, 9, 4), dim=2)
     start = torch.tensor([[7.0, 8.0], [3.3, 9.1]])
-    aligned = align(drawn, drawn[0, 0].expand(2, 4), start, 4)
+    aligned = align(feature_map, feature_map[0, 0].expand(2, 4), start, 4)
     assert torch.equal(aligned.xy, start)
     assert aligned.information.isfinite().all()
 

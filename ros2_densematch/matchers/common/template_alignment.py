@@ -100,7 +100,7 @@ def make_templates(image: Float32, xy: Float64, window: Window, linear: Float64 
     axis = np.arange(side + 2, dtype=np.float32) - (side + 1) / 2
     x, y = (a.ravel() for a in np.meshgrid(axis, axis))
     dx, dy = (x[None], y[None]) if linear is None else carried(x, y, linear)
-    values = sample(image, xy, dx, dy).reshape(-1, side + 2, side + 2)
+    values = sample_patches(image, xy, dx, dy).reshape(-1, side + 2, side + 2)
     inner = values[:, 1:-1, 1:-1].reshape(len(xy), side * side)
     mean = inner @ window.weight
     deviation = np.sqrt(np.maximum((inner - mean[:, None]) ** 2 @ window.weight, 0))
@@ -150,7 +150,7 @@ def align(
             break
         # a place that the interpolation represents exactly; the step from there is not rounded
         at = np.rint(position[rows] * _INTERPOLATED) / _INTERPOLATED
-        values = sample(image, at, dx, dy)
+        values = sample_patches(image, at, dx, dy)
         if iteration == 0:
             level = values @ window.weight
         # the mean of the first patch is taken off the others, so that the variance does not drown in rounding
@@ -215,7 +215,7 @@ def carried(x: Float32, y: Float32, linear: Float64) -> tuple[Float32, Float32]:
     return a * x + b * y, c * x + d * y
 
 
-def sample(image: Float32, xy: Float64, dx: Float32, dy: Float32) -> Float32:
+def sample_patches(image: Float32, xy: Float64, dx: Float32, dy: Float32) -> Float32:
     """Bilinear values of an image; beyond its rim the rim's hold.
 
     OpenCV rounds each position to the 32nd of a pixel.

@@ -41,11 +41,11 @@ class Aligned(NamedTuple):
     information: Tensor
 
 
-def align(drawn: Tensor, descriptors: Tensor, xy: Tensor, radius: float) -> Aligned:
+def align(feature_map: Tensor, descriptors: Tensor, xy: Tensor, radius: float) -> Aligned:
     """Moves query samples to where their partner's descriptor is.
 
     Args:
-        drawn: (h, w, C) unit descriptors of the query at stride 2.
+        feature_map: (h, w, C) unit descriptors of the query at stride 2.
         descriptors: (M, C) unit descriptors of the reference samples.
         xy: (M, 2) query samples in working pixels.
         radius: of the search, pixels in x and in y.
@@ -57,7 +57,7 @@ def align(drawn: Tensor, descriptors: Tensor, xy: Tensor, radius: float) -> Alig
     window = window[window.abs().sum(1).argsort(stable=True)]
     parts = max(1, _ROWS // len(window))
     starts = range(0, len(xy), parts)
-    found = [_align(drawn, descriptors[k : k + parts], xy[k : k + parts], window) for k in starts]
+    found = [_align(feature_map, descriptors[k : k + parts], xy[k : k + parts], window) for k in starts]
     if not found:
         return Aligned(xy, xy.new_zeros(0, 2, 2))
     return Aligned(torch.cat([f.xy for f in found]), torch.cat([f.information for f in found]))
@@ -94,17 +94,19 @@ def align_grey(reference: Tensor, query: Tensor, reference_xy: Tensor, aligned: 
     )
 
 
-def _align(drawn: Tensor, descriptors: Tensor, xy: Tensor, window: Tensor) -> Aligned:
+def _align(feature_map: Tensor, descriptors: Tensor, xy: Tensor, window: Tensor) -> Aligned:
     places = xy[:, None] + window
-    similarity = (interpolate(drawn, places.view(-1, 2)).view(*places.shape[:2], -1) @ descriptors[..., None])[..., 0]
+    similarity = (interpolate(feature_map, places.view(-1, 2)).view(*places.shape[:2], -1) @ descriptors[..., None])[
+        ..., 0
+    ]
     index = similarity.argmax(1)
     start = places[torch.arange(len(places)), index]
-    at, difference, slope = start, *_difference(drawn, descriptors, start)
+    at, difference, slope = start, *_difference(feature_map, descriptors, start)
     normal = _normal(slope)
     for _ in range(_STEPS):
         move = (inverse_2x2(normal) @ (slope @ difference[..., None]))[..., 0]
         moved = start + (at - move - start).clamp(-_REACH, _REACH)
-        difference_there, slope_there = _difference(drawn, descriptors, moved)
+        difference_there, slope_there = _difference(feature_map, descriptors, moved)
         # half the squared difference of unit vectors is one less their cosine
         closer = difference_there.square().sum(1) < difference.square().sum(1)
         at = torch.where(closer[:, None], moved, at)
@@ -116,10 +118,10 @@ def _align(drawn: Tensor, descriptors: Tensor, xy: Tensor, window: Tensor) -> Al
     return Aligned(at, normal / (noise + 1e-6)[:, None, None])
 
 
-def _difference(drawn: Tensor, descriptors: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
+def _difference(feature_map: Tensor, descriptors: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
     """Descriptors at (M, 2) places less the wanted ones, (M, C), and their derivatives by x and y, (M, 2, C)."""
     steps = xy.new_tensor([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]]) * _SPAN
-    there = interpolate(drawn, (xy[:, None] + steps).view(-1, 2)).view(len(xy), 5, -1)
+    there = interpolate(feature_map, (xy[:, None] + steps).view(-1, 2)).view(len(xy), 5, -1)
     slope = torch.stack([there[:, 1] - there[:, 2], there[:, 3] - there[:, 4]], 1) / (2 * _SPAN)
     return there[:, 0] - descriptors, slope
 
@@ -129,23 +131,23 @@ def _normal(slope: Tensor) -> Tensor:
     return slope @ slope.transpose(1, 2) + 1e-4 * torch.eye(2, dtype=slope.dtype, device=slope.device)
 
 
-def interpolate(drawn: Tensor, xy: Tensor) -> Tensor:
+def interpolate(feature_map: Tensor, xy: Tensor) -> Tensor:
     """Bilinear descriptors at pixels, of unit length.
 
     Args:
-        drawn: (h, w, C) descriptors at stride 2; beyond the rim its outermost cells go on.
+        feature_map: (h, w, C) descriptors at stride 2; beyond the rim its outermost cells go on.
         xy: (N, 2) pixels of the image.
 
     Returns:
         (N, C) float32.
     """
-    height, width, channels = drawn.shape
+    height, width, channels = feature_map.shape
     at = (xy + 0.5) / STRIDE - 0.5
     x = at[:, 0].clamp(0, width - 1)
     y = at[:, 1].clamp(0, height - 1)
     left, top = x.floor().clamp(max=max(0, width - 2)), y.floor().clamp(max=max(0, height - 2))
     across, down = (x - left)[:, None], (y - top)[:, None]
-    cells = drawn.reshape(-1, channels)
+    cells = feature_map.reshape(-1, channels)
     corner = (top * width + left).long()
     right = 1 if width > 1 else 0
     below = width if height > 1 else 0

@@ -42,7 +42,7 @@ class CondlEncoding:
     Attributes:
         xy: (N, 2) working pixels.
         descriptors: (N, 128), of length 1.
-        drawn: (h, w, 128) all descriptors at stride 2, half precision; None where matches stay on the samples.
+        feature_map: (h, w, 128) all descriptors at stride 2, half precision; None where matches stay on the samples.
         grey: float (H, W) in 0..255; the same.
         scale: (2,) working pixels per original pixel.
         step: distance of neighbouring samples in working pixels.
@@ -50,7 +50,7 @@ class CondlEncoding:
 
     xy: Tensor
     descriptors: Tensor
-    drawn: Tensor | None
+    feature_map: Tensor | None
     grey: Tensor | None
     scale: NDArray[np.float64]
     step: float
@@ -100,12 +100,12 @@ class CondlMatcher(NetworkMatcher):
         xy = xy[torch.from_numpy(usable)[y.clamp(0, height - 1), x.clamp(0, width - 1)]].to(self.device)
         tensor = torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device).permute(2, 0, 1)[None].float() / 255
         padded = functional.pad(imagenet_normalise(tensor), (0, -width % MULTIPLE, 0, -height % MULTIPLE))
-        drawn = self.draw(padded)[0].permute(1, 2, 0)
-        descriptors = interpolate(drawn, xy)
+        feature_map = self.draw(padded)[0].permute(1, 2, 0)
+        descriptors = interpolate(feature_map, xy)
         if not self.config.subpixel:
             return CondlEncoding(xy, descriptors, None, None, scale, self.config.step)
         grey = torch.from_numpy(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32)).to(self.device)
-        return CondlEncoding(xy, descriptors, drawn.half(), grey, scale, self.config.step)
+        return CondlEncoding(xy, descriptors, feature_map.half(), grey, scale, self.config.step)
 
     def draw(self, image: Tensor) -> Tensor:
         """Unit descriptors (1, 128, H / 2, W / 2) of a float image (1, 3, H, W), ImageNet-normalised, even sides."""
@@ -133,9 +133,9 @@ class CondlMatcher(NetworkMatcher):
         # a sample stands for its cell: a uniform error of the step's width on either side
         variance = (b.step**2 + a.step**2) / 12 / b.scale**2
         precision = np.tile([1 / variance[0], 0.0, 1 / variance[1]], (len(xy), 1))
-        if a.grey is None or b.drawn is None or b.grey is None or len(xy) == 0:
+        if a.grey is None or b.feature_map is None or b.grey is None or len(xy) == 0:
             return xy, precision
-        aligned = align(b.drawn, a.descriptors[first], b.xy[second], b.step / 2)
+        aligned = align(b.feature_map, a.descriptors[first], b.xy[second], b.step / 2)
         aligned = align_grey(a.grey, b.grey, a.xy[first], aligned)
         moved = b.to_original(aligned.xy)
         upper = aligned.information.flatten(1)[:, [0, 1, 3]].double().cpu().numpy()

@@ -118,7 +118,7 @@ class PyramidMatcher(NetworkMatcher):
 
     def _all_maps(self, rgb: Image) -> dict[int, Tensor]:
         padded = self._prepared(rgb)
-        maps = {stride: drawn[0] for stride, drawn in self.draw_maps(padded).items()}
+        maps = {stride: found[0] for stride, found in self.draw_maps(padded).items()}
         for stride in STRIDES:
             wanted = tuple(side // stride for side in padded.shape[-2:])
             if stride not in maps or tuple(maps[stride].shape[1:]) != wanted:
