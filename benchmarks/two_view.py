@@ -37,8 +37,10 @@ from ros2_densematch.matchers.registry import load_matcher
 
 # Standard deviation of the photo sets' ground truth, in pixels: the README of the data says 0.2 to 0.35.
 PHOTO_TRUTH_PX = 0.3
+ViewPairs = list[tuple[Path, int, int]]
 # words of a status that leaves open which motion is the camera's
 _OPEN = ("two motions are possible", "an independently moving object", "two motions fit the plane")
+_UNSURE = "the rotation is known to"  # a status that gives a standard deviation above a degree
 
 
 @cache
@@ -143,8 +145,7 @@ def judged(
     return row
 
 
-def covariance(work: Path, scenes: Path, count: int) -> list[dict[str, Any]]:
-    pairs = rendered.rendered_views(work / "scenes", scenes)
+def covariance(work: Path, scenes: Path, pairs: ViewPairs, count: int) -> list[dict[str, Any]]:
     rows = []
     for k in range(count):
         kind, make = rendered.general(pairs, k)
@@ -159,10 +160,9 @@ def covariance(work: Path, scenes: Path, count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def ablation(work: Path, scenes: Path, count: int) -> list[dict[str, Any]]:
+def ablation(work: Path, scenes: Path, pairs: ViewPairs, count: int) -> list[dict[str, Any]]:
     """Three lines for each part of the estimate that is left out: two halves of the scenes, which show how far the
     figures scatter from scene to scene, and all."""
-    pairs = rendered.rendered_views(work / "scenes", scenes)
     kept = [
         (k, *rendered.kept_matches(work / "matches", f"general/{k:04d}", matcher, make))
         for k in range(count)
@@ -197,8 +197,7 @@ def ablation(work: Path, scenes: Path, count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def overlays(work: Path, scenes: Path, count: int) -> list[dict[str, Any]]:
-    pairs = rendered.rendered_views(work / "scenes", scenes)
+def overlays(work: Path, scenes: Path, pairs: ViewPairs, count: int) -> list[dict[str, Any]]:
     rows = []
     for related in (True, False):
         name = "same" if related else "unrelated"
@@ -226,8 +225,7 @@ def overlays(work: Path, scenes: Path, count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def foreground(work: Path, scenes: Path, count: int) -> list[dict[str, Any]]:
-    pairs = rendered.rendered_views(work / "scenes", scenes)
+def foreground(work: Path, scenes: Path, pairs: ViewPairs, count: int) -> list[dict[str, Any]]:
     textures = sorted((scenes / "textures").glob("*.jpg"))
     rows = []
     for name, first in (("still", 100), ("moving", 200)):
@@ -239,9 +237,11 @@ def foreground(work: Path, scenes: Path, count: int) -> list[dict[str, Any]]:
         mine = [r for r in rows if r["set"] == name]
         right = [r for r in mine if r["ok"] and r["rotation_deg"] < 0.5]
         said = [r for r in mine if r not in right and (not r["ok"] or any(word in r["status"] for word in _OPEN))]
+        unsure = [r for r in mine if r not in right and r not in said and _UNSURE in r["status"]]
         print(
             f"{name} camera: {len(right)} of {len(mine)} within 0.5 degrees, {len(said)} more say that it is open or "
-            f"give no pose; {dict(Counter(r['geometry'] for r in mine))}"
+            f"give no pose, {len(unsure)} more say that the rotation is not known to a degree; "
+            f"{dict(Counter(r['geometry'] for r in mine))}"
         )
     return rows
 
@@ -287,6 +287,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["covariance", "ablation", "overlays", "foreground", "photos"])
     parser.add_argument("--pairs", type=int)
+    parser.add_argument(
+        "--groups", type=int, default=rendered.RENDERING.groups, help="of rendered views, about 3 pairs each"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=rendered.RENDERING.seed, help="of the rendered views; own --work each"
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path("out/two_view"))
     parser.add_argument("--out", type=Path, help="JSON lines, one a pair")
@@ -302,7 +308,9 @@ def main() -> None:
         rows = photos(arguments.work, arguments.data)
     else:
         run, count = runs[arguments.what]
-        rows = run(arguments.work, scenes, arguments.pairs or count)
+        settings = rendered.RENDERING.model_copy(update={"groups": arguments.groups, "seed": arguments.seed})
+        pairs = rendered.rendered_views(arguments.work / "scenes", scenes, settings)
+        rows = run(arguments.work, scenes, pairs, arguments.pairs or count)
     if arguments.out is not None:
         arguments.out.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 

@@ -25,6 +25,7 @@ RENDERING = SceneRenderConfig(groups=200, views=3, width=512, height=384, seed=1
 DAMAGES = ("sharp", "out of focus", "motion blur", "jpeg", "dark")
 OVERLAYS = ("hud", "body", "watermark", "dirt", "dots")
 _PICTURE = ("stillness", "unchanged")  # what matches know of the pictures, where some stand still
+_LEAST_PAIRS = 400  # in the list of pairs
 _OVERLAY_SEEDS = 7919  # one overlay a pair: the same in both images
 
 
@@ -40,15 +41,18 @@ class TwoViews:
     scene: str
 
 
-def rendered_views(folder: Path, scenes: Path) -> list[tuple[Path, int, int]]:
-    """The group file and the two view numbers of every pair; groups that the folder lacks are rendered first."""
+def rendered_views(folder: Path, scenes: Path, settings: SceneRenderConfig = RENDERING) -> list[tuple[Path, int, int]]:
+    """The group file and the two view numbers of every pair; groups that the folder lacks are rendered first.
+
+    Fewer than 400 pairs are repeated in order: what is done to a pair follows from its place in the list.
+    """
     library = SceneLibrary(scenes)
-    fill_cache(folder, library, RENDERING, on_group=lambda i, n: print(f"scene {i}/{n}", end="\r", flush=True))
+    fill_cache(folder, library, settings, on_group=lambda i, n: print(f"scene {i}/{n}", end="\r", flush=True))
     pairs = []
-    for k in range(RENDERING.groups):
+    for k in range(settings.groups):
         with np.load(group_path(folder, k)) as data:
             pairs += [(group_path(folder, k), int(i), int(j)) for i, j in data["pairs"]]
-    return pairs
+    return pairs * -(-_LEAST_PAIRS // len(pairs))
 
 
 def read(path: Path, i: int, j: int) -> TwoViews:
@@ -280,7 +284,7 @@ def with_overlay(pairs: list[tuple[Path, int, int]], k: int, *, related: bool) -
 
 def _others(pairs: list[tuple[Path, int, int]], k: int) -> Iterator[TwoViews]:
     for step in range(1, 400):
-        yield read(*pairs[(k + 37 * step) % 400])
+        yield read(*pairs[(k + 37 * step) % _LEAST_PAIRS])
 
 
 def with_foreground(

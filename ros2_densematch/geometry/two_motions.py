@@ -14,6 +14,7 @@ _LEAST_IN_CELL = 2  # matches: single ones may be wrong
 _SURROUNDED, _APART = 0.8, 0.5  # shares of matches within the hull of the others
 _ASKED = 500  # matches at most that are looked for in a hull
 _COVERED = 0.7  # share of the cells: a plane over less of the image may be a thing
+_OF_A_PLANE = (Geometry.PLANAR, Geometry.PLANAR_OR_PANORAMIC)  # what a flat thing gives, near or far
 
 
 def background_votes(xy: Float32, size: tuple[int, int], first: RelativePose, second: RelativePose) -> int:
@@ -40,7 +41,7 @@ def covered(xy: Float32, size: tuple[int, int]) -> float:
 def doubt(pose: RelativePose, xy: Float32, size: tuple[int, int]) -> str:
     """What a status adds where the pose is that of one plane over a part of the image, which may move by itself; else
     ""."""
-    if pose.geometry is not Geometry.PLANAR or covered(xy[pose.inliers], size) >= _COVERED:
+    if pose.geometry not in _OF_A_PLANE or covered(xy[pose.inliers], size) >= _COVERED:
         return ""
     return "; the plane covers only a part of the image and may be an independently moving object"
 

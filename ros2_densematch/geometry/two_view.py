@@ -33,6 +33,7 @@ __all__ = ["Geometry", "PoseConfig", "RelativePose", "Scale", "estimate_relative
 
 _DRIFT_MISSED, _DRIFT_DOUBT = 20.0, 40.0  # times `drift_px`, see `_drift_px`
 _WORST_TURN_DEG = 20.0  # a pose whose rotation is known less well than this (standard deviation) is none
+_OPEN_TURN_DEG = 1.0  # a pose whose rotation is known less well than this says so in its status
 # A motion behind an overlay explains that many of the other matches, and fixes the rotation that well.
 _LEAST_BEHIND, _SUPPORTED, _CREDIBLE_DEG = 40, 0.5, 5.0
 # So many matches, of all and of those that the first motion leaves, that agree on another motion are one.
@@ -92,6 +93,8 @@ def estimate_relative_pose(
         result = scale.apply(scale_source, candidates, prepared, used, camera0)
     if result.ok and len(candidates) == 1 and not rivals:
         result = _worth_its_name(result)
+    if result.ok and (turn := _rotation_std_deg(result)) > _OPEN_TURN_DEG:
+        result = replace(result, status=f"{result.status}; the rotation is known to {turn:.1f} degrees only")
     inliers = np.zeros(len(m), np.bool_)
     inliers[usable] = result.inliers
     return replace(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ros2_densematch.geometry import poses
+from ros2_densematch.geometry import poses, two_motions
 from ros2_densematch.geometry.correspondences import Correspondences
 from ros2_densematch.geometry.two_view import Geometry, estimate_relative_pose
 
@@ -85,6 +85,25 @@ def test_a_plane_over_a_part_of_the_image_may_be_a_thing(make_pair: Callable) ->
     assert "may be an independently moving object" in pose.status
     whole = board((0, 0), (640, 480), 300, np.random.default_rng(6))
     assert "independently moving" not in estimate_relative_pose(whole, pair.camera, pair.camera).status
+
+
+def test_a_distant_plane_over_a_part_of_the_image_may_be_a_thing(make_pair: Callable) -> None:
+    """It shows next to no parallax, so that it may as well be a turn of the camera."""
+    pair = make_pair("general", n=20)
+    thing = estimate_relative_pose(
+        board((100, 100), (300, 300), 300, np.random.default_rng(6)), pair.camera, pair.camera
+    )
+    part = board((100, 100), (300, 300), 300, np.random.default_rng(6))
+    for geometry, suspected in (
+        (Geometry.PLANAR, True),
+        (Geometry.PLANAR_OR_PANORAMIC, True),
+        (Geometry.CALIBRATED, False),
+    ):
+        word = two_motions.doubt(replace(thing, geometry=geometry), part.reference_xy, SIZE)
+        assert ("independently moving object" in word) is suspected
+    whole = board((0, 0), (640, 480), 300, np.random.default_rng(6))
+    everywhere = replace(thing, geometry=Geometry.PLANAR_OR_PANORAMIC, inliers=np.ones(300, np.bool_))
+    assert two_motions.doubt(everywhere, whole.reference_xy, SIZE) == ""
 
 
 def test_one_motion_has_no_rival(make_pair: Callable) -> None:

@@ -118,3 +118,15 @@ def test_more_noise_gives_a_larger_covariance_in_proportion(make_pair: Callable)
         return float(np.median(traces))
 
     assert spread(0.4) / spread(0.1) == pytest.approx(16.0, rel=0.25)
+
+
+@pytest.mark.parametrize(("n", "noise", "open_"), [(400, 0.2, False), (24, 1.5, True)], ids=["many", "few and noisy"])
+def test_a_rotation_known_to_more_than_a_degree_is_named(
+    make_pair: Callable, n: int, noise: float, open_: bool
+) -> None:
+    pair = make_pair("general", n=n, noise=noise, seed=1)
+    pose = estimate_relative_pose(pair.matches, pair.camera, pair.camera)
+    assert pose.ok
+    std = np.degrees(np.sqrt(np.linalg.eigvalsh(pose.covariance[3:, 3:])[-1]))
+    assert (std > 1.0) is np.bool_(open_)
+    assert (f"the rotation is known to {std:.1f} degrees only" in pose.status) is open_
