@@ -13,6 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ros2_densematch.nn.side_by_side import side_by_side
+
+_SAMPLES_IN_CACHE = 115_000
+
 
 class Refined(NamedTuple):
     """Refined matches.
@@ -46,13 +50,6 @@ def sample(image: Tensor, xy: Tensor) -> Tensor:
     return values[0] if single else values
 
 
-def _on_grid(image: Tensor, grid: Tensor) -> Tensor:
-    """Like `sample`, (N, K) values of (H, W) at (N, K, 2) positions of a grid that runs from -1 to 1."""
-    return functional.grid_sample(
-        image[None, None], grid[None], mode="bilinear", padding_mode="border", align_corners=False
-    )[0, 0]
-
-
 def refine(
     reference: Tensor,
     query: Tensor,
@@ -78,45 +75,88 @@ def refine(
         limit: a match that moves further than this many pixels keeps its start.
         spacing: distance between the samples in reference pixels.
     """
-    if len(reference_xy) == 0:
+    count = len(reference_xy)
+    if count == 0:
         return Refined(query_xy, query_xy.new_zeros(0), query_xy.new_zeros(0, 3))
-    axis = torch.arange(-radius, radius + 1, device=reference.device, dtype=reference.dtype)
-    offsets = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).reshape(-1, 2) * spacing
-    weight = torch.exp(-(offsets**2).sum(-1) / (2 * (0.5 * radius * spacing) ** 2))
-    weight = weight / weight.sum()
+    window = _window(reference, radius, spacing)
 
-    template, deviation = _normalised(sample(reference, reference_xy[:, None] + offsets), weight)
-    # gradients of the template by central differences of the sampled patch
-    side = 2 * radius + 1
-    patch = template.reshape(-1, side, side)
-    padded = functional.pad(patch[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
-    gx = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / (2 * spacing)
-    gy = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / (2 * spacing)
-    gradient = torch.stack([gx, gy], 1).flatten(2)  # (N, 2, K)
-    # d/dp of the query patch = linear^-T gradient of the template
-    gradient = inverse_2x2(linear).transpose(1, 2) @ gradient
-    weighted = gradient * weight
-    h = weighted @ gradient.transpose(1, 2)
-    inverse_h = inverse_2x2(h + 1e-4 * torch.eye(2, device=h.device, dtype=h.dtype))
+    def part(rows: slice) -> Refined:
+        return _refine_block(
+            reference,
+            query,
+            reference_xy[rows],
+            query_xy[rows],
+            linear[rows],
+            window,
+            iterations=iterations,
+            limit=limit,
+        )
+
+    if query.device.type != "cpu":
+        return part(slice(None))
+    # as many matches at a time as the cache of a core holds, each by one thread: to share every small operator of a
+    # step between threads costs more than it saves
+    block = max(1, _SAMPLES_IN_CACHE // len(window.x))
+    parts = side_by_side(part, [slice(start, start + block) for start in range(0, count, block)])
+    return Refined(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+class _Window(NamedTuple):
+    """The samples of a patch: offsets (K,) in reference pixels, weights (K,) that sum to 1, and how many a side has."""
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor
+    side: int
+    spacing: float
+
+
+def _window(like: Tensor, radius: int, spacing: float) -> _Window:
+    axis = torch.arange(-radius, radius + 1, device=like.device, dtype=like.dtype) * spacing
+    y, x = (grid.flatten() for grid in torch.meshgrid(axis, axis, indexing="ij"))
+    weight = torch.exp(-(x * x + y * y) / (2 * (0.5 * radius * spacing) ** 2))
+    return _Window(x, y, weight / weight.sum(), 2 * radius + 1, spacing)
+
+
+def _refine_block(
+    reference: Tensor,
+    query: Tensor,
+    reference_xy: Tensor,
+    query_xy: Tensor,
+    linear: Tensor,
+    window: _Window,
+    *,
+    iterations: int,
+    limit: float,
+) -> Refined:
+    count, samples = len(query_xy), len(window.x)
+    # x and y of the samples lie in planes of their own, and every step writes to the same memory
+    grid = query.new_empty(2, count, samples)
+    template, deviation = _template(reference, reference_xy, window, grid)
+    gradient_x, gradient_y = _gradients(template, linear, window)
+    basis = torch.stack([template * window.weight, gradient_x * window.weight, gradient_y * window.weight], 1)
+    xx, xy = (basis[:, 1] * gradient_x).sum(1), (basis[:, 1] * gradient_y).sum(1)
+    yy = (basis[:, 2] * gradient_y).sum(1)
+    inverse_h = inverse_2x2(torch.stack([xx + 1e-4, xy, xy, yy + 1e-4], 1).reshape(-1, 2, 2))
     # What a step needs of the query patch q are four sums over its samples; its normalisation is applied to the sums.
-    basis = torch.cat([(template * weight)[:, None], weighted], 1)  # (N, 3, K)
-    of_one = weighted.sum(2)
-    of_template = weighted @ template[..., None]
+    products = torch.empty_like(basis)
+    of_one = basis[:, 1:].sum(2)
+    of_template = torch.mul(basis, template[:, None], out=products)[:, 1:].sum(2)
 
-    height, width = query.shape
-    grid_scale = query_xy.new_tensor([2.0 / width, 2.0 / height])
-    carried = offsets @ linear.transpose(1, 2)  # (N, K, 2)
-    # the mean of the first patch is taken off the others, so that the variance does not drown in rounding
-    level = (_on_grid(query, (query_xy[:, None] + carried + 0.5) * grid_scale - 1) @ weight)[:, None]
-    carried *= grid_scale
-    start = query_xy
-    position = query_xy
-    best_position, best_correlation = query_xy, query_xy.new_full((len(query_xy),), -1.0)
+    pixel = query_xy.new_tensor([2.0 / query.shape[1], 2.0 / query.shape[0]])
+    carried = torch.stack([_row(linear, 0, window) * pixel[0], _row(linear, 1, window) * pixel[1]])
+    position, level = query_xy, None
+    best_position, best_correlation = query_xy, query_xy.new_full((count,), -1.0)
     for step in range(iterations + 1):
-        values = _on_grid(query, carried + ((position + 0.5) * grid_scale - 1)[:, None]).sub_(level)
-        sums = (basis @ values[..., None])[..., 0]  # (N, 3): with the template, and with the two gradients
-        mean = values @ weight
-        spread = (values.square_() @ weight - mean.square()).clamp_min(0).sqrt()
+        torch.add(carried, ((position + 0.5) * pixel - 1).T[:, :, None], out=grid)
+        values = _on_grid(query, grid)
+        if level is None:
+            # the mean of the first patch is taken off all, so that the variance does not drown in rounding
+            level = (values @ window.weight)[:, None]
+        values.sub_(level)
+        sums = torch.mul(basis, values[:, None], out=products).sum(2)  # (N, 3): with template, with the two gradients
+        mean = values @ window.weight
+        spread = (values.square_() @ window.weight - mean.square()).clamp_min(0).sqrt()
         scale = 1 / (spread + 1e-6)
         # the weighted template sums to nothing, so that the mean of the patch drops out
         correlation = torch.where((spread < 1e-3) | (deviation < 1e-3), 0.0, sums[:, 0] * scale)
@@ -125,20 +165,44 @@ def refine(
         best_position = torch.where(better[:, None], position, best_position)
         if step == iterations:
             break
-        error = (sums[:, 1:] - of_one * mean[:, None]) * scale[:, None] - of_template[..., 0]
+        error = (sums[:, 1:] - of_one * mean[:, None]) * scale[:, None] - of_template
         delta = (inverse_h @ error[..., None])[..., 0].clamp(-1.0, 1.0)
         moved = position - delta
-        away = (moved - start).norm(dim=1, keepdim=True) > limit
+        away = (moved - query_xy).norm(dim=1, keepdim=True) > limit
         position = torch.where(away, position, moved)
-    information = torch.stack([h[:, 0, 0], h[:, 0, 1], h[:, 1, 1]], 1)
-    return Refined(best_position, best_correlation, information)
+    return Refined(best_position, best_correlation, torch.stack([xx, xy, yy], 1))
 
 
-def _normalised(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Zero mean and unit variance under the weights, and the standard deviation (N,) that was divided by."""
-    values = values - (values * weight).sum(1, keepdim=True)
-    deviation = (values.square() * weight).sum(1).sqrt()
-    return values / (deviation[:, None] + 1e-6), deviation
+def _template(image: Tensor, xy: Tensor, window: _Window, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """Patches (N, K) of zero mean and unit variance under the weights, and the deviations (N,) divided by."""
+    for plane, at, offset, length in zip(grid, xy.T, (window.x, window.y), image.shape[::-1], strict=True):
+        torch.add(((at + 0.5) * (2.0 / length) - 1)[:, None], offset * (2.0 / length), out=plane)
+    values = _on_grid(image, grid)
+    values.sub_((values @ window.weight)[:, None])
+    deviation = (values.square() @ window.weight).sqrt()
+    return values.div_(deviation[:, None] + 1e-6), deviation
+
+
+def _gradients(template: Tensor, linear: Tensor, window: _Window) -> tuple[Tensor, Tensor]:
+    """Gradients (N, K) in query pixels: central differences of the patch, carried by the inverse of the local map."""
+    patch = template.reshape(-1, 1, window.side, window.side)
+    padded = functional.pad(patch, (1, 1, 1, 1), mode="replicate")[:, 0]
+    x = ((padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / (2 * window.spacing)).flatten(1)
+    y = ((padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / (2 * window.spacing)).flatten(1)
+    back = inverse_2x2(linear)[..., None]
+    return back[:, 0, 0] * x + back[:, 1, 0] * y, back[:, 0, 1] * x + back[:, 1, 1] * y
+
+
+def _row(linear: Tensor, row: int, window: _Window) -> Tensor:
+    """One coordinate (N, K) of the samples' offsets in the query image."""
+    return linear[:, row, 0, None] * window.x + linear[:, row, 1, None] * window.y
+
+
+def _on_grid(image: Tensor, grid: Tensor) -> Tensor:
+    """Like `sample`, (N, K) values of (H, W) at positions (2, N, K) of planes of x and y that run from -1 to 1."""
+    return functional.grid_sample(
+        image[None, None], grid.permute(1, 2, 0)[None], mode="bilinear", padding_mode="border", align_corners=False
+    )[0, 0]
 
 
 def inverse_2x2(m: Tensor) -> Tensor:
