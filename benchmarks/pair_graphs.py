@@ -1,6 +1,6 @@
 """Matches pairs of training material once and keeps all evidence with the truth, for `pair_filter.py`. Can be stopped.
 
-python benchmarks/pair_graphs.py --data ../shared/data --out out/pair_graphs --count 1000
+python benchmarks/pair_graphs.py --data ../shared/data --out out/pair_graphs --count 1600
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--count", type=int, default=1600)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -17,7 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from pair_graph_store import kept_graphs, today
+from pair_graph_store import graph, kept, today
+
+from ros2_densematch.matchers.gcm.pair_filter import PairFilter
 
 _GROWN = 4  # columns of the evidence
 
@@ -31,7 +33,9 @@ def main() -> None:
     cv2.setNumThreads(1)
     rows = defaultdict(list)
     scores = defaultdict(list)
-    for g in kept_graphs(arguments.graphs, "train", arguments.pairs):
+    prior = PairFilter.shipped().prior
+    for pair in kept(arguments.graphs, "train", arguments.pairs):
+        g = graph(pair, prior)
         pick = today(g.first.numpy())
         known = pick & ~np.isnan(g.error)
         if not known.any():

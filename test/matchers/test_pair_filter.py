@@ -1,4 +1,4 @@
-"""The second filter: the evidence of the whole pair, and what the filter makes of it."""
+"""The pair filter: the evidence of the whole pair, and what the filter makes of it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ros2_densematch.matchers.gcm.candidates import Candidates
+from ros2_densematch.matchers.gcm.match_filter import NEIGHBOURS, Surroundings, match_evidence
 from ros2_densematch.matchers.gcm.matcher import GcmMatcher
-from ros2_densematch.matchers.gcm.pair_evidence import FEATURES, NEIGHBOURS, pair_evidence
+from ros2_densematch.matchers.gcm.pair_evidence import FEATURES, PairEvidence, pair_evidence
 from ros2_densematch.matchers.gcm.pair_filter import PairFilter, PairTensors
 from ros2_densematch.matchers.gcm.recurrence import Recurrence, recurrence
 
@@ -39,9 +40,14 @@ def pair(count: int, *, astray: int = 0, turn: float = 0.0) -> tuple[Candidates,
     return found, np.full(count, 3.0), twins
 
 
+def evidence_of(found: Candidates, logit: np.ndarray, twins: Recurrence) -> PairEvidence:
+    surroundings = Surroundings.of(found)
+    return pair_evidence(found, match_evidence(found, surroundings), logit, twins, surroundings)
+
+
 @pytest.mark.parametrize("count", [NEIGHBOURS + 1, 30, 500])
 def test_evidence_has_a_row_per_match_and_is_finite(count: int) -> None:
-    evidence = pair_evidence(*pair(count))
+    evidence = evidence_of(*pair(count))
     assert evidence.nodes.shape == (count, FEATURES)
     assert evidence.neighbours.shape == (count, NEIGHBOURS)
     assert evidence.group.shape == (count,)
@@ -52,7 +58,7 @@ def test_evidence_has_a_row_per_match_and_is_finite(count: int) -> None:
 def test_a_block_that_went_astray_is_a_group_of_its_own(turn: float) -> None:
     """Also in front of a camera that lies on its head, where local maps are far from the identity."""
     found, logit, twins = pair(600, astray=40, turn=turn)
-    group = pair_evidence(found, logit, twins).group
+    group = evidence_of(found, logit, twins).group
     wrong = np.argsort(np.linalg.norm(found.reference_xy - (640, 480), axis=1))[:40]
     right = np.setdiff1d(np.arange(600), wrong)
     largest = np.bincount(group[right]).argmax()
@@ -62,10 +68,10 @@ def test_a_block_that_went_astray_is_a_group_of_its_own(turn: float) -> None:
 
 def test_evidence_does_not_depend_on_the_place_in_the_image() -> None:
     found, logit, twins = pair(300, astray=30)
-    first = pair_evidence(found, logit, twins).nodes
+    first = evidence_of(found, logit, twins).nodes
     found.reference_xy = found.reference_xy + np.array([400.0, 100.0])
     found.query_xy = found.query_xy + np.array([-70.0, 900.0])
-    second = pair_evidence(found, logit, twins).nodes
+    second = evidence_of(found, logit, twins).nodes
     # the robust fits draw the same samples but round elsewhere
     assert np.median(np.abs(first - second)) < 1e-3
     assert np.mean(np.abs(first - second) > 0.1) < 0.02
@@ -73,7 +79,7 @@ def test_evidence_does_not_depend_on_the_place_in_the_image() -> None:
 
 @torch.inference_mode()
 def test_the_order_of_the_matches_does_not_matter_to_the_network() -> None:
-    tensors = PairTensors.of(pair_evidence(*pair(200, astray=20)))
+    tensors = PairTensors.of(evidence_of(*pair(200, astray=20)))
     model = PairFilter().eval()
     order = torch.from_numpy(np.random.default_rng(1).permutation(200))
     where = torch.empty_like(order)

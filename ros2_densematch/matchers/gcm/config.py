@@ -41,7 +41,9 @@ class GcmConfig(MatcherConfig):
         True, description="If true, the learned filter scores the matches; otherwise their correlation is the score."
     )
     pair_filter: bool = Field(
-        True, description="If true, a second learned filter, which sees the whole pair, has the last word on a score."
+        True,
+        description="If true, the learned filter that sees the whole pair scores the matches; otherwise one that "
+        "sees a match and its neighbours.",
     )
     hypotheses: bool = Field(
         True, description="If true, rotated, zoomed and slanted views are tried when the plain match is weak."

@@ -13,7 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ros2_densematch.matchers.common.local_affine import VOTERS, estimate_local_affine, nearest_matches
+from ros2_densematch.arrays import Float64
+from ros2_densematch.matchers.common.local_affine import (
+    VOTERS,
+    LocalAffine,
+    Neighbours,
+    estimate_local_affine,
+    nearest_matches,
+)
 from ros2_densematch.matchers.gcm.candidates import Candidates
 
 NODE_FEATURES = 14
@@ -38,30 +45,32 @@ class MatchGraph(NamedTuple):
     edges: Tensor
 
 
-def match_graph(candidates: Candidates) -> MatchGraph:
-    """Evidence for each candidate and its relation to its neighbours; on the CPU.
+class Surroundings(NamedTuple):
+    """The nearest candidates of each candidate in the reference image, and the affine map that they agree on."""
 
-    Fewer than four candidates give an empty graph: they are too few to be told from chance.
-    """
-    count = len(candidates)
-    if count < _LEAST:
-        return MatchGraph(
-            torch.zeros(0, NODE_FEATURES),
-            torch.zeros(0, NEIGHBOURS, dtype=torch.long),
-            torch.zeros(0, NEIGHBOURS, EDGE_FEATURES),
-        )
-    x0, x1 = candidates.reference_xy, candidates.query_xy
-    nearest = nearest_matches(x0, VOTERS)
-    local = estimate_local_affine(x0, x1, neighbours=nearest)
-    # with few matches the farthest neighbour is repeated
-    repeat = np.minimum(np.arange(NEIGHBOURS), min(NEIGHBOURS, count - 1) - 1)
-    distance, index = nearest.distance[:, repeat], nearest.index[:, repeat]
+    around: Neighbours
+    local: LocalAffine
 
+    @staticmethod
+    def of(candidates: Candidates) -> Surroundings:
+        around = nearest_matches(candidates.reference_xy, VOTERS)
+        local = estimate_local_affine(candidates.reference_xy, candidates.query_xy, neighbours=around)
+        return Surroundings(around, local)
+
+    def nearest(self) -> Neighbours:
+        """The first `NEIGHBOURS`; with few candidates the farthest is repeated."""
+        index = np.minimum(np.arange(NEIGHBOURS), self.around.index.shape[1] - 1)
+        return Neighbours(self.around.index[:, index], self.around.distance[:, index])
+
+
+def match_evidence(candidates: Candidates, surroundings: Surroundings) -> Float64:
+    """(N, NODE_FEATURES): what each of at least two candidates and its neighbours say about it."""
+    local = surroundings.local
     a, b, c = candidates.information.T
     half, root = (a + c) / 2, np.sqrt(np.maximum(((a - c) / 2) ** 2 + b**2, 0))
     singular = _singular_values(local.linear)
     rotation = np.arctan2(local.linear[:, 1, 0] - local.linear[:, 0, 1], local.linear[:, 0, 0] + local.linear[:, 1, 1])
-    nodes = np.stack(
+    evidence = np.stack(
         [
             candidates.similarity,
             10 * candidates.margin,
@@ -75,11 +84,30 @@ def match_graph(candidates: Candidates) -> MatchGraph:
             0.5 * np.log(np.maximum(singular[:, 0] * singular[:, 1], 1e-4)),
             np.log(np.maximum(singular[:, 0], 1e-3) / np.maximum(singular[:, 1], 1e-3)).clip(0, 4),
             np.abs(rotation),
-            0.3 * np.log1p(distance.mean(1)),
+            0.3 * np.log1p(surroundings.nearest().distance.mean(1)),
             candidates.grown.astype(np.float64),
         ],
         axis=1,
     )
+    return np.asarray(np.nan_to_num(evidence), np.float64)
+
+
+def match_graph(candidates: Candidates) -> MatchGraph:
+    """Evidence for each candidate and its relation to its neighbours; on the CPU.
+
+    Fewer than four candidates give an empty graph: they are too few to be told from chance.
+    """
+    if len(candidates) < _LEAST:
+        return MatchGraph(
+            torch.zeros(0, NODE_FEATURES),
+            torch.zeros(0, NEIGHBOURS, dtype=torch.long),
+            torch.zeros(0, NEIGHBOURS, EDGE_FEATURES),
+        )
+    x0, x1 = candidates.reference_xy, candidates.query_xy
+    surroundings = Surroundings.of(candidates)
+    nodes = match_evidence(candidates, surroundings)
+    nearest, local = surroundings.nearest(), surroundings.local
+    distance, index = nearest.distance, nearest.index
     offset0 = x0[index] - x0[:, None]
     offset1 = x1[index] - x1[:, None]
     error = _length(offset1 - offset0 @ local.linear.transpose(0, 2, 1))
@@ -94,7 +122,7 @@ def match_graph(candidates: Candidates) -> MatchGraph:
         axis=2,
     )
     return MatchGraph(
-        torch.from_numpy(np.nan_to_num(nodes).astype(np.float32)),
+        torch.from_numpy(nodes.astype(np.float32)),
         torch.from_numpy(index.astype(np.int64)),
         torch.from_numpy(np.nan_to_num(edges).astype(np.float32)),
     )

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ros2_densematch.arrays import Image, Mask
+from ros2_densematch.arrays import Float64, Image, Mask
 from ros2_densematch.geometry.correspondences import DenseWarp
 from ros2_densematch.graphs.graph import Graph
 from ros2_densematch.matchers.base import Encoding, RawMatches
@@ -38,9 +38,9 @@ from ros2_densematch.matchers.gcm.hypotheses import (
     common_hypothesis,
     warped_encoding,
 )
-from ros2_densematch.matchers.gcm.match_filter import MatchFilter, match_graph
+from ros2_densematch.matchers.gcm.match_filter import NEIGHBOURS, MatchFilter, Surroundings, match_evidence, match_graph
 from ros2_densematch.matchers.gcm.network import Features, GcmNetwork
-from ros2_densematch.matchers.gcm.pair_evidence import NEIGHBOURS, pair_evidence
+from ros2_densematch.matchers.gcm.pair_evidence import pair_evidence
 from ros2_densematch.matchers.gcm.pair_filter import PairFilter, PairTensors
 from ros2_densematch.matchers.gcm.recurrence import recurrence
 from ros2_densematch.matchers.gcm.uncovered import covered, painted_over
@@ -54,7 +54,6 @@ _STANDS_PX, _OVERLAY_SHARE = 1.5, 0.3
 _FILTER_PREFIX = "filter."
 _GUIDED_BAR, _GUIDED_ENOUGH = 0.5, 300  # the tracker sorts guided matches out by the pose that it predicts
 _LEAST_FOR_A_POSE = 5  # right matches: where not even so many are to be expected, doubtful ones are of no use
-_LEAST_LOGIT = -4.0  # of the first filter: hardly any match below is right, and the second is spared them
 _RICH = 5  # times the confirmed matches that a hypothesis needs: key points that an image must have to be searched
 # an encoding, and the (2, 3) map from its pixels to the working pixels of the image it was made from
 _Framed = tuple[GcmEncoding, NDArray[np.float64]]
@@ -281,21 +280,20 @@ class GcmMatcher(NetworkMatcher):
     @torch.inference_mode()
     def score(self, reference: GcmEncoding, query: GcmEncoding, candidates: Candidates) -> NDArray[np.float64]:
         """The chance (N,) that each candidate lies within 1 px of its true place, in working pixels."""
-        first = self.first_logit(candidates)
-        if first is None:
-            return np.clip(candidates.correlation, 0.0, 1.0)
-        score = 1 / (1 + np.exp(-first))
-        kept = np.flatnonzero(first > _LEAST_LOGIT)
-        # what is too little to be a pair keeps the judgement of its neighbours alone
-        if self.config.pair_filter and len(kept) > NEIGHBOURS:
-            few = candidates.select(kept)
-            twins = recurrence(reference, query, few.reference_xy, few.query_xy)
-            evidence = PairTensors.of(pair_evidence(few, first[kept], twins))
-            score[kept] = torch.sigmoid(self.pair_filter(evidence)[:, 0]).numpy()
-        return np.asarray(score, np.float64)
+        # what is too little to be a pair is judged by its neighbours alone
+        if not (self.config.filter and self.config.pair_filter and len(candidates) > NEIGHBOURS):
+            first = self.first_logit(candidates)
+            return np.clip(candidates.correlation, 0.0, 1.0) if first is None else 1 / (1 + np.exp(-first))
+        surroundings = Surroundings.of(candidates)
+        of_match = match_evidence(candidates, surroundings)
+        prior = self.pair_filter.prior(torch.from_numpy(of_match.astype(np.float32))).numpy()
+        twins = recurrence(reference, query, candidates.reference_xy, candidates.query_xy)
+        evidence = pair_evidence(candidates, of_match, prior.astype(np.float64), twins, surroundings)
+        chance = torch.sigmoid(self.pair_filter(PairTensors.of(evidence))[:, 0])
+        return np.asarray(chance.numpy(), np.float64)
 
     @torch.inference_mode()
-    def first_logit(self, candidates: Candidates) -> NDArray[np.float64] | None:
+    def first_logit(self, candidates: Candidates) -> Float64 | None:
         """What the first filter, which sees a match and its neighbours, makes of each candidate (N,); None where the
         correlation stands in for it."""
         if not self.config.filter:

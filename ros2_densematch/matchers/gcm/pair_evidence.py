@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ros2_densematch.arrays import Float64
-from ros2_densematch.matchers.common.local_affine import VOTERS, estimate_local_affine, nearest_matches
+from ros2_densematch.arrays import Float32, Float64
+from ros2_densematch.matchers.common.local_affine import estimate_local_affine, nearest_matches
 from ros2_densematch.matchers.gcm.candidates import Candidates
+from ros2_densematch.matchers.gcm.match_filter import NEIGHBOURS, NODE_FEATURES, Surroundings
 from ros2_densematch.matchers.gcm.recurrence import Recurrence
 
 Indices = NDArray[np.intp]
 
-NEIGHBOURS = 8
 _TOGETHER_PX = 3.0  # neighbours that each other's map explains so well are of one group
 _APART_PX = 10.0  # a match that far from where another expects it claims another place
+_LIKE_IDENTITY = 0.05  # entries of a common map: so close to it, local maps are as they would be without the pull
 _SAMPLE = 800  # matches that the common geometry is fitted to
 _ITERATIONS = 200
 _FIT_PX = 1.5
@@ -42,22 +43,33 @@ class PairEvidence(NamedTuple):
         group: (N,) number of the group of each.
     """
 
-    nodes: NDArray[np.float32]
+    nodes: Float32
     neighbours: Indices
     group: Indices
 
 
-FEATURES = 52
+FEATURES = 52 + NODE_FEATURES
 
 
-def pair_evidence(candidates: Candidates, logit: Float64, twins: Recurrence) -> PairEvidence:
-    """Evidence of at least `NEIGHBOURS` + 1 candidates; `logit` (N,) is that of the match filter."""
+def pair_evidence(
+    candidates: Candidates, of_match: Float64, logit: Float64, twins: Recurrence, surroundings: Surroundings
+) -> PairEvidence:
+    """Evidence of at least `NEIGHBOURS` + 1 candidates.
+
+    Args:
+        candidates: N of them.
+        of_match: (N, NODE_FEATURES) evidence of `match_filter.match_evidence`, which is part of the result.
+        logit: (N,) what this evidence alone says.
+        twins: how often the two ends recur.
+        surroundings: the neighbours of each candidate.
+    """
     common = _common_map(candidates.linear)
     x0, x1 = candidates.reference_xy @ common.T, candidates.query_xy
     count = len(x0)
-    around = nearest_matches(x0, VOTERS)
-    local = estimate_local_affine(x0, x1, neighbours=around)
-    index = around.index[:, np.minimum(np.arange(NEIGHBOURS), around.index.shape[1] - 1)]
+    around, local = surroundings
+    if np.abs(common - np.eye(2)).max() > _LIKE_IDENTITY:
+        local = estimate_local_affine(x0, x1, neighbours=around)
+    index = surroundings.nearest().index
     error = _edge_error(x0, x1, local.linear, index)
     group = _groups(index, error)
     size = np.bincount(group)
@@ -120,7 +132,8 @@ def pair_evidence(candidates: Candidates, logit: Float64, twins: Recurrence) -> 
         everyone * size.max() / count,
         everyone * (share < 0.05).mean(),
     ]
-    nodes = np.stack([*own, *recurring, *of_group, *claim, *residual, *of_pair], 1)
+    of_all = np.stack([*own, *recurring, *of_group, *claim, *residual, *of_pair], 1)
+    nodes = np.concatenate([of_all, of_match], 1)
     return PairEvidence(np.nan_to_num(nodes, posinf=9.0, neginf=-9.0).astype(np.float32), index, group)
 
 
@@ -134,10 +147,25 @@ def _common_map(linear: Float64) -> Float64:
 
 def _edge_error(x0: Float64, x1: Float64, linear: Float64, index: Indices) -> Float64:
     """(N, k) pixels: the worse of how a match's map misses its neighbour and how the neighbour's misses the match."""
-    offset0, offset1 = x0[index] - x0[:, None], x1[index] - x1[:, None]
-    there = offset1 - np.einsum("nij,nkj->nki", linear, offset0)
-    back = offset1 - np.einsum("nkij,nkj->nki", linear[index], offset0)
-    return np.asarray(np.sqrt(np.maximum((there**2).sum(-1), (back**2).sum(-1))))
+    offset0, offset1 = _offsets(x0, index), _offsets(x1, index)
+    entries = linear.reshape(-1, 4).astype(np.float32)
+    there = _missed(offset0, offset1, entries[:, None])
+    back = _missed(offset0, offset1, entries[index])
+    return np.sqrt(np.maximum(there, back)).astype(np.float64)
+
+
+def _offsets(xy: Float64, index: Indices) -> tuple[Float32, Float32]:
+    """x and y (N, k) of the indexed points relative to each point; of such short vectors single precision is ample."""
+    x, y = (np.ascontiguousarray(column) for column in (xy - xy.mean(0)).astype(np.float32).T)
+    return x[index] - x[:, None], y[index] - y[:, None]
+
+
+def _missed(offset0: tuple[Float32, ...], offset1: tuple[Float32, ...], entries: Float32) -> Float32:
+    """Squared pixels (N, k) between offsets and where maps, given by their four entries, carry them."""
+    (x0, y0), (x1, y1) = offset0, offset1
+    x = x1 - entries[..., 0] * x0 - entries[..., 1] * y0
+    y = y1 - entries[..., 2] * x0 - entries[..., 3] * y0
+    return np.asarray(x * x + y * y)
 
 
 def _groups(index: Indices, error: Float64) -> Indices:
@@ -166,11 +194,11 @@ def _claims(x0: Float64, x1: Float64, linear: Float64, logit: Float64) -> list[F
     """Of the nearest matches in the query image: which share agrees where the reference lies, which share claims the
     same structure for another place with a better score."""
     index = nearest_matches(x1, NEIGHBOURS).index
-    offset0, offset1 = x0[index] - x0[:, None], x1[index] - x1[:, None]
-    away = np.linalg.norm(offset1 - np.einsum("nij,nkj->nki", linear, offset0), axis=-1)
-    rival = (away > _APART_PX) & (np.linalg.norm(offset0, axis=-1) > 2 * _APART_PX)
+    offset0, offset1 = _offsets(x0, index), _offsets(x1, index)
+    away = _missed(offset0, offset1, linear.reshape(-1, 1, 4).astype(np.float32))
+    rival = (away > _APART_PX**2) & (np.hypot(*offset0) > 2 * _APART_PX)
     return [
-        (away < _TOGETHER_PX).mean(1),
+        (away < _TOGETHER_PX**2).mean(1),
         (rival & (logit[index] > logit[:, None])).mean(1),
         (rival & (logit[index] > 0)).mean(1),
     ]

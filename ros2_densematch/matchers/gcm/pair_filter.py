@@ -1,7 +1,8 @@
-"""The second filter: from what the rest of a pair says about a match to the chance that it is right.
+"""The pair filter: from what a match and the rest of its pair say to the chance that it is right.
 
-A small network on the evidence of `pair_evidence.py`. Every match reads its neighbours, its group and the whole pair,
-in turn. It answers two questions: does the match lie within 1 px of its true place, and within 3 px.
+A small network on the evidence of `pair_evidence.py`. A prior judges each match by its own evidence first. Then every
+match reads its neighbours, its group and the whole pair, in turn. The network answers two questions: does the match
+lie within 1 px of its true place, and within 3 px.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from ros2_densematch.matchers.gcm.match_filter import NODE_FEATURES
 from ros2_densematch.matchers.gcm.pair_evidence import FEATURES, PairEvidence
 from ros2_densematch.weights.catalogue import path_of
 from ros2_densematch.weights.loading import load_exactly, read_state
 
 _WIDTH = 48
-_ROUNDS = 2
+_ROUNDS = 3
+_PRIOR_WIDTH = 32
 _BEYOND = 5.0  # standard deviations of the evidence; beyond what was seen in training nothing new is known
 
 
@@ -32,11 +36,39 @@ class PairTensors(NamedTuple):
         return PairTensors(*(torch.from_numpy(array) for array in evidence))
 
 
+class Prior(nn.Module):
+    """Logit (N,) of each match by its own evidence alone; the evidence of the pair starts with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(NODE_FEATURES))
+        self.register_buffer("deviation", torch.ones(NODE_FEATURES))
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.layers = nn.Sequential(
+            nn.Linear(NODE_FEATURES, _PRIOR_WIDTH),
+            nn.ReLU(),
+            nn.Linear(_PRIOR_WIDTH, _PRIOR_WIDTH),
+            nn.ReLU(),
+            nn.Linear(_PRIOR_WIDTH, 1),
+        )
+
+    def forward(self, of_match: Tensor) -> Tensor:
+        """From (N, NODE_FEATURES)."""
+        logits: Tensor = self.layers(((of_match - self.mean) / self.deviation).clamp(-_BEYOND, _BEYOND))[:, 0]
+        return logits
+
+
 class PairFilter(nn.Module):
-    """Logits (N, 2) that each match of a pair is right within 1 px and within 3 px."""
+    """Logits (N, 2) that each match of a pair is right within 1 px and within 3 px.
+
+    Attributes:
+        prior: what makes the logit that `pair_evidence` takes.
+    """
 
     def __init__(self, width: int = _WIDTH, rounds: int = _ROUNDS) -> None:
         super().__init__()
+        self.prior = Prior()
         self.register_buffer("mean", torch.zeros(FEATURES))
         self.register_buffer("deviation", torch.ones(FEATURES))
         self.mean: Tensor
@@ -69,7 +101,7 @@ class PairFilter(nn.Module):
         for norm, told, update in zip(self.norm, self.told, self.update, strict=True):
             own = norm(h)
             message = torch.relu(told(own))
-            around = message[pair.neighbours].mean(1)
+            around = functional.embedding_bag(pair.neighbours, message, mode="mean")
             together = torch.zeros(groups, h.shape[1]).index_add_(0, pair.group, message) / size
             everyone = message.mean(0, keepdim=True).expand_as(message)
             h = h + update(torch.cat([own, around, together[pair.group], everyone], 1))
