@@ -256,8 +256,9 @@ def test_a_panorama_8000_pixels_wide_keeps_its_own_pixels(matcher: Matcher, phot
     mask = np.ones(image.shape[:2], np.bool_)
     mask[:, 3000:4000] = False
     encoding = matcher.encode(image, mask=mask)
-    matches = matcher.match(encoding, encoding)
-    check(matches, image, image, 5000)
+    # all of them: with random weights, scores say nothing about which part of the image the best lie in
+    matches = matcher.match(encoding, encoding, max_matches=None)
+    check(matches, image, image, len(matches))
     assert matches.reference_xy[:, 0].min() < 500
     assert matches.reference_xy[:, 0].max() > 7500
     column = np.floor(matches.reference_xy[:, 0] + 0.5)
