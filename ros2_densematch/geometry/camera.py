@@ -40,17 +40,18 @@ def _no_coefficients() -> Float64:
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """Intrinsics of one camera for images of one size. Immutable.
+    """Immutable intrinsics of a camera for one image size.
 
     Attributes:
         width, height: image size in pixels.
-        K: float64 (3, 3), pixels; last row 0 0 1.
+        K: float64 (3, 3) in pixels, upper triangular with last row 0 0 1; pixel (0, 0) is the centre of the top-left
+            pixel.
         distortion_model: "none", "plumb_bob" (k1 k2 p1 p2 k3), "rational_polynomial" (k1 k2 p1 p2 k3 k4 k5 k6 and,
             as in OpenCV, optionally s1 s2 s3 s4 and tau_x tau_y) or "equidistant" (fisheye, k1 k2 k3 k4).
-        D: float64 coefficients of that model; empty for "none".
+        D: float64 distortion coefficients of that model; empty for "none".
         frame_id: name of the optical frame, or "".
-        P: float64 (3, 4), the rectified projection as in CameraInfo, or None; it carries the stereo baseline.
-        uncertainty: how well the calibration is known, or None: the estimator's default holds.
+        P: float64 (3, 4), the rectified projection matrix as in CameraInfo, or None. It holds the stereo baseline.
+        uncertainty: standard deviations of the calibration; None means the estimator's default.
 
     Raises:
         UncalibratedCameraError: the focal length is 0.

@@ -20,10 +20,10 @@ class DenseWarp:
     """Where every reference pixel lies in the query image.
 
     Attributes:
-        xy: float32 (H, W, 2), query pixel of each reference pixel. H and W may be those of a regular subsampling of
-            the reference image: entry (i, j) belongs to reference pixel ``((j + 0.5) * reference_width / W - 0.5,
-            (i + 0.5) * reference_height / H - 0.5)``.
-        certainty: float32 (H, W) in [0, 1].
+        xy: float32 (H, W, 2), the query pixel of each reference pixel; (0, 0) is the centre of the top-left pixel. H
+            and W may be smaller than the reference image: entry (i, j) belongs to reference pixel
+            ``((j + 0.5) * reference_width / W - 0.5, (i + 0.5) * reference_height / H - 0.5)``.
+        certainty: float32 (H, W) in [0, 1]; low where the warp cannot be relied on.
         reference_size: (width, height) of the reference image in pixels.
         query_size: (width, height) of the query image in pixels.
     """
@@ -39,7 +39,7 @@ class DenseWarp:
 
     @staticmethod
     def later(make: Callable[[], DenseWarp], reference_size: tuple[int, int], query_size: tuple[int, int]) -> DenseWarp:
-        """A warp that is made when somebody first looks at its `xy` or `certainty`, and then kept."""
+        """A warp that is computed on the first access to `xy` or `certainty` and then kept."""
         return _LaterWarp(make, reference_size, query_size)
 
     def positions(self) -> NDArray[np.float64]:
@@ -75,23 +75,25 @@ class Correspondences:
     """N point pairs between a reference (keyframe) and a query image.
 
     Attributes:
-        reference_xy: float32 (N, 2), pixels of the original reference image.
+        reference_xy: float32 (N, 2), x and y in pixels of the original reference image; (0, 0) is the centre of the
+            top-left pixel.
         query_xy: float32 (N, 2), pixels of the original query image.
-        score: float32 (N,) in [0, 1], larger is better.
-        overlap: share of the reference's usable (unmasked) area that the query shows, in [0, 1], whatever the roll or
-            zoom between them; low means that the images do not show the same thing.
+        score: float32 (N,) in [0, 1], larger is better; for a full match of `gcm`, the probability that the match is
+            correct within 1 px of the working image.
+        overlap: share of the unmasked reference area that the query image shows, in [0, 1], independent of roll and
+            zoom. A low value means that the images show different places.
         reference_size: (width, height) of the reference image.
         query_size: (width, height) of the query image.
         precision: float32 (N, 3), upper triangle (xx, xy, yy) of the 2x2 inverse covariance of ``query_xy`` in px^-2,
-            or None where the matcher has no estimate.
-        warp: the dense warp of dense matchers, or None. Some make it only when somebody looks at it.
-        linear: float32 (N, 2, 2), local affine maps: a small offset d in the reference image goes to linear @ d in the
-            query image; None where the matcher has none.
-        stillness: float32 (rows, columns), how alike the two pictures are at the same place, tile by tile: 1 unchanged,
-            about 0 changed, NaN too little contrast; None where few matches stand still or nothing is known of the
-            pictures. It tells a standing camera from what it carries in front of the scene.
-        unchanged: float32 (N,), correlation of the two pictures at one place, close around either end of the match, the
-            smaller of the two; with `stillness`. Near 1 for a match between two parts of one overlay.
+            or None if the matcher does not estimate it.
+        warp: the dense warp, or None if the matcher has none. It may be computed on first access.
+        linear: float32 (N, 2, 2), local affine maps: a small offset d in the reference image becomes linear @ d in the
+            query image; None if the matcher has none.
+        stillness: float32 (rows, columns), similarity of the two images at the same position, per tile: 1 unchanged,
+            about 0 changed, NaN too little contrast. None if few matches are static or the images are not known. It
+            distinguishes a standing camera from an overlay in front of a moving one.
+        unchanged: float32 (N,), correlation of the two images at the same position around either end of a match, the
+            smaller of the two; set together with `stillness`. Near 1 for a match between two parts of one overlay.
     """
 
     reference_xy: Float32

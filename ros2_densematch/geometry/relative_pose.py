@@ -49,25 +49,26 @@ class Scale(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class RelativePose:
-    """Pose between a reference and a query camera.
+    """Relative pose of a query camera with respect to a reference camera.
 
     Attributes:
-        T_query_from_reference: float64 (4, 4), X_query = R X_reference + t, both optical frames.
-        geometry: class of the geometry.
-        scale: meaning of the length of t.
-        scale_std: standard deviation of the length of t in metres for Scale.METRIC, NaN otherwise.
+        T_query_from_reference: float64 (4, 4), X_query = R X_reference + t, both in optical frames (x right, y down,
+            z forward).
+        geometry: class of the two-view geometry.
+        scale: what the length of t means: metres, an arbitrary unit, or nothing.
+        scale_std: standard deviation of the length of t in metres with Scale.METRIC, NaN otherwise.
         covariance: float64 (6, 6) of T_query_from_reference, order x y z, rotation x y z, perturbation on the
             left, fixed axes of the query frame (see `poses`). With Scale.UNIT the variance along t is
             UNKNOWN_LENGTH_VARIANCE, with Scale.NONE the translation's is UNKNOWN_TRANSLATION_VARIANCE.
-        inliers: bool (N,), which matches agree with the pose.
+        inliers: bool (N,), the matches that agree with the pose.
         num_matches: N.
-        num_inliers: how many agree.
+        num_inliers: number of inliers.
         inlier_ratio: num_inliers / num_matches, 0 without matches.
         median_epipolar_px: median Sampson distance of the inliers in pixels (for PANORAMIC: of the reprojection error);
             NaN without inliers.
         median_triangulation_deg: median angle between the two rays of the inliers; NaN without inliers.
-        homography_inlier_ratio: share of the epipolar inliers that one homography explains as well.
-        status: the reason of the outcome in words.
+        homography_inlier_ratio: share of the epipolar inliers that a single homography explains as well.
+        status: the reason for the result, as text.
     """
 
     T_query_from_reference: Float64
@@ -89,7 +90,7 @@ class RelativePose:
 
     @property
     def ok(self) -> bool:
-        """Whether there is a pose: at least its rotation is known."""
+        """True if there is a pose: at least the rotation is known."""
         return self.geometry not in (Geometry.UNDEFINED, Geometry.DEGENERATE, Geometry.WATERMARK)
 
 

@@ -97,18 +97,18 @@ def load_matcher(
     backend: str = "torch",
     **options: Any,
 ) -> Matcher:
-    """Builds a matcher.
+    """Create a matcher by name.
 
     Args:
         name: one of `list_matchers()`.
-        device: "auto" (CUDA if usable, else CPU), "cpu", "cuda" or "cuda:N".
-        preset: speed against accuracy; the matcher's page lists its presets.
-        weights: None for the shipped weights, "random" for untrained ones (tests), or a safetensors file.
-        backend: what runs the network: "torch", or "onnx" (gcm, condl) for ONNX Runtime (docs/onnx.md).
-        options: fields of its configuration that take the place of the preset's, as `min_score=0.2`.
+        device: "auto" (CUDA if available, otherwise the CPU), "cpu", "cuda" or "cuda:N".
+        preset: trades speed for accuracy; the matcher's page lists its presets.
+        weights: None for the shipped weights, "random" for untrained ones (tests), or the path of a safetensors file.
+        backend: runs the network: "torch", or "onnx" (gcm, condl) for ONNX Runtime (docs/onnx.md).
+        options: configuration fields that override the preset, for example `min_score=0.2`.
 
     Raises:
-        ValueError: unknown matcher, preset, device or backend; the message lists the valid ones. A plugin that
+        ValueError: the matcher, preset, device or backend is unknown (the message lists the valid ones), or a plugin
             cannot be used.
         FileNotFoundError: `weights` names a file that does not exist.
         ModuleNotFoundError: a package that the backend needs is not installed.

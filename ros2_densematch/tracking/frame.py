@@ -12,19 +12,19 @@ from ros2_densematch.geometry.camera import Camera
 
 @dataclass(frozen=True)
 class Frame:
-    """An image with its time and whatever else is known at that time.
+    """An image with its time stamp and the other data of that time.
 
     Attributes:
         image: uint8, RGB (H, W, 3) or grey (H, W).
         stamp_ns: time of the image in nanoseconds.
-        index: number of the frame in its source, from 0.
-        camera: calibration of `image`, or None: then there are correspondences but no poses.
-        depth: float32 (H, W) metres along the optical axis, registered to `image`; 0 or NaN = unknown.
+        index: number of the frame in its source, starting at 0.
+        camera: calibration of `image`. Without one (None), frames are matched but poses are not estimated.
+        depth: float32 (H, W), metres along the optical axis, registered to `image`; 0 or NaN means unknown.
         right_image: rectified right image of a stereo pair, same rows as `image`.
         right_camera: calibration of `right_image`; its P holds the baseline.
         odometry: (4, 4) metric prior T_world_from_camera (wheel or visual-inertial odometry), or None.
-        mask: bool (H, W), False where no match may lie (robot body, fisheye rim).
-        source: file or topic, for messages.
+        mask: bool (H, W), False where matches are not allowed (robot body, fisheye rim).
+        source: file or topic, named in messages.
     """
 
     image: NDArray[np.uint8]

@@ -17,12 +17,16 @@ _PACKED = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".zst", ".zstd", ".lz4"
 
 
 def open_source(path: str | Path, options: SourceOptions | None = None) -> FrameSource:
-    """Open a bag (folder, .mcap, .db3, .bag; "sample/flight" ships), a video file, a folder of images, a folder with
-    frames.csv, or a sequence of TUM RGB-D, EuRoC or KITTI odometry.
+    """Open a recording as a source of frames.
+
+    Args:
+        path: a bag (folder, .mcap, .db3 or .bag), a video file, a folder of images, a folder with frames.csv, or a
+            sequence of TUM RGB-D, EuRoC or KITTI odometry. "sample/flight" is a bag that ships with the package.
+        options: topics, calibration, frame range and the like; None for the defaults.
 
     Raises:
-        FileNotFoundError: there is no such path.
-        ValueError: the path is nothing of these, or lacks what the options ask for; the message names the remedy.
+        FileNotFoundError: the path does not exist.
+        ValueError: the path is none of these, or it lacks what the options ask for; the message names the remedy.
     """
     path = sample_file(Path(path))
     options = options or SourceOptions()
