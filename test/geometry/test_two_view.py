@@ -40,7 +40,8 @@ def test_pose_of_a_visible_translation(make_pair: Callable, kind: str, outliers:
     assert np.isnan(pose.scale_std)
     assert pose.num_inliers == pose.inliers.sum() > 0.85 * (1 - outliers) * 400
     assert pose.inlier_ratio == pytest.approx(pose.num_inliers / 400)
-    if "two motions" not in pose.status:  # a plane alone does not always decide, and the status says so
+    # a plane alone does not always decide, and the status says so
+    if "two motions" not in pose.status and "the rotation is known to" not in pose.status:
         rotation, translation = errors_deg(pair, pose)
         assert rotation < 1.0
         assert translation < 5.0
