@@ -6,6 +6,7 @@ each of them takes longer than the work. Here the pieces are shared instead.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -55,3 +56,8 @@ def _workers(count: int) -> ThreadPoolExecutor:
     ready.wait()
     torch.set_num_threads(count)  # what the workers asked for is also the default of threads that start later
     return pool
+
+
+if hasattr(os, "register_at_fork"):
+    # threads do not survive a fork: a child process starts its own
+    os.register_at_fork(after_in_child=_workers.cache_clear)

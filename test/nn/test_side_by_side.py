@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -66,3 +69,19 @@ def test_an_alignment_is_the_same_to_the_bit_with_any_number_of_threads(threads:
     alone = refine(image, image, at, start, linear)
     for first, second in zip(shared, alone, strict=True):
         assert torch.equal(first, second)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_workers_of_its_own() -> None:
+    code = """
+import os, signal, torch
+from ros2_densematch.nn.side_by_side import side_by_side
+torch.set_num_threads(2)
+side_by_side(lambda piece: piece, [1, 2])
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(0 if side_by_side(lambda piece: piece + 1, [1, 2]) == [2, 3] else 1)
+raise SystemExit(os.waitpid(child, 0)[1])
+"""
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=60).returncode == 0
